@@ -69,14 +69,14 @@ inline int run(int argc, char** argv) {
     bool wanted = argc < 2;
     for (int i = 1; i < argc; ++i) wanted = wanted || std::string_view(test.name).find(argv[i]) != std::string::npos;
     if (!wanted) continue;
-    const int before = failures();
+    const int before = failures;
     try {
       test.body();
     } catch (const Stop&) {
     } catch (const std::exception& error) {
       fail(test.name, 0, std::string("threw: ") + error.what());
     }
-    const bool good = failures() == before;
+    const bool good = failures == before;
     (good ? passed : failed) += 1;
     std::printf("%s %s\n", good ? "ok  " : "FAIL", test.name);
     std::fflush(stdout);
