@@ -1,0 +1,61 @@
+// What a native call says when it fails: a value that crosses threads, and the one exception that carries it.
+//
+// Worker threads are noexcept and end in a Status. `Error` is thrown only on a caller's thread, and only by
+// `throw_if_error`; `_engine` maps `Code` to Python classes in one table.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace streamload {
+
+enum class Code : std::uint8_t {
+  kOk = 0,
+  kInvalid,          // an argument breaks the contract
+  kNotFound,         // the file is not there
+  kPermission,       // the file may not be opened
+  kReadFailed,       // a read returned an error
+  kShortRead,        // the source ended before the bytes it promised
+  kChanged,          // the file is not the one whose header was read
+  kCallbackFailed,   // a callback source raised
+  kNoDevice,         // no driver, or no such device
+  kDeviceFailed,     // a driver call failed
+  kOutOfDeviceMemory,
+  kOutOfPinnedMemory,
+  kCancelled,
+  kClosed,
+  kForked,           // a parent's load used in a forked child
+};
+
+[[nodiscard]] std::string_view code_name(Code code) noexcept;
+
+struct Status {
+  Code code = Code::kOk;
+  std::int64_t system_code = 0;  // errno, or the driver's CUresult where code is a device code
+  std::string source;            // path or URL, empty where none is concerned
+  std::uint64_t offset = 0;      // first byte of the failed read
+  std::uint64_t nbytes = 0;      // bytes asked for
+  std::string text;              // what happened, got against expected
+
+  [[nodiscard]] bool ok() const noexcept { return code == Code::kOk; }
+  [[nodiscard]] static Status failure(Code code, std::string text, std::int64_t system_code = 0) {
+    return Status{code, system_code, {}, 0, 0, std::move(text)};
+  }
+};
+
+class Error : public std::exception {
+ public:
+  explicit Error(Status status) : status_(std::move(status)) {}
+  [[nodiscard]] const Status& status() const noexcept { return status_; }
+  [[nodiscard]] const char* what() const noexcept override { return status_.text.c_str(); }
+
+ private:
+  Status status_;
+};
+
+void throw_if_error(Status status);
+
+}  // namespace streamload

@@ -1,0 +1,87 @@
+// A device made of CPU threads and host memory: the same ordered queues, events and failures as CUDA, testable
+// anywhere. Can pace its link, fail call k of a step, delay at random and overwrite released staging memory.
+//
+// Thread-safe. Each stream is one thread that runs its queue in order; events follow CUDA's rules (a wait takes
+// the latest record made before it; an event never recorded counts as complete).
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "device/device.hpp"
+
+namespace streamload {
+
+struct HostDeviceOptions {
+  double link_bytes_per_second = 0;  // 0: as fast as memory
+  std::string fail_step;             // a Device method's name ("copy", "record", …); empty: nothing fails
+  std::uint64_t fail_at = 0;         // which call of that step fails, counted from 0
+  bool fail_from = false;            // that call and every later one
+  bool poison = false;               // overwrite released staging memory and freed device memory with 0xA5
+  std::uint64_t seed = 0;            // not 0: random delays of up to 200 µs before each queued operation
+};
+
+class HostDevice final : public Device {
+ public:
+  explicit HostDevice(HostDeviceOptions options);
+  ~HostDevice() override;
+
+  [[nodiscard]] std::string name() const override { return "host"; }
+  // Only the plain device: anything simulated travels through the ring and the queue, as it would on CUDA.
+  [[nodiscard]] bool fills_in_place() const noexcept override { return !simulated_; }
+  [[nodiscard]] bool waits_on_host() const noexcept override { return true; }
+  [[nodiscard]] Status enter_thread() noexcept override { return {}; }
+
+  [[nodiscard]] Status create_stream(StreamView& out) noexcept override;
+  void destroy_stream(StreamView stream) noexcept override;
+  void expedite(StreamView stream) noexcept override;
+
+  [[nodiscard]] Status create_event(EventView& out) noexcept override;
+  void destroy_event(EventView event) noexcept override;
+  [[nodiscard]] Status record(EventView event, StreamView stream) noexcept override;
+  // Stream 0 is the calling thread itself: the wait blocks it.
+  [[nodiscard]] Status wait(StreamView stream, EventView event) noexcept override;
+  [[nodiscard]] Status query(EventView event, bool& done) noexcept override;
+  [[nodiscard]] Status synchronize(EventView event) noexcept override;
+
+  [[nodiscard]] Status copy(DeviceSpan target, ConstHostSpan source, StreamView stream) noexcept override;
+
+  [[nodiscard]] Status pin(HostSpan memory) noexcept override;
+  void unpin(HostSpan memory) noexcept override;
+  void scrub(HostSpan memory) noexcept override;
+
+  [[nodiscard]] Status allocate(std::size_t nbytes, DeviceSpan& out) noexcept override;
+  void deallocate(DeviceSpan memory) noexcept override;
+  [[nodiscard]] Status read_back(HostSpan target, DeviceSpan source) noexcept override;
+
+  // What is alive now, for tests: streams + events + pinned ranges + allocations.
+  [[nodiscard]] std::size_t live_objects() const noexcept;
+
+ private:
+  class Queue;
+  class Mark;
+
+  [[nodiscard]] bool fails(const char* step) noexcept;
+  [[nodiscard]] std::shared_ptr<Queue> find(StreamView stream) const noexcept;
+  [[nodiscard]] std::shared_ptr<Mark> find(EventView event) const noexcept;
+
+  const HostDeviceOptions options_;
+  const bool simulated_;
+  std::atomic<std::uint64_t> calls_of_fail_step_{0};
+
+  struct Link;
+  std::shared_ptr<Link> link_;  // shared by the queues: one link, however many streams
+
+  mutable std::mutex mutex_;  // guards the four members below
+  std::uintptr_t next_handle_ = 1;
+  std::unordered_map<std::uintptr_t, std::shared_ptr<Queue>> queues_;
+  std::unordered_map<std::uintptr_t, std::shared_ptr<Mark>> marks_;
+  std::unordered_map<std::uintptr_t, std::unique_ptr<std::byte[]>> allocations_;
+  std::size_t pinned_ranges_ = 0;
+};
+
+}  // namespace streamload
