@@ -32,10 +32,13 @@ struct CudaProperties {
 [[nodiscard]] int pci_numa_node(const std::string& pci_bus_id, const std::string& devices_dir = "/sys/bus/pci/devices");
 
 class CudaDevice final : public Device {
+  struct Key {};  // only `make` can name it, so only `make` constructs
+
  public:
   // Opens device `ordinal` (as the driver counts, after CUDA_VISIBLE_DEVICES) and retains its primary context.
   // kNoDevice where there is no usable driver or no such device.
   [[nodiscard]] static Status make(int ordinal, const std::string& library, std::shared_ptr<CudaDevice>& out);
+  CudaDevice(Key, std::shared_ptr<const CudaApi> api, int ordinal, CuDevice device, CuContext context) noexcept;
   // Releases the context; harmless after the driver has shut down and in a forked child.
   ~CudaDevice() override;
 
@@ -77,7 +80,6 @@ class CudaDevice final : public Device {
   [[nodiscard]] Status measure_link(std::size_t nbytes, int repeats, std::vector<double>& seconds);
 
  private:
-  struct Key {};  // only `make` can name it, so only `make` constructs
   struct CurrentContext;
   struct Extent {  // the bytes a failed call was about, for its text
     std::size_t nbytes = 0;
@@ -85,10 +87,6 @@ class CudaDevice final : public Device {
     std::uintptr_t address = 0;
   };
 
- public:
-  CudaDevice(Key, std::shared_ptr<const CudaApi> api, int ordinal, CuDevice device, CuContext context) noexcept;
-
- private:
   // Runs one driver call in the device's context; its failure becomes a Status that names the call.
   template <class Call>
   [[nodiscard]] Status run(const char* name, const Call& call, Extent extent = {}) const;
