@@ -19,6 +19,7 @@ EDITABLE := $(PIP) --no-build-isolation --editable
 CORE := $(shell find csrc -type f)
 CMAKE := $(BIN)/cmake -S csrc -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DSTREAMLOAD_BINDINGS=OFF -DSTREAMLOAD_TESTS=ON
 CTEST := $(BIN)/ctest --output-on-failure --no-tests=error --parallel $(JOBS) --test-dir
+TIDY := $(BIN)/run-clang-tidy.py -quiet -j $(JOBS) -clang-tidy-binary $(BIN)/clang-tidy -extra-arg=-Wno-unknown-warning-option
 # ThreadSanitizer of GCC 12 cannot map its shadow where the kernel randomises addresses widely; where the system
 # allows it, the tests run without randomisation.
 FIXED_ADDRESSES := $(shell setarch $$(uname -m) -R true 2>/dev/null && echo setarch $$(uname -m) -R)
@@ -85,10 +86,13 @@ fuzz: $(VENV)/.stamp-fuzz $(VENV)/.stamp-core ## coverage-guided fuzzing, FUZZ_S
 	    -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=0; \
 	done
 
-lint: $(VENV)/.stamp-lint ## formatting and lint of Python and C++
+lint: $(VENV)/.stamp-lint $(VENV)/.stamp-core ## formatting and lint of Python and C++
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	find csrc tests/native -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
+	$(CMAKE) -B build/native -DCMAKE_BUILD_TYPE=RelWithDebInfo >build/native.log || { cat build/native.log; exit 1; }
+	$(TIDY) -p build/native '$(CURDIR)/(csrc|tests/native)/.*'
+	$(TIDY) -p $(wildcard build/python-*) '$(CURDIR)/csrc/bindings/.*'
 
 format: $(VENV)/.stamp-lint ## rewrite Python and C++ in the house format
 	$(BIN)/ruff check --fix

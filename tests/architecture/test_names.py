@@ -118,7 +118,7 @@ def test_names_say_what_things_are(modules, native_files):
 
 def test_glossary_holds_every_public_noun(modules, repository):
     glossary = (repository / "docs" / "glossary.md").read_text(encoding="utf-8")
-    entries = set(re.findall(r"^\*\*`?([\w.]+)`?\*\*", glossary, re.MULTILINE))
+    entries = set(re.findall(r"\*\*([\w-]+)\*\*", glossary))
     nouns = {
         name
         for module in public_modules(modules)
