@@ -1,0 +1,43 @@
+"""How a user's code sees the torch face: checked with mypy --strict, never run."""
+
+from __future__ import annotations
+
+import torch
+from typing_extensions import assert_type
+
+import streamload
+from streamload import LoadStats, StreamOptions
+from streamload.torch import iter_tensors, load_file, load_model, safe_open, stream, stream_module
+
+
+def serve(path: str, model: torch.nn.Module, ids: torch.Tensor) -> LoadStats:
+    with streamload.open(path) as checkpoint:
+        loading = stream_module(model, checkpoint, "cuda:0", options=StreamOptions(read_threads=8))
+        model(ids)
+        loading.wait(timeout=60.0)
+        return loading.stats()
+
+
+def by_layer(path: str) -> int:
+    count = 0
+    with streamload.open(path) as checkpoint, stream(checkpoint, "cuda:0") as layers:
+        for layer in layers:
+            assert_type(layer.name, str)
+            count += len(layer.tensors)
+    return count
+
+
+def as_before(path: str, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    state = load_file(path, device="cuda:0")
+    assert_type(state, dict[str, torch.Tensor])
+    missing, unexpected = load_model(model, path)
+    assert not missing
+    assert not unexpected
+    for name, tensor in iter_tensors(path, "cpu"):
+        assert_type(name, str)
+        assert_type(tensor, torch.Tensor)
+    with safe_open(path, framework="pt", device="cpu") as file:
+        assert_type(file.get_tensor("a"), torch.Tensor)
+        assert_type(file.keys(), list[str])
+        assert_type(file.get_slice("a")[:2], torch.Tensor)
+    return state
