@@ -14,7 +14,7 @@ def test_the_package_is_marked_as_typed(repository):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # without a cache mypy reads all of torch first
-@pytest.mark.parametrize("consumer", ["core.py", "face.py"])
+@pytest.mark.parametrize("consumer", ["consumer_core.py", "consumer_torch.py"])
 def test_consumer_code_type_checks(repository, consumer):
     pytest.importorskip("mypy")
     command = [sys.executable, "-m", "mypy", "--strict", f"tests/typing/{consumer}"]
