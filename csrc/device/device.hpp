@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "core/spans.hpp"
 #include "core/status.hpp"
@@ -74,6 +75,10 @@ class Device {
   virtual void deallocate(DeviceSpan memory) noexcept = 0;
   // Blocking copy back to the host, for tests and `verify`.
   [[nodiscard]] virtual Status read_back(HostSpan target, DeviceSpan source) noexcept = 0;
+
+  // Times `repeats` copies of `nbytes` from pinned, already touched host memory to the device, one after another,
+  // behind one untimed copy: the ceiling that loads are measured against. Blocks; holds `nbytes` on both sides.
+  [[nodiscard]] virtual Status measure_link(std::size_t nbytes, int repeats, std::vector<double>& seconds) = 0;
 };
 
 // Owner of one stream or event: move-only, destroys its handle, keeps the device alive until then.

@@ -336,6 +336,25 @@ Status HostDevice::read_back(HostSpan target, DeviceSpan source) noexcept {
   return {};
 }
 
+Status HostDevice::measure_link(std::size_t nbytes, int repeats, std::vector<double>& seconds) {
+  const std::vector<std::byte> source(nbytes, std::byte{1});
+  std::vector<std::byte> target(nbytes, std::byte{0});
+  StreamView stream;
+  EventView event;
+  if (Status status = create_stream(stream); !status.ok()) return status;
+  Status status = create_event(event);
+  for (int i = -1; i < repeats && status.ok(); ++i) {
+    const auto start = Clock::now();
+    status = copy(DeviceSpan{reinterpret_cast<std::uintptr_t>(target.data()), nbytes}, source, stream);
+    if (status.ok()) status = record(event, stream);
+    if (status.ok()) status = synchronize(event);
+    if (i >= 0) seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  destroy_event(event);
+  destroy_stream(stream);
+  return status;
+}
+
 std::size_t HostDevice::live_objects() const noexcept {
   const std::lock_guard lock(mutex_);
   return queues_.size() + marks_.size() + allocations_.size() + pinned_ranges_;

@@ -58,6 +58,8 @@ class HostDevice final : public Device {
   void deallocate(DeviceSpan memory) noexcept override;
   [[nodiscard]] Status read_back(HostSpan target, DeviceSpan source) noexcept override;
 
+  [[nodiscard]] Status measure_link(std::size_t nbytes, int repeats, std::vector<double>& seconds) override;
+
   // What is alive now, for tests: streams + events + pinned ranges + allocations.
   [[nodiscard]] std::size_t live_objects() const noexcept;
 
