@@ -26,6 +26,7 @@ enum class CuResult : unsigned {
   kInvalidDevice = 101,
   kInvalidContext = 201,
   kInvalidHandle = 400,
+  kNotFound = 500,
   kNotReady = 600,
   kIllegalAddress = 700,
   kContextIsDestroyed = 709,
