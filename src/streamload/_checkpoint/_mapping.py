@@ -1,0 +1,254 @@
+"""Open the files of a checkpoint, check them against each other and hold them open behind one Mapping.
+
+Part of `_checkpoint`; reads headers only. Tensors that a shard holds and the index does not name are part of the
+checkpoint, as for transformers, which loads every tensor of every shard; where several shards hold a name, the
+index decides, and without its word the checkpoint is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from heapq import nlargest
+from typing import TYPE_CHECKING, TypeVar, overload
+
+from .._format import Header, TensorInfo, header_nbytes, parse_header
+from .._sources import FileSource, Source, local_path
+from ..errors import FormatError, ShortReadError, StreamClosedError
+from ._files import CheckpointFiles, find_files, is_pickle_name
+from ._layers import Layer, group_layers
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_Default = TypeVar("_Default")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Hold one open file of a checkpoint.
+
+    Attributes:
+        url: Path of the file.
+        nbytes: Length of the file in bytes, header included.
+        source: The open file; closed by the checkpoint.
+        metadata: The free text entries of the file's header.
+    """
+
+    url: str
+    nbytes: int
+    source: Source
+    metadata: Mapping[str, str]
+
+
+class Checkpoint(Mapping[str, TensorInfo]):
+    """Map tensor names to where their bytes are, in shard and file order; a context manager.
+
+    Made by `open`. Holds every shard's file open until `close`, after which use raises `StreamClosedError`.
+    Reading it from several threads is safe.
+
+    Example:
+        >>> with streamload.open("path/to/model") as checkpoint:
+        ...     checkpoint["lm_head.weight"].shape
+    """
+
+    def __init__(self, url: str, shards: Sequence[Shard], tensors: Mapping[str, TensorInfo]) -> None:
+        self._url = url
+        self._shards = tuple(shards)
+        self._tensors = dict(tensors)
+        self._layers: tuple[Layer, ...] | None = None
+        self._nbytes = sum([tensor.nbytes for tensor in self._tensors.values()])
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        """What was opened, as it was given."""
+        return self._url
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the data of all tensors in bytes."""
+        return self._nbytes
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The open files; `TensorInfo.shard` counts in this order."""
+        self._check_open()
+        return self._shards
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every tensor once, grouped into layers in the order a model runs them; a guess from names."""
+        self._check_open()
+        if self._layers is None:
+            self._layers = group_layers(self._tensors.values())
+        return self._layers
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The shards' free text entries together; where two differ, the first shard's."""
+        self._check_open()
+        merged: dict[str, str] = {}
+        for shard in reversed(self._shards):
+            merged.update(shard.metadata)
+        return merged
+
+    def close(self) -> None:
+        """Close every file. Harmless when repeated."""
+        self._closed = True
+        for shard in self._shards:
+            shard.source.close()
+
+    def __getitem__(self, name: str) -> TensorInfo:
+        self._check_open()
+        try:
+            return self._tensors[name]
+        except KeyError:
+            raise KeyError(_explain_unknown(str(name), self._tensors, self._url)) from None
+
+    def __contains__(self, name: object) -> bool:
+        self._check_open()
+        return name in self._tensors
+
+    @overload
+    def get(self, name: str, /) -> TensorInfo | None: ...
+    @overload
+    def get(self, name: str, /, default: TensorInfo | _Default) -> TensorInfo | _Default: ...
+    def get(self, name: str, /, default: object = None) -> object:
+        """Return the tensor of that name, or `default`; without the search for near names of `[]`."""
+        self._check_open()
+        return self._tensors.get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        self._check_open()
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        self._check_open()
+        return len(self._tensors)
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"shards={len(self._shards)}"
+        return f"Checkpoint({self._url!r}, tensors={len(self._tensors)}, nbytes={self._nbytes}, {state})"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StreamClosedError(f"{self._url}: the checkpoint is closed")
+
+
+def open(url: str | os.PathLike[str], *, variant: str | None = None) -> Checkpoint:
+    """Open a checkpoint and read its headers, no weights.
+
+    Args:
+        url: A local path or `file://` URL: a safetensors file, a directory that holds some, or an index file
+            (`*.safetensors.index.json`). How a directory is read: `_files`.
+        variant: Load the files of this variant in a directory, such as `fp16` for `model.fp16.safetensors`.
+
+    Raises:
+        ValueError: The path is empty, is a URL of another scheme, or `variant` does not fit.
+        FileNotFoundError: The file or directory, a safetensors file in it, or a shard named by the index is missing.
+        PermissionError: This process may not read a file.
+        FormatError: A header or index is not valid, the shards contradict the index or each other, or the files
+            are pickles.
+        SourceError: A file cannot be read.
+    """
+    files = find_files(local_path(url), variant=variant)
+    with ExitStack() as opened:
+        shards: list[Shard] = []
+        headers: list[Header] = []
+        for number, path in enumerate(files.paths):
+            source = opened.enter_context(_open_shard(path, files))
+            header = _read_header(source, shard=number)
+            shards.append(Shard(path, source.nbytes, source, header.metadata))
+            headers.append(header)
+        tensors = _merge(headers, files)
+        opened.pop_all()
+    return Checkpoint(str(url), shards, tensors)
+
+
+def _open_shard(path: str, files: CheckpointFiles) -> FileSource:
+    try:
+        return FileSource(path)
+    except FileNotFoundError as error:
+        if files.index_path is None:
+            raise
+        text = f"{error.strerror}: a shard that {files.index_path} names"
+        raise FileNotFoundError(errno.ENOENT, text, path) from error
+
+
+def _read_header(source: FileSource, *, shard: int) -> Header:
+    try:
+        first8 = _read(source, min(8, source.nbytes))
+        nbytes = header_nbytes(first8, url=source.url, file_nbytes=source.nbytes)
+        return parse_header(_read(source, nbytes), url=source.url, file_nbytes=source.nbytes, shard=shard)
+    except FormatError as error:
+        if is_pickle_name(source.path) and "pickle" not in str(error):
+            raise FormatError(f"{error}. By its name it is a pickle checkpoint; only safetensors are read") from error
+        raise
+
+
+def _read(source: FileSource, nbytes: int) -> memoryview:
+    """Read the first bytes of a file."""
+    data = memoryview(bytearray(nbytes))
+    count = source.read_into(0, data)
+    if count != nbytes:
+        raise ShortReadError(
+            f"{source.url}: the file ended after {count} bytes, and had {source.nbytes} when it was opened",
+            url=source.url,
+            offset=0,
+            nbytes=nbytes,
+        )
+    return data
+
+
+def _merge(headers: Sequence[Header], files: CheckpointFiles) -> dict[str, TensorInfo]:
+    weight_map = files.weight_map or {}
+    tensors: dict[str, TensorInfo] = {}
+    for number, header in enumerate(headers):
+        for tensor in header.tensors:
+            if weight_map.get(tensor.name, number) != number:
+                continue  # the index takes this name from another shard
+            if tensor.name in tensors:
+                first = files.paths[tensors[tensor.name].shard]
+                raise FormatError(
+                    f"{files.paths[number]}: tensor {tensor.name!r} is also in {first}, and no index decides"
+                )
+            tensors[tensor.name] = tensor
+    for name, number in weight_map.items():
+        if name not in tensors:
+            raise FormatError(f"{files.index_path}: sends tensor {name!r} to {files.paths[number]}, which lacks it")
+    return tensors
+
+
+def _explain_unknown(name: str, tensors: Mapping[str, TensorInfo], url: str) -> str:
+    """Say which names come near. The full comparison is for the 64 likeliest, as it takes 0.1 ms a name."""
+    from difflib import get_close_matches  # for the error's text only
+
+    wanted = name[:200]
+    parts = set(wanted.split("."))
+    likely = nlargest(
+        64, tensors, key=lambda known: (len(parts.intersection(known.split("."))), -abs(len(known) - len(wanted)))
+    )
+    near = get_close_matches(wanted, [known for known in likely if len(known) <= 400])
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    return f"no tensor {wanted!r} in {url}{hint}"

@@ -1,0 +1,63 @@
+"""Check the index of a sharded checkpoint.
+
+Part of `_format`. Besides its form, the names of its shards: an index comes from outside, and a name that leaves the
+directory of the index would read any file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import FormatError
+from ._json import collector_paused, decode_object, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Hold the checked index of a sharded checkpoint.
+
+    Attributes:
+        weight_map: Tensor name to the shard's file name, relative to the directory of the index.
+        metadata: The index's own `metadata`, any JSON; empty where there is none.
+    """
+
+    weight_map: dict[str, str]
+    metadata: dict[str, object]
+
+
+def parse_index(data: bytes | memoryview, *, url: str) -> Index:
+    """Parse and check the index of a sharded checkpoint (`*.safetensors.index.json`).
+
+    Args:
+        data: The whole index file.
+        url: Where the bytes come from, for the error's text.
+
+    Raises:
+        FormatError: The bytes are not a valid index, or it names a shard outside its directory.
+    """
+    with collector_paused(len(data)):
+        fields = decode_object(data, url=url, what="index")
+    weight_map = fields.get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise FormatError(f"{url}: index: expected an object 'weight_map', got {shown(weight_map)}")
+    for name, shard in weight_map.items():
+        if type(shard) is not str or "\0" in name:
+            raise FormatError(
+                f"{url}: index: expected tensor names without NUL sent to file names, got {shown(name)}: {shown(shard)}"
+            )
+    for shard in dict.fromkeys(weight_map.values()):
+        _check_shard_name(shard, url=url)
+    metadata = fields.get("metadata")
+    if metadata is None:
+        metadata = {}
+    if not isinstance(metadata, dict):
+        raise FormatError(f"{url}: index: expected 'metadata' to be an object, got {shown(metadata)}")
+    return Index(weight_map, metadata)
+
+
+def _check_shard_name(name: str, *, url: str) -> None:
+    if "\0" in name or "\\" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise FormatError(
+            f"{url}: index: shard {shown(name)} is refused: expected a plain relative path that stays in the "
+            "directory of the index (no leading '/', no empty, '.' or '..' part, no backslash, no NUL)"
+        )

@@ -1,0 +1,242 @@
+"""Read a local file at any offset, through one descriptor opened once.
+
+Floor 1, part of `_sources`. Says what can be wrong with a path before any byte is read, and remembers which
+file was opened (`FileStamp`), so that a later stage can tell when it was replaced.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from ..errors import SourceError, StreamClosedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|file:", re.IGNORECASE)
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """Identify the state of a file, to notice that it was replaced or written to.
+
+    Attributes:
+        device: Number of the file system's device.
+        inode: Number of the file on it.
+        nbytes: Length in bytes.
+        mtime_ns: Time of the last write, in nanoseconds since 1970.
+    """
+
+    device: int
+    inode: int
+    nbytes: int
+    mtime_ns: int
+
+
+class FileSource:
+    """Read one local file, opened once; a context manager.
+
+    Any number of threads may read at once; close only when none does. The descriptor is closed with the
+    object at the latest.
+
+    Args:
+        path: The file's path, relative ones taken from the working directory.
+        url: What error messages call the file. None: the path.
+
+    Raises:
+        ValueError: The path is empty or holds NUL.
+        FileNotFoundError: There is no such file.
+        PermissionError: This process may not read it.
+        IsADirectoryError: It is a directory.
+        SourceError: It is not a regular file, or the system could not open it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, url: str | None = None) -> None:
+        self._path = _check_path(os.fspath(path))
+        self._url = self._path if url is None else url
+        # O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing to a regular file.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            descriptor = os.open(self._path, flags)
+        except OSError as error:
+            _raise_open_error(error, self._path, self._url)
+        try:
+            self._stamp = _stamp_regular(os.fstat(descriptor), self._path, self._url)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._file = io.FileIO(descriptor)
+
+    @property
+    def url(self) -> str:
+        """What error messages call the file."""
+        return self._url
+
+    @property
+    def path(self) -> str:
+        """The local path that was opened."""
+        return self._path
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the file in bytes when it was opened."""
+        return self._stamp.nbytes
+
+    @property
+    def stamp(self) -> FileStamp:
+        """State of the file when it was opened."""
+        return self._stamp
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._file.closed
+
+    def fileno(self) -> int:
+        """Return the open descriptor; it stays ours.
+
+        Raises:
+            StreamClosedError: The source is closed.
+        """
+        if self._file.closed:
+            raise StreamClosedError(f"{self._url}: the file is closed")
+        return self._file.fileno()
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> int:
+        """Fill `buffer` from byte `offset` on and return how many bytes came; blocks.
+
+        Fewer than asked for means that the file ends there. A signal's handler runs, then the read goes on.
+
+        Raises:
+            SourceError: The system reported an error.
+            StreamClosedError: The source is closed.
+        """
+        descriptor = self.fileno()
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            try:
+                count = os.preadv(descriptor, [view[done:]], offset + done)
+            except OSError as error:
+                raise SourceError(
+                    f"{self._url}: reading {len(view)} bytes at offset {offset} failed after {done}: {error.strerror}",
+                    url=self._url,
+                    offset=offset,
+                    nbytes=len(view),
+                    errno=error.errno,
+                ) from error
+            if count == 0:
+                break
+            done += count
+        return done
+
+    def close(self) -> None:
+        """Close the file. Harmless when repeated."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"FileSource({self._url!r}, nbytes={self.nbytes}{', closed' if self.closed else ''})"
+
+
+def local_path(url: str | os.PathLike[str]) -> str:
+    """Return the local path that a path or `file://` URL stands for.
+
+    Raises:
+        ValueError: The text is empty, holds NUL, is a URL of another scheme, or a `file:` URL of another host.
+        TypeError: It is neither text nor a path object.
+    """
+    text = os.fspath(url)
+    if not isinstance(text, str):
+        raise TypeError(f"expected a path or URL as text, got {text!r}")
+    match = _SCHEME.match(text) if isinstance(url, str) else None
+    if match is None:
+        return _check_path(text)
+    if text[:5].lower() != "file:":
+        raise ValueError(f"{text!r}: {match[1]}:// is not supported; give a local path or a file:// URL")
+    return _check_path(_file_url_path(text))
+
+
+def _file_url_path(url: str) -> str:
+    """Decode `file:///path`, `file://localhost/path` and `file:/path` (RFC 8089)."""
+    from urllib.parse import unquote_to_bytes  # 4 ms to import, and few callers need it
+
+    rest = url[5:]
+    if rest.startswith("//"):
+        host, slash, rest = rest[2:].partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise ValueError(f"{url!r}: a file on host {host!r} cannot be read; did you mean file:///{host}/... ?")
+        rest = slash + rest
+    if not rest.startswith("/"):
+        raise ValueError(f"{url!r}: a file URL needs an absolute path, as in file:///models/model.safetensors")
+    if "?" in rest or "#" in rest:
+        raise ValueError(f"{url!r}: write '?' as %3F and '#' as %23 in a file URL")
+    return os.fsdecode(unquote_to_bytes(rest))
+
+
+def _check_path(path: str) -> str:
+    if not path:
+        raise ValueError("the path is empty; expected a safetensors file or a directory of them")
+    if "\0" in path:
+        raise ValueError(f"the path {path!r} holds a NUL character")
+    return path
+
+
+def _stamp_regular(status: os.stat_result, path: str, url: str) -> FileStamp:
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, "expected a file, got a directory", path)
+    if kind != stat.S_IFREG:
+        raise SourceError(f"{url}: expected a regular file, got {_KINDS.get(kind, 'something else')}", url=url)
+    return FileStamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _raise_open_error(error: OSError, path: str, url: str) -> NoReturn:
+    if isinstance(error, FileNotFoundError):
+        raise FileNotFoundError(errno.ENOENT, _explain_missing(path), path) from error
+    if isinstance(error, PermissionError):
+        raise PermissionError(error.errno, _explain_denied(path), path) from error
+    hint = "; raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
+    raise SourceError(f"{url}: cannot be opened: {error.strerror}{hint}", url=url, errno=error.errno) from error
+
+
+def _explain_missing(path: str) -> str:
+    if os.path.islink(path):  # noqa: PTH114 - a str path may hold what Path would normalise away
+        return f"symbolic link to a missing file ({os.readlink(path)})"  # noqa: PTH115 - as above
+    if path.startswith("~"):
+        return "no such file ('~' is not expanded, use os.path.expanduser)"
+    return "no such file"
+
+
+def _explain_denied(path: str) -> str:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a str path may hold what Path would normalise away
+    except OSError:
+        return "permission denied: a directory on the way may not be searched by this user"
+    return (
+        f"permission denied: the file belongs to user {status.st_uid} with mode {stat.S_IMODE(status.st_mode):04o}, "
+        f"this process is user {os.geteuid()}. safetensors 0.8 and newer writes files with mode 0600; "
+        "let the owner run chmod a+r on it"
+    )
