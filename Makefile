@@ -17,7 +17,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EDITABLE := $(PIP) --no-build-isolation --editable
 CORE := $(shell find csrc -type f)
-CMAKE := $(BIN)/cmake -S csrc -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DSTREAMLOAD_BINDINGS=OFF -DSTREAMLOAD_TESTS=ON
+comma := ,
+# One tree per kind of native build: $(call configure,FOLDER,SANITIZERS), then $(call compile,FOLDER).
+configure = $(BIN)/cmake --log-level=WARNING -S csrc -B build/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMLOAD_SANITIZE=$(2) -DSTREAMLOAD_BINDINGS=OFF -DSTREAMLOAD_TESTS=ON
+compile = $(BIN)/cmake --build build/$(1) --parallel $(JOBS)
 CTEST := $(BIN)/ctest --output-on-failure --no-tests=error --parallel $(JOBS) --test-dir
 TIDY := $(BIN)/run-clang-tidy.py -quiet -j $(JOBS) -clang-tidy-binary $(BIN)/clang-tidy -extra-arg=-Wno-unknown-warning-option
 # ThreadSanitizer of GCC 12 cannot map its shadow where the kernel randomises addresses widely; where the system
@@ -65,18 +69,18 @@ test: $(VENV)/.stamp-test $(VENV)/.stamp-core test-native ## every test: native,
 	$(BIN)/python -m pytest $(ARGS)
 
 test-native: $(VENV)/.stamp-venv ## the C++ tests, no Python in them
-	$(CMAKE) -B build/native -DCMAKE_BUILD_TYPE=RelWithDebInfo >build/native.log || { cat build/native.log; exit 1; }
-	$(BIN)/cmake --build build/native --parallel $(JOBS)
+	@$(call configure,native)
+	$(call compile,native)
 	$(CTEST) build/native
 
 asan: $(VENV)/.stamp-venv ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(CMAKE) -B build/asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMLOAD_SANITIZE=address,undefined
-	$(BIN)/cmake --build build/asan --parallel $(JOBS)
+	@$(call configure,asan,address$(comma)undefined)
+	$(call compile,asan)
 	ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 $(CTEST) build/asan
 
 tsan: $(VENV)/.stamp-venv ## the C++ tests under ThreadSanitizer
-	$(CMAKE) -B build/tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMLOAD_SANITIZE=thread
-	$(BIN)/cmake --build build/tsan --parallel $(JOBS)
+	@$(call configure,tsan,thread)
+	$(call compile,tsan)
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(FIXED_ADDRESSES) $(CTEST) build/tsan
 
 fuzz: $(VENV)/.stamp-fuzz $(VENV)/.stamp-core ## coverage-guided fuzzing, FUZZ_SECONDS for each parser
@@ -90,9 +94,9 @@ lint: $(VENV)/.stamp-lint $(VENV)/.stamp-core ## formatting and lint of Python a
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	find csrc tests/native -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
-	$(CMAKE) -B build/native -DCMAKE_BUILD_TYPE=RelWithDebInfo >build/native.log || { cat build/native.log; exit 1; }
-	$(TIDY) -p build/native '$(CURDIR)/(csrc|tests/native)/.*'
-	$(TIDY) -p $(wildcard build/python-*) '$(CURDIR)/csrc/bindings/.*'
+	@$(call configure,native)
+	$(TIDY) -p build/native '$(CURDIR)/csrc/.*'
+	$(TIDY) -p $$(ls -td build/python-* | head -1) '$(CURDIR)/csrc/bindings/.*'
 
 format: $(VENV)/.stamp-lint ## rewrite Python and C++ in the house format
 	$(BIN)/ruff check --fix

@@ -15,6 +15,7 @@ FLOORS = {
     "_format": 1,
     "_machine": 1,
     "_sources": 1,
+    "_units": 1,
     "_checkpoint": 2,
     "_plan": 2,
     "_engine": 3,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 # Module state that stays, and the page that says why.
-ALLOWED_STATE: dict[str, str] = {}
+ALLOWED_STATE = {"streamload._engine._SHARED": "2026-11-20-shared-engine.md"}
 # Handlers of `Exception` that stay: the tops of threads and of the command line. Room → how many.
 ALLOWED_CATCH_ALL = {"cli": 1}
 STATEFUL_CALLS = {
@@ -56,7 +56,7 @@ def module_state(module):
             if isinstance(target, ast.Name) and is_state(target.id, node.value):
                 yield target.id, node
         for decorator in getattr(node, "decorator_list", []):
-            if any(word in ast.unparse(decorator) for word in ("lru_cache", "cache")):
+            if (called_name(decorator) or ast.unparse(decorator).rpartition(".")[2]) in ("cache", "lru_cache"):
                 yield node.name, node
 
 
