@@ -1,0 +1,211 @@
+"""What machine this is, and which of a file's bytes its page cache holds.
+
+Floor 1; stdlib only. A result without these facts says little: benchmarks and the demo write them beside
+every figure. Linux gives most of them; elsewhere a fact that cannot be had is None.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+__all__ = [
+    "MachineFacts",
+    "cached_fraction",
+    "drop_from_cache",
+    "machine_facts",
+    "peak_rss_bytes",
+    "reset_peak_rss",
+    "rss_bytes",
+    "usable_cpus",
+]
+
+_CACHESTAT = 451  # the same number on every architecture: include/uapi/asm-generic/unistd.h, Linux 6.5
+_VERSIONS = ("torch", "safetensors", "numpy", "transformers", "nanobind")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """Describe where a result was measured.
+
+    Attributes:
+        system: Kernel name and release.
+        processor: The processor's name.
+        cpus: CPUs this process may use.
+        memory_bytes: Physical memory; None where unknown.
+        python: Version of the interpreter.
+        streamload: Version of this package, or None when it is not installed.
+        native_build: Build type of the native core, such as "Release".
+        commit: The repository's commit, with "+changes" when files differ from it; None outside a repository.
+        versions: Of the packages that matter and are installed.
+        gpu: Name of the GPU, or None.
+        gpu_driver: Version of its driver, or None.
+    """
+
+    system: str
+    processor: str
+    cpus: int
+    memory_bytes: int | None
+    python: str
+    streamload: str | None
+    native_build: str | None
+    commit: str | None
+    versions: dict[str, str]
+    gpu: str | None
+    gpu_driver: str | None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the facts as a mapping that JSON can hold."""
+        return asdict(self)
+
+
+def machine_facts(*, native_build: str | None = None) -> MachineFacts:
+    """Gather the facts of this machine and process.
+
+    Args:
+        native_build: Build type of the native core, where the caller has it.
+    """
+    gpu, driver = _gpu()
+    return MachineFacts(
+        system=f"{platform.system()} {platform.release()}",
+        processor=_processor(),
+        cpus=usable_cpus(),
+        memory_bytes=_memory_bytes(),
+        python=platform.python_version(),
+        streamload=_version("streamload"),
+        native_build=native_build,
+        commit=_commit(Path(__file__).parent),
+        versions={name: version for name in _VERSIONS if (version := _version(name)) is not None},
+        gpu=gpu,
+        gpu_driver=driver,
+    )
+
+
+def usable_cpus() -> int:
+    """Count the CPUs this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not every system can restrict a process to some CPUs
+        return os.cpu_count() or 1
+
+
+def cached_fraction(path: Path) -> float | None:
+    """Return which part of a file the page cache holds, from 0 to 1; None where the kernel will not say.
+
+    Asks `cachestat(2)` (Linux 6.5 and newer; some sandboxes refuse it). Not `mincore`, which answers
+    "resident" to anyone who does not own the file.
+    """
+    if sys.platform != "linux":
+        return None
+    nbytes = path.stat().st_size
+    if nbytes == 0:
+        return 1.0
+    wanted = (ctypes.c_uint64 * 2)(0, nbytes)
+    counts = (ctypes.c_uint64 * 5)()
+    system_call = ctypes.CDLL(None, use_errno=True).syscall
+    with path.open("rb") as file:
+        status: int = system_call(
+            ctypes.c_long(_CACHESTAT), ctypes.c_uint(file.fileno()), wanted, counts, ctypes.c_uint(0)
+        )
+    if status != 0:
+        return None
+    pages = -(-nbytes // os.sysconf("SC_PAGE_SIZE"))
+    return min(1.0, counts[0] / pages)
+
+
+def drop_from_cache(path: Path) -> None:
+    """Ask the kernel to forget a file's cached pages; written pages are flushed first.
+
+    A request, not a promise: check `cached_fraction` afterwards.
+
+    Raises:
+        OSError: The file cannot be opened or flushed.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        if sys.platform == "linux":
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def reset_peak_rss() -> bool:
+    """Start the count of `peak_rss_bytes` again from now; False where the kernel does not allow it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_rss_bytes() -> int | None:
+    """Return the most memory this process has held at once, in bytes; None where unknown."""
+    return _status_bytes("VmHWM")
+
+
+def rss_bytes() -> int | None:
+    """Return the memory this process holds now, in bytes; None where unknown."""
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(field: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _ask(*command: str, directory: Path | None = None) -> str | None:
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _commit(directory: Path) -> str | None:
+    inside = _ask("git", "ls-files", "--error-unmatch", __file__, directory=directory)
+    commit = _ask("git", "rev-parse", "HEAD", directory=directory)
+    if inside is None or not commit:
+        return None
+    changed = _ask("git", "status", "--porcelain", "--untracked-files=no", directory=directory)
+    return f"{commit}+changes" if changed else commit
+
+
+def _gpu() -> tuple[str | None, str | None]:
+    answer = _ask("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    if not answer:
+        return None, None
+    name, _, driver = answer.splitlines()[0].partition(",")
+    return name.strip(), driver.strip()

@@ -1,0 +1,40 @@
+"""Numbers with their units, in words a person reads.
+
+Floor 1; pure.
+"""
+
+from __future__ import annotations
+
+__all__ = ["say_bytes", "say_count", "say_rate", "say_seconds"]
+
+
+def say_bytes(nbytes: float) -> str:
+    """Return a size with its unit, in powers of 1000, to three digits: "1.09 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 999.5:
+            break
+        nbytes /= 1000
+    else:
+        unit = "TB"
+    if unit == "B" or nbytes >= 99.95:
+        return f"{nbytes:.0f} {unit}"
+    return f"{nbytes:.2f} {unit}" if nbytes < 9.995 else f"{nbytes:.1f} {unit}"
+
+
+def say_count(count: int) -> str:
+    """Return a number with its thousands set apart: "7,500"."""
+    return f"{count:,}"
+
+
+def say_rate(bytes_per_second: float) -> str:
+    """Return a rate with its unit: "1.09 GB/s"."""
+    return f"{say_bytes(bytes_per_second)}/s"
+
+
+def say_seconds(seconds: float) -> str:
+    """Return a time with its unit, to a precision that suits it: "2.31 s", "52.1 ms"."""
+    if seconds >= 100:
+        return f"{seconds:.0f} s"
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.1f} ms"

@@ -1,0 +1,212 @@
+"""The commands: `streamload demo | inspect | plan | bench`.
+
+Floor 7. Parses arguments, calls the room that does the work, prints what it returns. An error a user can cause
+becomes one line on stderr and exit code 2; anything else is a bug and keeps its traceback. `_describe` turns
+checkpoints and plans into tables.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import __version__
+from .. import open as open_checkpoint
+from ..errors import StreamloadError
+from ..options import StreamOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .. import Checkpoint
+
+__all__ = ["main"]
+
+_EXTRAS = {"torch": "torch", "numpy": "torch", "safetensors": "torch", "matplotlib": "demo", "transformers": "test"}
+_LEAST_WIDTH, _MOST_WIDTH = 60, 160
+
+
+class _Refusal(click.ClickException):
+    """One line on stderr and exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: object = None) -> None:
+        click.echo(f"streamload: {self.format_message()}", err=True)
+
+
+class _Group(click.Group):
+    """Turn the errors a user can cause into refusals."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of a pipe has gone
+        except (StreamloadError, OSError, ModuleNotFoundError) as error:
+            raise _Refusal(_one_line(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="streamload")
+def main() -> None:
+    """Stream safetensors weights onto a GPU while the model already computes."""
+
+
+@main.command()
+@click.argument("path")
+@click.option("--tensors", is_flag=True, help="List every tensor, not only the layers.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def inspect(path: str, *, tensors: bool, as_json: bool) -> None:
+    """Show what a checkpoint holds: shards, layers, dtypes, bytes. Reads headers only."""
+    from ._describe import describe_checkpoint, inspect_tables
+
+    with _opened(path) as checkpoint:
+        if as_json:
+            click.echo(json.dumps(describe_checkpoint(checkpoint), indent=2))
+        else:
+            click.echo(inspect_tables(checkpoint, tensors=tensors))
+
+
+@main.command()
+@click.argument("path")
+@click.option("--chunk-bytes", type=int, help="Largest single read, in bytes.  [default: the engine's]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def plan(path: str, *, chunk_bytes: int | None, as_json: bool) -> None:
+    """Show how a checkpoint would be read: groups, reads, copies and bytes per layer. Reads headers only."""
+    from ._describe import describe_plan, plan_table
+
+    with _bad_values_refused():
+        options = StreamOptions.from_env(os.environ)
+        if chunk_bytes is not None:
+            options = replace(
+                options, chunk_bytes=chunk_bytes, staging_bytes=max(options.staging_bytes, 2 * chunk_bytes)
+            )
+    with _opened(path) as checkpoint:
+        layers = describe_plan(checkpoint, chunk_bytes=options.chunk_bytes)
+    if as_json:
+        described = {"chunk_bytes": options.chunk_bytes, "layers": [asdict(layer) for layer in layers]}
+        click.echo(json.dumps(described, indent=2))
+    else:
+        click.echo(plan_table(layers, chunk_bytes=options.chunk_bytes))
+
+
+@main.command()
+@click.option("--model", type=click.Path(), help="A real checkpoint's directory, instead of one made here.")
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False),
+    default="streamload-demo",
+    show_default=True,
+    help="Where the checkpoint and the results go; kept and used again.",
+)
+@click.option("--device", default="auto", show_default=True, help='"cpu", "cuda:0", or a GPU if there is one.')
+@click.option("--scale", type=click.Choice(["tiny", "small", "large"]), default="small", show_default=True)
+@click.option("--tokens", type=click.IntRange(1), help="Length of the prompt.  [default: by scale]")
+@click.option("--link", type=click.FloatRange(0, min_open=True), help="Rate of the simulated link, in GB/s.")
+@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Pairs of runs.")
+def demo(
+    *,
+    model: str | None,
+    directory: str,
+    device: str,
+    scale: str,
+    tokens: int | None,
+    link: float | None,
+    repeat: int,
+) -> None:
+    """Watch a model compute while its own weights arrive.
+
+    Loads one checkpoint the usual way and streamed, checks that both give the same bits, and shows what happened
+    when. Exits with 1 if the outputs differ or streaming was not faster. tiny is a few MB, small about 1 GB,
+    large about 9 GB.
+    """
+    from .._demo import DemoSettings, run_demo
+
+    settings = DemoSettings(
+        directory=Path(directory),
+        model=None if model is None else Path(model),
+        device=device,
+        scale=scale,
+        tokens=tokens,
+        link_bytes_per_second=None if link is None else link * 1e9,
+        repeat=repeat,
+        width=min(max(shutil.get_terminal_size((100, 40)).columns, _LEAST_WIDTH), _MOST_WIDTH),
+        unicode=_speaks_unicode(),
+        command=_command(),
+    )
+    with _bad_values_refused():
+        passed = run_demo(settings, say=click.echo)
+    sys.exit(0 if passed else 1)
+
+
+@main.group()
+def bench() -> None:
+    """Measure, against a ceiling and peers measured in the same process."""
+
+
+@bench.command()
+@click.argument("path", required=False)
+@click.option("--device", default="cpu", show_default=True, help='"cpu" or "cuda:0".')
+@click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Rounds; each runs everything.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write the result to this file.")
+@click.option("--cold", is_flag=True, help="Drop the files from the page cache before each run.")
+def engine(path: str | None, *, device: str, repeat: int, json_path: str | None, cold: bool) -> None:
+    """Measure how fast a checkpoint reaches memory: the ceiling, streamload, and its peers.
+
+    Without PATH a checkpoint of about 1 GB is made in a temporary directory.
+    """
+    from ..bench import run_engine_bench
+
+    with _bad_values_refused():
+        result = run_engine_bench(path, device=device, repeat=repeat, cold=cold, command=_command())
+    click.echo(result.table())
+    if json_path is not None:
+        result.write(Path(json_path))
+        click.echo(f"written to {json_path}")
+
+
+def _command() -> str:
+    return shlex.join(["streamload", *sys.argv[1:]])
+
+
+def _speaks_unicode() -> bool:
+    try:
+        "░█·…".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Checkpoint]:
+    with _bad_values_refused():
+        checkpoint = open_checkpoint(path)
+    with checkpoint:
+        yield checkpoint
+
+
+@contextmanager
+def _bad_values_refused() -> Iterator[None]:
+    """Turn a ValueError about what the user typed into a refusal."""
+    try:
+        yield
+    except ValueError as error:
+        raise _Refusal(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return f"this needs {error.name}: pip install 'streamload[{_EXTRAS[error.name]}]'"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())

@@ -1,0 +1,163 @@
+"""Turn checkpoints and load plans into tables and JSON.
+
+Part of `cli`; needs neither torch nor the native core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .._plan import Copy, make_plan
+from .._units import say_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .. import Checkpoint, TensorInfo
+
+__all__ = ["LayerReads", "describe_checkpoint", "describe_plan", "inspect_tables", "plan_table"]
+
+_ALIGNMENT = 256  # of a tensor's place on the device
+
+
+def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, object]:
+    """Return everything `inspect` knows, as JSON can hold it."""
+    return {
+        "url": checkpoint.url,
+        "nbytes": checkpoint.nbytes,
+        "metadata": dict(checkpoint.metadata),
+        "dtypes": _dtypes(checkpoint.values()),
+        "shards": [
+            {"url": shard.url, "file_nbytes": shard.nbytes, **_count(_of_shard(checkpoint, number))}
+            for number, shard in enumerate(checkpoint.shards)
+        ],
+        "layers": [{"name": layer.name, **_count(layer.tensors)} for layer in checkpoint.layers],
+        "tensors": {
+            name: {
+                "dtype": tensor.dtype,
+                "shape": list(tensor.shape),
+                "shard": tensor.shard,
+                "start": tensor.start,
+                "end": tensor.end,
+            }
+            for name, tensor in checkpoint.items()
+        },
+    }
+
+
+def inspect_tables(checkpoint: Checkpoint, *, tensors: bool) -> str:
+    """Return a checkpoint as text: a summary, its shards, its layers, and every tensor if asked for."""
+    counts = f"{len(checkpoint)} tensors, {len(checkpoint.shards)} shards, {len(checkpoint.layers)} layers"
+    kinds = ", ".join(f"{dtype} {say_bytes(nbytes)}" for dtype, nbytes in _dtypes(checkpoint.values()).items())
+    shards = [
+        (shard.url.rpartition("/")[2], *_row(_of_shard(checkpoint, number)))
+        for number, shard in enumerate(checkpoint.shards)
+    ]
+    layers = [(layer.name or "(rest)", *_row(layer.tensors)) for layer in checkpoint.layers]
+    parts = [
+        f"{checkpoint.url}\n{say_bytes(checkpoint.nbytes)} in {counts}\n{kinds or 'no tensors'}",
+        _table(("shard", "tensors", "bytes", "dtypes"), shards),
+        _table(("layer", "tensors", "bytes", "dtypes"), layers),
+    ]
+    if tensors:
+        rows = [
+            (tensor.name, tensor.dtype, "x".join(map(str, tensor.shape)) or "scalar", say_bytes(tensor.nbytes))
+            for tensor in checkpoint.values()
+        ]
+        parts.append(_table(("tensor", "dtype", "shape", "bytes"), rows))
+    return "\n\n".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReads:
+    """Hold what one layer costs: one group of the plan.
+
+    Attributes:
+        layer: Its name.
+        tensors: How many it has.
+        nbytes: Their bytes.
+        reads: Reads its bytes arrive in.
+        copies: Pieces those reads are copied to.
+    """
+
+    layer: str
+    tensors: int
+    nbytes: int
+    reads: int
+    copies: int
+
+
+def describe_plan(checkpoint: Checkpoint, *, chunk_bytes: int) -> list[LayerReads]:
+    """Plan the load of a whole checkpoint, one group a layer, and count what each layer takes.
+
+    Destinations are laid out as a loader would, each tensor aligned to 256 bytes.
+    """
+    groups: list[list[Copy]] = []
+    address = _ALIGNMENT
+    for layer in checkpoint.layers:
+        groups.append([])
+        for tensor in layer.tensors:
+            groups[-1].append(Copy(tensor.shard, tensor.start, tensor.end, address))
+            address += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+    load_plan = make_plan(groups, chunk_bytes=chunk_bytes)
+
+    reads, copies = [0] * len(groups), [0] * len(groups)
+    firsts = [*load_plan.reads[4::5], load_plan.copy_count]
+    for number, group in enumerate(load_plan.reads[3::5]):
+        reads[group] += 1
+        copies[group] += firsts[number + 1] - firsts[number]
+    return [
+        LayerReads(layer.name, len(layer.tensors), layer.nbytes, reads[group], copies[group])
+        for group, layer in enumerate(checkpoint.layers)
+    ]
+
+
+def plan_table(layers: Sequence[LayerReads], *, chunk_bytes: int) -> str:
+    """Return a described plan as text."""
+    nbytes, reads = sum(layer.nbytes for layer in layers), sum(layer.reads for layer in layers)
+    copies = sum(layer.copies for layer in layers)
+    head = (
+        f"{say_bytes(nbytes)} in {len(layers)} groups: {reads} reads of at most {say_bytes(chunk_bytes)} "
+        f"({say_bytes(nbytes / max(reads, 1))} on average), {copies} copies"
+    )
+    rows = [
+        (layer.layer or "(rest)", str(layer.tensors), say_bytes(layer.nbytes), str(layer.reads), str(layer.copies))
+        for layer in layers
+    ]
+    return f"{head}\n\n{_table(('group', 'tensors', 'bytes', 'reads', 'copies'), rows)}"
+
+
+def _of_shard(checkpoint: Checkpoint, number: int) -> list[TensorInfo]:
+    return [tensor for tensor in checkpoint.values() if tensor.shard == number]
+
+
+def _dtypes(tensors: Iterable[TensorInfo]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for tensor in tensors:
+        found[tensor.dtype] = found.get(tensor.dtype, 0) + tensor.nbytes
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _count(tensors: Sequence[TensorInfo]) -> dict[str, object]:
+    nbytes = sum(tensor.nbytes for tensor in tensors)
+    return {"tensors": len(tensors), "nbytes": nbytes, "dtypes": _dtypes(tensors)}
+
+
+def _row(tensors: Sequence[TensorInfo]) -> tuple[str, str, str]:
+    nbytes = sum(tensor.nbytes for tensor in tensors)
+    return str(len(tensors)), say_bytes(nbytes), " ".join(_dtypes(tensors))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns: numbers to the right, words to the left."""
+    everything = [head, *rows]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(head))]
+    right = [column > 0 and all(row[column][:1].isdigit() for row in rows) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in everything
+    )
