@@ -56,9 +56,8 @@ int pci_numa_node(const std::string& pci_bus_id, const std::string& devices_dir)
 struct CudaDevice::CurrentContext {
   CurrentContext(const CudaApi& cuda, CuContext wanted) noexcept : api(cuda) {
     CuContext current{};
-    result = api.ctx_get_current(&current);
-    if (result != CuResult::kSuccess || current == wanted) return;
-    call = "cuCtxPushCurrent";
+    // Only a shortcut: where the question fails, the push decides.
+    if (api.ctx_get_current(&current) == CuResult::kSuccess && current == wanted) return;
     result = api.ctx_push_current(wanted);
     pushed = result == CuResult::kSuccess;
   }
@@ -70,7 +69,6 @@ struct CudaDevice::CurrentContext {
   }
 
   const CudaApi& api;
-  const char* call = "cuCtxGetCurrent";
   CuResult result = CuResult::kSuccess;
   bool pushed = false;
 };
@@ -78,7 +76,7 @@ struct CudaDevice::CurrentContext {
 template <class Call>
 Status CudaDevice::run(const char* name, const Call& call, Extent extent) const {
   const CurrentContext current(*api_, context_);
-  if (current.result != CuResult::kSuccess) return failure(current.call, current.result, extent);
+  if (current.result != CuResult::kSuccess) return failure("cuCtxPushCurrent", current.result, extent);
   const CuResult result = call();
   return result == CuResult::kSuccess ? Status{} : failure(name, result, extent);
 }
