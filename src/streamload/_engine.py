@@ -408,8 +408,15 @@ def _raise_typed(error: _native.NativeError, cause: BaseException | None = None)
     if isinstance(cause, StreamloadError):
         raise cause
     if error.code in _SOURCE_ERRORS:
+        number: int | None = error.system_code or None
+        if cause is not None:
+            number = cause.errno if isinstance(cause, OSError) else None
+            text = (
+                f"{error.source}: reading {error.nbytes} bytes at offset {error.offset}: "
+                f"{type(cause).__name__}: {cause}"
+            )
         raise _SOURCE_ERRORS[error.code](
-            text, url=error.source, offset=error.offset, nbytes=error.nbytes, errno=error.system_code or None
+            text, url=error.source, offset=error.offset, nbytes=error.nbytes, errno=number
         ) from origin
     if error.code in _PATH_ERRORS:
         raise _PATH_ERRORS[error.code](error.system_code, text, error.source) from origin

@@ -1,0 +1,77 @@
+// What several native tests share: a scratch file that removes itself, its stamp, and bytes one can recognise.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "io/file_source.hpp"
+
+namespace streamload {
+
+// Byte i of every scratch file: neighbours differ, and so do the same places of different blocks.
+inline std::byte pattern_at(std::uint64_t i) { return static_cast<std::byte>((i * 131 + (i >> 12)) & 0xFF); }
+
+inline std::vector<std::byte> pattern(std::uint64_t first, std::size_t count) {
+  std::vector<std::byte> bytes(count);
+  for (std::size_t i = 0; i < count; ++i) bytes[i] = pattern_at(first + i);
+  return bytes;
+}
+
+inline FileStamp stamp_of(const std::string& path) {
+  struct stat facts {};
+  if (::stat(path.c_str(), &facts) != 0) std::abort();
+  return FileStamp{facts.st_dev, facts.st_ino, static_cast<std::uint64_t>(facts.st_size),
+                   facts.st_mtim.tv_sec * 1'000'000'000 + facts.st_mtim.tv_nsec};
+}
+
+class ScratchFile {
+ public:
+  explicit ScratchFile(std::size_t nbytes) {
+    std::string name = std::string(::getenv("TMPDIR") != nullptr ? ::getenv("TMPDIR") : "/tmp") + "/streamload-XXXXXX";
+    const int fd = ::mkstemp(name.data());
+    if (fd < 0) std::abort();
+    path_ = name;
+    const std::vector<std::byte> bytes = pattern(0, nbytes);
+    if (::write(fd, bytes.data(), nbytes) != static_cast<ssize_t>(nbytes)) std::abort();
+    ::fsync(fd);
+    ::close(fd);
+  }
+  ScratchFile(const ScratchFile&) = delete;
+  ScratchFile& operator=(const ScratchFile&) = delete;
+  ~ScratchFile() { ::unlink(path_.c_str()); }
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] FileStamp stamp() const { return stamp_of(path_); }
+  void truncate(std::size_t nbytes) const {
+    if (::truncate(path_.c_str(), static_cast<off_t>(nbytes)) != 0) std::abort();
+  }
+  void drop_from_page_cache() const {
+    const int fd = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    ::close(fd);
+  }
+
+ private:
+  std::string path_;
+};
+
+// Open descriptors and threads of this process.
+inline std::size_t count_entries(const char* directory) {
+  std::size_t count = 0;
+  const std::string command = std::string("ls ") + directory + " | wc -l";
+  if (FILE* pipe = ::popen(command.c_str(), "r")) {
+    if (std::fscanf(pipe, "%zu", &count) != 1) count = 0;
+    ::pclose(pipe);
+  }
+  return count;
+}
+
+}  // namespace streamload

@@ -1,0 +1,174 @@
+#include "check.hpp"
+#include "device/host_device.hpp"
+
+#include <chrono>
+#include <thread>
+#include <vector>
+
+using namespace streamload;
+
+namespace {
+
+DeviceSpan span_of(std::vector<std::byte>& bytes) {
+  return DeviceSpan{reinterpret_cast<std::uintptr_t>(bytes.data()), bytes.size()};
+}
+
+}  // namespace
+
+TEST(copies_land_in_the_order_they_were_queued) {
+  const auto device = std::make_shared<HostDevice>(HostDeviceOptions{});
+  Stream stream;
+  Event event;
+  REQUIRE(Stream::make(device, stream).ok());
+  REQUIRE(Event::make(device, event).ok());
+  std::vector<std::byte> target(1000);
+  std::vector<std::vector<std::byte>> sources;
+  for (int i = 0; i < 50; ++i) sources.emplace_back(1000, static_cast<std::byte>(i));
+  for (const auto& source : sources) CHECK(device->copy(span_of(target), source, stream.view()).ok());
+  CHECK(device->record(event.view(), stream.view()).ok());
+  CHECK(device->synchronize(event.view()).ok());
+  CHECK(target[999] == std::byte{49});
+  bool done = false;
+  CHECK(device->query(event.view(), done).ok());
+  CHECK(done);
+}
+
+TEST(a_stream_that_waits_for_an_event_sees_what_came_before_it) {
+  HostDeviceOptions options;
+  options.seed = 7;  // random delays
+  const auto device = std::make_shared<HostDevice>(options);
+  Stream producer;
+  Stream consumer;
+  Event filled;
+  Event used;
+  REQUIRE(Stream::make(device, producer).ok() && Stream::make(device, consumer).ok());
+  REQUIRE(Event::make(device, filled).ok() && Event::make(device, used).ok());
+  std::vector<std::byte> middle(64);
+  std::vector<std::byte> last(64);
+  for (int i = 1; i < 100; ++i) {
+    const std::vector<std::byte> source(64, static_cast<std::byte>(i));
+    CHECK(device->copy(span_of(middle), source, producer.view()).ok());
+    CHECK(device->record(filled.view(), producer.view()).ok());
+    CHECK(device->wait(consumer.view(), filled.view()).ok());
+    CHECK(device->copy(span_of(last), middle, consumer.view()).ok());
+    CHECK(device->record(used.view(), consumer.view()).ok());
+    CHECK(device->synchronize(used.view()).ok());
+    CHECK(last[63] == static_cast<std::byte>(i));
+  }
+}
+
+TEST(an_event_never_recorded_counts_as_complete_as_in_cuda) {
+  const auto device = std::make_shared<HostDevice>(HostDeviceOptions{});
+  Event event;
+  REQUIRE(Event::make(device, event).ok());
+  CHECK(device->synchronize(event.view()).ok());
+  CHECK(device->wait(StreamView{}, event.view()).ok());
+}
+
+TEST(a_paced_link_takes_its_time_and_an_expedited_one_does_not) {
+  HostDeviceOptions options;
+  options.link_bytes_per_second = 1e6;
+  const auto device = std::make_shared<HostDevice>(options);
+  Stream stream;
+  Event event;
+  REQUIRE(Stream::make(device, stream).ok() && Event::make(device, event).ok());
+  std::vector<std::byte> target(50'000'000);  // 50 s of link
+  const std::vector<std::byte> source(target.size(), std::byte{3});
+  CHECK(device->copy(span_of(target), source, stream.view()).ok());
+  CHECK(device->record(event.view(), stream.view()).ok());
+  bool done = true;
+  CHECK(device->query(event.view(), done).ok());
+  CHECK(!done);
+  device->expedite(stream.view());
+  CHECK(device->synchronize(event.view()).ok());
+  CHECK(target.back() == std::byte{3});
+}
+
+TEST(two_streams_share_one_link) {
+  HostDeviceOptions options;
+  options.link_bytes_per_second = 100e6;
+  const auto device = std::make_shared<HostDevice>(options);
+  std::vector<std::byte> target(2'000'000);
+  const std::vector<std::byte> source(1'000'000);
+  const auto start = std::chrono::steady_clock::now();
+  {
+    Stream first;
+    Stream second;
+    Event one;
+    Event two;
+    REQUIRE(Stream::make(device, first).ok() && Stream::make(device, second).ok());
+    REQUIRE(Event::make(device, one).ok() && Event::make(device, two).ok());
+    const DeviceSpan all = span_of(target);
+    CHECK(device->copy(all.subspan(0, 1'000'000), source, first.view()).ok());
+    CHECK(device->copy(all.subspan(1'000'000, 1'000'000), source, second.view()).ok());
+    CHECK(device->record(one.view(), first.view()).ok() && device->record(two.view(), second.view()).ok());
+    CHECK(device->synchronize(one.view()).ok() && device->synchronize(two.view()).ok());
+  }
+  // 2 MB at 100 MB/s: 20 ms booked in all, of which the first 2 ms may be slack. Never less, however fast the machine.
+  CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(17));
+}
+
+TEST(each_step_fails_on_request_at_its_call) {
+  for (const char* step : {"create_stream", "create_event", "record", "wait", "query", "synchronize", "copy", "pin",
+                           "allocate", "read_back"}) {
+    HostDeviceOptions options;
+    options.fail_step = step;
+    options.fail_at = 1;
+    const auto device = std::make_shared<HostDevice>(options);
+    std::vector<std::byte> bytes(16);
+    StreamView stream;
+    EventView event;
+    DeviceSpan memory;
+    bool done = false;
+    int failed = 0;
+    for (int round = 0; round < 3; ++round) {
+      for (const Status& status :
+           {device->create_stream(stream), device->create_event(event), device->record(event, stream),
+            device->wait(stream, event), device->query(event, done), device->synchronize(event),
+            device->copy(span_of(bytes), bytes, stream), device->pin(bytes), device->allocate(16, memory),
+            device->read_back(bytes, span_of(bytes))}) {
+        if (status.ok()) continue;
+        ++failed;
+        CHECK_EQ(round, 1);
+        CHECK(status.text.find("on request") != std::string::npos);
+      }
+    }
+    CHECK_EQ(failed, 1);
+  }
+}
+
+TEST(poison_overwrites_released_memory) {
+  HostDeviceOptions options;
+  options.poison = true;
+  HostDevice device(options);
+  std::vector<std::byte> bytes(32, std::byte{1});
+  device.scrub(bytes);
+  CHECK(bytes[0] == std::byte{0xA5} && bytes[31] == std::byte{0xA5});
+}
+
+TEST(unknown_handles_are_refused) {
+  HostDevice device(HostDeviceOptions{});
+  std::vector<std::byte> bytes(4);
+  CHECK(device.copy(span_of(bytes), bytes, StreamView{99}).code == Code::kInvalid);
+  CHECK(device.record(EventView{99}, StreamView{}).code == Code::kInvalid);
+  CHECK(device.synchronize(EventView{99}).code == Code::kInvalid);
+  device.destroy_stream(StreamView{99});
+  device.destroy_event(EventView{99});
+}
+
+TEST(the_plain_device_alone_is_filled_in_place) {
+  CHECK(HostDevice(HostDeviceOptions{}).fills_in_place());
+  HostDeviceOptions paced;
+  paced.link_bytes_per_second = 1;
+  CHECK(!HostDevice(paced).fills_in_place());
+}
+
+TEST(measuring_a_paced_link_finds_its_rate) {
+  HostDeviceOptions options;
+  options.link_bytes_per_second = 200e6;
+  HostDevice device(options);
+  std::vector<double> seconds;
+  CHECK(device.measure_link(2'000'000, 3, seconds).ok());
+  CHECK_EQ(seconds.size(), 3U);
+  for (const double one : seconds) CHECK(one >= 0.0075);  // 10 ms less the slack of 2 ms
+}
