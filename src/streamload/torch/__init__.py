@@ -1,0 +1,44 @@
+"""Load safetensors weights into torch: the functions of `safetensors.torch`, and streams that do not wait.
+
+Floor 4. The map:
+
+    _dtypes          safetensors' names for torch's dtypes
+    _memory          blocks of device memory, tensors over them, who owns them
+    _groups          tensors in order of use, cut into what is waited for as one
+    _submit          tensors become addresses, a plan, a ticket
+    _host            mapped tensors and read ranges, for the CPU
+    _file            load_file, load, load_model
+    _slice           which bytes an index asks for
+    _safe_open       safe_open and its slices
+    _feed            iter_tensors, stream
+    _gate            a tensor that waits for its own bytes
+    _seats           which tensor of a checkpoint belongs where in a module
+    _module_load     a load that outlives its caller and leaves nothing behind
+    _module_stream   stream_module
+
+`import streamload.torch as st` can stand where `import safetensors.torch as st` stood.
+"""
+
+from safetensors.torch import save, save_file, save_model
+
+from ._feed import LayerStream, LoadedLayer, iter_tensors, stream
+from ._file import load, load_file, load_model
+from ._module_stream import ModuleStream, stream_module
+from ._safe_open import SafeSlice, safe_open
+
+__all__ = [
+    "LayerStream",
+    "LoadedLayer",
+    "ModuleStream",
+    "SafeSlice",
+    "iter_tensors",
+    "load",
+    "load_file",
+    "load_model",
+    "safe_open",
+    "save",
+    "save_file",
+    "save_model",
+    "stream",
+    "stream_module",
+]

@@ -1,0 +1,78 @@
+"""Name torch's dtype and shape for what a safetensors header says.
+
+Floor 4, part of `torch`; pure. The table is that of safetensors 0.8 (its `bindings/python/src/lib.rs`, `get_pydtype`).
+Read next: `_memory` for the tensors made from it.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .._format import TensorInfo
+
+_NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        # safetensors name: (torch's name, first torch release that has it)
+        "BOOL": ("bool", "1.2"),
+        "U8": ("uint8", "1.0"),
+        "I8": ("int8", "1.0"),
+        "I16": ("int16", "1.0"),
+        "I32": ("int32", "1.0"),
+        "I64": ("int64", "1.0"),
+        "U16": ("uint16", "2.3"),
+        "U32": ("uint32", "2.3"),
+        "U64": ("uint64", "2.3"),
+        "F16": ("float16", "1.0"),
+        "BF16": ("bfloat16", "1.0"),
+        "F32": ("float32", "1.0"),
+        "F64": ("float64", "1.0"),
+        "C64": ("complex64", "1.0"),
+        "F8_E4M3": ("float8_e4m3fn", "2.1"),
+        "F8_E5M2": ("float8_e5m2", "2.1"),
+        "F8_E4M3FNUZ": ("float8_e4m3fnuz", "2.2"),
+        "F8_E5M2FNUZ": ("float8_e5m2fnuz", "2.2"),
+        "F8_E8M0": ("float8_e8m0fnu", "2.7"),
+        "F4": ("float4_e2m1fn_x2", "2.8"),
+    }
+)
+
+
+def torch_dtype(info: TensorInfo) -> torch.dtype:
+    """Return the torch dtype that holds a tensor's bytes as they are.
+
+    Raises:
+        TypeError: No torch has such a dtype, or the installed one is too old; the message names the release needed.
+    """
+    named = _NAMES.get(info.dtype)
+    if named is None:
+        raise TypeError(f"tensor {info.name!r} is {info.dtype}, which no torch release has a dtype for")
+    name, release = named
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(
+            f"tensor {info.name!r} is {info.dtype}, which torch holds from release {release} on as torch.{name}; "
+            f"this is torch {torch.__version__}"
+        )
+    return dtype
+
+
+def torch_shape(info: TensorInfo) -> tuple[int, ...]:
+    """Return the shape torch gives a tensor: the header's, but with the last extent halved for packed `F4`.
+
+    Raises:
+        TypeError: An `F4` tensor's last extent is odd, so that rows would share a byte, which torch cannot hold.
+    """
+    if info.dtype != "F4":
+        return info.shape
+    if not info.shape or info.shape[-1] % 2:
+        raise TypeError(
+            f"tensor {info.name!r} is F4 with shape {list(info.shape)}; torch packs two elements into a byte and "
+            "needs an even last extent"
+        )
+    return (*info.shape[:-1], info.shape[-1] // 2)

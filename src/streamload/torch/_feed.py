@@ -1,0 +1,308 @@
+"""Hand a checkpoint's tensors over in layer order while later ones are still arriving.
+
+Floor 4, part of `torch`. Memory is the consumer's from the moment it is yielded. At most two windows are in flight,
+so that a checkpoint larger than the device passes through if its consumer lets go of what it has taken. Read next:
+`_submit`.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from .._checkpoint import Checkpoint
+from .._checkpoint import open as open_checkpoint
+from .._engine import LoadStats
+from ..errors import StreamClosedError
+from ._groups import cut
+from ._memory import current_stream, place, resolve_device
+from ._submit import Target, choose_engine, submit
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    import torch
+    from typing_extensions import Self
+
+    from .._engine import CopyEngine, Ticket
+    from .._format import TensorInfo
+    from ..options import StreamOptions
+
+WINDOW_BYTES = 512 << 20
+"""Bytes submitted at once: 10 ms of a PCIe 5 link, long against the start of a ticket's threads (0.1 ms), short
+against the memory of any GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedLayer:
+    """Hold the tensors of one layer, arrived.
+
+    Attributes:
+        name: What the names of its tensors have in common, as in `Layer`.
+        tensors: Tensor by full name. They own their memory, and the stream that was current when the layer was
+            yielded sees their bytes.
+    """
+
+    name: str
+    tensors: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    layer: str
+    infos: list[TensorInfo]
+    last: bool  # of its layer
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    ticket: Ticket
+    groups: list[tuple[_Group, list[Target]]]
+
+
+class Feed:
+    """Submit groups window by window and wait for them in order.
+
+    Args:
+        checkpoint: Where the bytes are; must stay open until the last window is submitted.
+        layers: Name and tensors of each layer, in order.
+        device: Where the tensors go.
+        engine: Who copies.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        layers: Iterable[tuple[str, Sequence[TensorInfo]]],
+        device: torch.device,
+        engine: CopyEngine,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._device = device
+        self._engine = engine
+        self._waiting = _windows(layers)
+        self._tickets: list[Ticket] = []  # in flight
+        self._finished: list[LoadStats] = []
+
+    def groups(self) -> Iterator[tuple[str, list[Target], bool]]:
+        """Yield each group once the current stream may use it: its layer's name, its tensors, whether it is the last.
+
+        Raises:
+            SourceError: Reading failed.
+            DeviceError: The device failed.
+            StreamClosedError: The feed or the checkpoint was closed.
+        """
+        following = self._start_next()
+        while following is not None:
+            window, following = following, None
+            for index in range(len(window.groups)):
+                if index == len(window.groups) // 2:  # not at once: its reads would slow down those awaited now
+                    following = self._start_next()
+                window.ticket.wait_group(index, stream=current_stream(self._device))
+                group, targets = window.groups[index]
+                window.groups[index] = (group, [])  # what the consumer drops is free
+                yield group.layer, targets, group.last
+                del targets
+            self._retire(wait=False)
+        self._retire(wait=True)
+
+    def close(self) -> None:
+        """Cancel what is in flight and wait for its copies to drain. Harmless when repeated."""
+        for ticket in self._tickets:
+            ticket.cancel()
+        for ticket in self._tickets:
+            ticket.close()
+            self._finished.append(ticket.stats())
+        self._tickets = []
+        self._waiting = iter(())
+
+    def stats(self) -> LoadStats:
+        """Return what was done so far, over all windows submitted."""
+        return _add_up([*self._finished, *(ticket.stats() for ticket in self._tickets)])
+
+    def _start_next(self) -> _Window | None:
+        groups = next(self._waiting, None)
+        if groups is None:
+            return None
+        filled: list[tuple[_Group, list[Target]]] = []
+        blocks: list[torch.Tensor] = []
+        for group in groups:
+            placement = place(group.infos, self._device)
+            blocks += placement.blocks
+            targets = [Target(info, tensor) for info, tensor in zip(group.infos, placement.tensors, strict=True)]
+            filled.append((group, targets))
+        copies = [[target.copy() for target in targets] for _, targets in filled]
+        ticket = submit(self._engine, self._checkpoint.shards, copies, self._device, blocks)
+        self._tickets.append(ticket)
+        return _Window(ticket, filled)
+
+    def _retire(self, *, wait: bool) -> None:
+        """Let go of the tickets whose bytes have all landed; `wait` for all of them."""
+        kept = []
+        for ticket in self._tickets:
+            if wait or ticket.done:
+                ticket.wait()  # raises if it failed
+                ticket.close()
+                self._finished.append(ticket.stats())
+            else:
+                kept.append(ticket)
+        self._tickets = kept
+
+
+class LayerStream:
+    """Iterate over a checkpoint's layers as they arrive; a context manager.
+
+    Made by `stream`. Not safe to iterate from several threads.
+
+    Example:
+        >>> with stream(checkpoint, "cuda") as layers:
+        ...     for layer in layers:
+        ...         run(layer.name, layer.tensors)
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._layers = _gather(feed)
+        self._closed = False
+
+    def __iter__(self) -> Iterator[LoadedLayer]:
+        return self
+
+    def __next__(self) -> LoadedLayer:
+        """Return the next layer, blocking until the current stream may use it.
+
+        Raises:
+            StopIteration: That was the last one.
+            SourceError: Reading failed.
+            DeviceError: The device failed.
+            StreamClosedError: The stream or its checkpoint was closed.
+        """
+        if self._closed:
+            raise StreamClosedError("the layer stream is closed")
+        return next(self._layers)
+
+    def stats(self) -> LoadStats:
+        """Return what was loaded so far. Totals cover the windows submitted, `seconds` adds up over them."""
+        return self._feed.stats()
+
+    def close(self) -> None:
+        """Cancel what has not arrived. Layers taken stay valid. Harmless when repeated."""
+        self._closed = True
+        self._feed.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stream(
+    checkpoint: Checkpoint,
+    device: str | int | torch.device = "cuda",
+    *,
+    options: StreamOptions | None = None,
+    engine: CopyEngine | None = None,
+) -> LayerStream:
+    """Stream a checkpoint's layers, in the order a model runs them, into new memory.
+
+    Args:
+        checkpoint: Open; must stay open while the stream is iterated.
+        device: "cuda", "cuda:<n>", a number of a CUDA device, a `torch.device`, or "cpu".
+        options: How to read and stage; not together with `engine`.
+        engine: A copy engine of one's own. None: the one that loads to this device share.
+
+    Raises:
+        ValueError: The device is none of those, or does not fit the engine.
+        DeviceError: There is no such device.
+    """
+    where = resolve_device(device)
+    layers = [(layer.name, layer.tensors) for layer in checkpoint.layers]
+    return LayerStream(Feed(checkpoint, layers, where, choose_engine(where, options, engine)))
+
+
+def iter_tensors(
+    source: str | os.PathLike[str] | Checkpoint,
+    device: str | int | torch.device = "cpu",
+    *,
+    names: Iterable[str] | None = None,
+    options: StreamOptions | None = None,
+    engine: CopyEngine | None = None,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Iterate over a checkpoint's tensors in layer order while later ones are still arriving.
+
+    Each tensor owns its memory (together with those of its group, 16 MiB or one tensor) and may be kept. The stream
+    that is current when a tensor is yielded sees its bytes. Closing the iterator early cancels the rest.
+
+    Args:
+        source: Path of a file or directory, or an open checkpoint, which stays open.
+        device: "cpu", "cuda", "cuda:<n>", a number of a CUDA device, or a `torch.device`.
+        names: Only these tensors. None: all.
+        options: How to read and stage; not together with `engine`.
+        engine: A copy engine of one's own. None: the one that loads to this device share.
+
+    Raises:
+        KeyError: One of `names` is not in the checkpoint.
+        FileNotFoundError, FormatError, DeviceError, ValueError: At the call.
+        SourceError, DeviceError, TypeError: While iterating.
+    """
+    where = resolve_device(device)
+    chosen_engine = choose_engine(where, options, engine)
+    with ExitStack() as opened:
+        checkpoint = source if isinstance(source, Checkpoint) else opened.enter_context(open_checkpoint(source))
+        wanted = None if names is None else {checkpoint[name].name for name in names}
+        layers = [
+            (layer.name, [info for info in layer.tensors if wanted is None or info.name in wanted])
+            for layer in checkpoint.layers
+        ]
+        feed = Feed(checkpoint, layers, where, chosen_engine)
+        return _yield_tensors(feed, opened.pop_all())
+
+
+def _yield_tensors(feed: Feed, opened: ExitStack) -> Iterator[tuple[str, torch.Tensor]]:
+    with opened, closing(feed):
+        for _, targets, _ in feed.groups():
+            while targets:
+                target = targets.pop(0)
+                yield target.info.name, target.tensor
+                del target
+
+
+def _gather(feed: Feed) -> Iterator[LoadedLayer]:
+    tensors: dict[str, torch.Tensor] = {}
+    for name, targets, last in feed.groups():
+        tensors.update({target.info.name: target.tensor for target in targets})
+        targets.clear()
+        if last:
+            arrived, tensors = LoadedLayer(name, tensors), {}
+            yield arrived
+            del arrived
+
+
+def _windows(layers: Iterable[tuple[str, Sequence[TensorInfo]]]) -> Iterator[list[_Group]]:
+    """Yield groups in order, as many at a time as a window holds."""
+    window: list[_Group] = []
+    size = 0
+    for name, infos in layers:
+        groups = list(cut(infos, lambda info: info.nbytes))
+        for number, group in enumerate(groups, 1):
+            window.append(_Group(name, group, last=number == len(groups)))
+            size += sum(info.nbytes for info in group)
+            if size >= WINDOW_BYTES:
+                yield window
+                window, size = [], 0
+    if window:
+        yield window
+
+
+def _add_up(stats: Sequence[LoadStats]) -> LoadStats:
+    """Add the numbers of several tickets; what is a moment or a level is the first one's or the highest."""
+    sums = {field.name: sum(getattr(one, field.name) for one in stats) for field in fields(LoadStats)}
+    sums["first_group_seconds"] = stats[0].first_group_seconds if stats else 0.0
+    sums["pinned_bytes"] = max((one.pinned_bytes for one in stats), default=0)
+    return LoadStats(**sums)

@@ -1,0 +1,124 @@
+"""One module's load in flight: what its gates, its watcher thread and its `ModuleStream` share.
+
+Floor 4, part of `torch`. The watcher blocks in native code until the load is over, then opens every gate and ends;
+so nothing is left behind even if nobody waits. A load that failed closes every gate for good: the model raises at
+any use, and is never half loaded. Read next: `_gate`, `_module_stream`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import DeviceError, StreamClosedError, StreamloadError
+from ._gate import close_gate, open_gate
+from ._memory import current_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._engine import Ticket
+
+_EXIT_SECONDS = 10.0  # what the interpreter's end gives a cancelled load, which ends within milliseconds
+
+
+class ModuleLoad:
+    """Wait for a ticket's groups on behalf of tensors, and open their gates.
+
+    Args:
+        ticket: The submitted plan; closed by the watcher when the load is over.
+        device: Where the tensors are.
+        tensors: Tensors of each group of the ticket, without gates. Kept alive until the load is over.
+    """
+
+    def __init__(self, ticket: Ticket, device: torch.device, tensors: Sequence[Sequence[torch.Tensor]]) -> None:
+        self._device = device
+        self._process = os.getpid()
+        self._ticket: Ticket | None = ticket  # None: over
+        self._tensors = [(tensor, group) for group, members in enumerate(tensors) for tensor in members]
+        self._error: BaseException | None = None
+        self._over = threading.Event()
+        self._close_gates()
+        self._watcher = threading.Thread(target=self._watch, args=(ticket,), name="streamload-watch", daemon=True)
+        # At the interpreter's end no thread may come back from native code into a Python that is going away.
+        self._at_exit = weakref.finalize(self, _stop, ticket, self._watcher)
+        self._watcher.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether every gate is open, or closed for good."""
+        return self._over.is_set()
+
+    def order(self, group: int) -> bool:
+        """Let the current stream see a group's bytes, blocking; True when nobody need wait for it again.
+
+        A group that is not read yet becomes the next to be read.
+        """
+        self._raise_failure()
+        ticket = self._ticket
+        if ticket is None or ticket.resident(group):
+            return True
+        stream = current_stream(self._device)
+        if stream is not None and torch.cuda.is_current_stream_capturing():
+            raise DeviceError("a CUDA graph was captured while its weights are arriving; wait for the load before")
+        ticket.promote(group)
+        return ticket.wait_group(group, stream=stream)
+
+    def settle(self, group: int) -> None:
+        """Block until a group's bytes are there for every stream and for the host."""
+        if not self.order(group):
+            torch.cuda.current_stream(self._device).synchronize()
+
+    def wait(self, timeout: float | None) -> None:
+        """Block until the load is over, and raise what it failed with."""
+        if self._process != os.getpid():
+            raise StreamClosedError("the load belongs to the parent of this process; its threads are not here")
+        if not self._over.wait(timeout):
+            raise TimeoutError(f"the load was not complete after {timeout} seconds; it goes on")
+        self._raise_failure()
+
+    def join(self) -> None:
+        """Block until the watcher has ended."""
+        if self._process == os.getpid() and threading.current_thread() is not self._watcher:
+            self._watcher.join()
+
+    def _watch(self, ticket: Ticket) -> None:
+        try:
+            ticket.wait()
+        except BaseException as error:  # the thread's top: every waiter raises it
+            self._error = error
+            self._close_gates()
+            if not isinstance(error, (StreamloadError, OSError)):
+                raise
+        else:
+            for tensor, _ in self._tensors:
+                open_gate(tensor)
+        finally:
+            self._tensors = []
+            self._ticket = None
+            ticket.close()
+            self._at_exit.detach()
+            self._over.set()
+
+    def _close_gates(self) -> None:
+        for tensor, group in self._tensors:
+            close_gate(tensor, self, group)
+
+    def _raise_failure(self) -> None:
+        if self._error is not None:
+            # A copy: one exception raised in several threads would mix their tracebacks.
+            error = copy.copy(self._error)
+            error.__cause__ = self._error.__cause__
+            raise error
+
+
+def _stop(ticket: Ticket, watcher: threading.Thread) -> None:
+    with suppress(StreamClosedError):  # in a forked child the ticket is the parent's
+        ticket.cancel()
+        watcher.join(_EXIT_SECONDS)

@@ -1,0 +1,203 @@
+"""Find every parameter and buffer of a module, and what of a checkpoint belongs into it.
+
+Floor 4, part of `torch`. A seat is one tensor object with every place of the module that it is at, so that tied
+weights stay one object. All that is wrong is gathered and told at once, in `load_state_dict`'s words. Read next:
+`_module_stream`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
+
+from ._dtypes import torch_dtype, torch_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .._checkpoint import Checkpoint
+    from .._format import TensorInfo
+
+_MOST_GUESSES = 8  # nearest names offered; finding one looks at every name of the file
+
+
+@dataclass(slots=True)
+class Seat:
+    """A parameter or persistent buffer of a module.
+
+    Attributes:
+        tensor: The object that is there now.
+        places: Owner and attribute of each place it is at.
+        names: Its full names, in the order of the module's state dict.
+    """
+
+    tensor: torch.Tensor
+    places: list[tuple[torch.nn.Module, str]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def put(self, tensor: torch.Tensor) -> None:
+        """Set another tensor in every place."""
+        for owner, attribute in self.places:
+            setattr(owner, attribute, tensor)
+        self.tensor = tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Seating:
+    """What goes where.
+
+    Attributes:
+        taken: Seat and tensor of the checkpoint, in the module's order.
+        empty: Seats that the checkpoint has nothing for.
+        missing_keys: Their names.
+        unexpected_keys: Names of the checkpoint that the module does not have.
+    """
+
+    taken: list[tuple[Seat, TensorInfo]]
+    empty: list[Seat]
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def seat(module: torch.nn.Module, checkpoint: Checkpoint, device: torch.device, *, strict: bool) -> Seating:
+    """Match a module's parameters and persistent buffers with a checkpoint's tensors, by name.
+
+    Of a tied tensor's names one is enough; where the file has several, the last in the module's order counts, as in
+    `load_state_dict`. A missing `num_batches_tracked` is none, as there.
+
+    Raises:
+        RuntimeError: `strict` and names are missing or unexpected; a shape, a dtype or a device differs; a buffer
+            that no checkpoint holds is on the meta device. The message lists all of it.
+        TypeError: The module loads itself in a way of its own, or torch lacks a dtype.
+    """
+    seats: dict[int, Seat] = {}
+    unsaved: list[str] = []
+    for prefix, owner in _walk(module, ""):
+        _refuse_custom_loading(owner, prefix)
+        for attribute, tensor in _tensors(owner):
+            if attribute in owner._non_persistent_buffers_set:
+                unsaved += [prefix + attribute] if tensor.is_meta else []
+                continue
+            found = seats.setdefault(id(tensor), Seat(tensor))
+            found.places.append((owner, attribute))
+            found.names.append(prefix + attribute)
+
+    taken: list[tuple[Seat, TensorInfo]] = []
+    empty: list[Seat] = []
+    for found in seats.values():
+        present = [name for name in found.names if name in checkpoint]
+        if present:
+            taken.append((found, checkpoint[present[-1]]))
+        else:
+            empty.append(found)
+    missing = [name for found in empty for name in found.names if not _is_batch_counter(found)]
+    known = {name for found in seats.values() for name in found.names}
+    seating = Seating(taken, empty, missing, [name for name in checkpoint if name not in known])
+    wrong = _name_errors(seating) if strict else []
+    wrong += [text for found, info in taken for text in _fit_errors(found, info, device)]
+    if unsaved:
+        wrong.append(
+            f"Buffer(s) on the meta device that no checkpoint holds: {_quoted(unsaved)}; build the module with real "
+            "buffers and put only parameters on meta"
+        )
+    if wrong:
+        raise RuntimeError(f"Error(s) in loading state_dict for {type(module).__name__}:\n\t" + "\n\t".join(wrong))
+    return seating
+
+
+def fill_batch_counters(seating: Seating, device: torch.device) -> None:
+    """Make real the `num_batches_tracked` that the checkpoint lacks, at the 0 that batch norm starts from."""
+    for found in seating.empty:
+        if _is_batch_counter(found) and found.tensor.is_meta:
+            found.put(torch.zeros_like(found.tensor, device=device))
+
+
+def _walk(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Yield prefix and module in the order of `state_dict`, a module met twice twice."""
+    yield prefix, module
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _walk(child, f"{prefix}{name}.")
+
+
+def _tensors(owner: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in (*owner._parameters.items(), *owner._buffers.items()):
+        if tensor is not None:
+            yield name, tensor
+
+
+def _refuse_custom_loading(owner: torch.nn.Module, prefix: str) -> None:
+    kind = type(owner)
+    where = f"module {prefix.rstrip('.') or '(the model itself)'!r} ({kind.__name__})"
+    if isinstance(owner, torch.jit.ScriptModule):
+        raise TypeError(
+            f"{where} is a TorchScript module, whose C++ code would not wait for its weights; use load_model"
+        )
+    hooks = [*owner._load_state_dict_pre_hooks.values(), *owner._load_state_dict_post_hooks.values()]
+    custom = [hook for hook in hooks if not _is_torchs(getattr(hook, "hook", hook))]
+    custom += [
+        method
+        for method in (kind._load_from_state_dict, kind.set_extra_state)
+        if method is not torch.nn.Module.set_extra_state and not _is_torchs(method)
+    ]
+    if custom:
+        name = getattr(custom[0], "__qualname__", repr(custom[0]))
+        raise TypeError(
+            f"{where} changes its state dict while it loads ({name}); stream_module puts bytes where they belong as "
+            "they are, so use load_model"
+        )
+
+
+def _is_torchs(hook: object) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("torch.")
+
+
+def _is_batch_counter(found: Seat) -> bool:
+    return all(isinstance(owner, _NormBase) and name == "num_batches_tracked" for owner, name in found.places)
+
+
+def _name_errors(seating: Seating) -> list[str]:
+    wrong = []
+    if seating.missing_keys:
+        wrong.append(f"Missing key(s) in state_dict: {_quoted(seating.missing_keys)}.")
+    if seating.unexpected_keys:
+        wrong.append(f"Unexpected key(s) in state_dict: {_quoted(seating.unexpected_keys)}.")
+    for name in seating.missing_keys[:_MOST_GUESSES]:
+        near = get_close_matches(name, seating.unexpected_keys, n=1)
+        wrong += [f'Nearest to "{name}" in the file: "{near[0]}".'] if near else []
+    return wrong
+
+
+def _fit_errors(found: Seat, info: TensorInfo, device: torch.device) -> Iterator[str]:
+    tensor, name = found.tensor, info.name
+    if is_lazy(tensor):
+        yield f"{name} has no shape yet: run a lazy module once before it is loaded"
+        return
+    dtype, shape = torch_dtype(info), torch_shape(info)
+    if tuple(tensor.shape) != shape:
+        yield (
+            f"size mismatch for {name}: copying a param with shape {torch.Size(shape)} from checkpoint, the shape in "
+            f"current model is {tensor.shape}."
+        )
+    if tensor.is_meta:
+        return
+    if tensor.dtype != dtype:
+        yield (
+            f"dtype mismatch for {name}: the file has {info.dtype} ({dtype}), the tensor is {tensor.dtype}; build the "
+            "module with the file's dtype, or on the meta device to take it over"
+        )
+    if tensor.device != device:
+        yield f"device mismatch for {name}: expected {device}, got {tensor.device}; move the module or build it on meta"
+    if tensor.layout != torch.strided or not tensor.is_contiguous():
+        yield f"layout mismatch for {name}: bytes can be put only into a contiguous tensor"
+    if tensor.grad_fn is not None:
+        yield f"{name} is the result of a computation, not a leaf"
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

@@ -1,0 +1,88 @@
+"""Hand tensors that wait for their bytes to the copy engine.
+
+Floor 4, part of `torch`. The one place where tensors become addresses: everything below knows bytes only. Read next:
+`_feed` and `_module_stream`, the two users that wait in different ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .._engine import shared_engine
+from .._native import HostDevice
+from .._plan import Copy, make_plan
+from ..options import StreamOptions
+from ._memory import current_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import torch
+
+    from .._checkpoint import Shard
+    from .._engine import CopyEngine, Ticket
+    from .._format import TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A checkpoint's tensor and the contiguous tensor that its bytes go into."""
+
+    info: TensorInfo
+    tensor: torch.Tensor
+
+    def copy(self) -> Copy:
+        """Return the copy that fills the tensor."""
+        return Copy(self.info.shard, self.info.start, self.info.end, self.tensor.data_ptr())
+
+
+def choose_engine(device: torch.device, options: StreamOptions | None, engine: CopyEngine | None) -> CopyEngine:
+    """Return the engine given, once it fits, or the one that the loads of this process share.
+
+    Raises:
+        ValueError: The engine copies to another kind of device, or options came with it.
+        DeviceError: The device cannot be opened.
+    """
+    if engine is None:
+        return shared_engine(str(device), StreamOptions() if options is None else options)
+    if options is not None:
+        raise ValueError("give options or an engine, not both: an engine has the options it was made with")
+    if isinstance(engine.device, HostDevice) != (device.type == "cpu"):
+        raise ValueError(f"the engine given copies to {engine.device.name}, not to {device}")
+    return engine
+
+
+def submit(
+    engine: CopyEngine,
+    shards: Sequence[Shard],
+    groups: Sequence[Iterable[Copy]],
+    device: torch.device,
+    keep_alive: Sequence[object],
+) -> Ticket:
+    """Start filling memory and return at once.
+
+    The first copy waits for what the calling thread's current stream has queued, since the memory may be recycled
+    from work that still runs there.
+
+    Args:
+        engine: Who copies.
+        shards: The checkpoint's shards. Only those that are read are opened; if all are, the ticket numbers its
+            sources as the checkpoint numbers its shards.
+        groups: What to copy, in order; the destinations are on `device`.
+        device: Where the destinations are.
+        keep_alive: Memory that must live until the last copy has drained, whatever happens to the tensors over it.
+
+    Raises:
+        StreamClosedError: A shard is closed.
+        ChangedError: A file is no longer the one whose header was read.
+        ValueError: Two destinations overlap.
+    """
+    copies = [list(group) for group in groups]
+    used = sorted({copy.shard for group in copies for copy in group})
+    if len(used) < len(shards):
+        number = {shard: index for index, shard in enumerate(used)}
+        copies = [[Copy(number[c.shard], c.start, c.end, c.address) for c in group] for group in copies]
+    plan = make_plan(copies, chunk_bytes=engine.options.chunk_bytes)
+    sources = [shards[index].source for index in used]
+    return engine.submit(plan, sources, after_stream=current_stream(device), keep_alive=keep_alive)
