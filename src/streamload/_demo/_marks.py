@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from .. import Checkpoint
+    from .._checkpoint import Checkpoint
     from .._engine import ChunkTrace
 
 __all__ = ["Marks"]

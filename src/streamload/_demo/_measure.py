@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .. import open as open_checkpoint
+from .._checkpoint import open as open_checkpoint
 from .._engine import CopyEngine
 from ..torch import stream_module
 from ._marks import Marks

@@ -93,7 +93,7 @@ def run_demo(settings: DemoSettings, *, say: Callable[[str], None]) -> bool:
     settings.directory.mkdir(parents=True, exist_ok=True)
     subject = _subject(settings, device)
     say(f"{subject.title}: {say_bytes(subject.nbytes)}, prompt of {say_count(subject.tokens)} tokens, on {device}")
-    if _native.build_type != "Release":
+    if _native.build_type != "release":
         say(f"NOTE: the native core is a {_native.build_type} build; its times mean nothing")
 
     expected, passes = measure_compute(subject, place, load_plainly(subject, device), _COMPUTE_REPEAT)

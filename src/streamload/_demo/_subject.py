@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .. import open as open_checkpoint
+from .._checkpoint import open as open_checkpoint
 from ..errors import StreamloadError
 from ._llama import build_llama
 

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
-from .. import open as open_checkpoint
+from .._checkpoint import open as open_checkpoint
 from ..errors import StreamloadError
 from ..options import StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .. import Checkpoint
+    from .._checkpoint import Checkpoint
 
 __all__ = ["main"]
 

@@ -14,7 +14,8 @@ from .._units import say_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .. import Checkpoint, TensorInfo
+    from .._checkpoint import Checkpoint
+    from .._format import TensorInfo
 
 __all__ = ["LayerReads", "describe_checkpoint", "describe_plan", "inspect_tables", "plan_table"]
 
