@@ -200,17 +200,16 @@ void CudaDevice::destroy_stream(StreamView stream) noexcept {
   });
 }
 
-Status CudaDevice::create_event_with(unsigned flags, CuEvent& out) const {
-  return run("cuEventCreate", [&] { return api_->event_create(&out, flags); });
-}
-
-Status CudaDevice::create_event(EventView& out) noexcept {
+Status CudaDevice::create_event_with(unsigned flags, EventView& out) {
   CuEvent event{};
-  // No timing: cheaper to record. Blocking: a waiting thread sleeps, its core stays free for readers.
-  Status status = create_event_with(kCuEventDisableTiming | kCuEventBlockingSync, event);
+  // Blocking: a waiting thread sleeps, its core stays free for readers.
+  Status status = run("cuEventCreate", [&] { return api_->event_create(&event, flags | kCuEventBlockingSync); });
   if (status.ok()) out = EventView{static_cast<std::uintptr_t>(event)};
   return status;
 }
+
+// Without timing a record is cheaper.
+Status CudaDevice::create_event(EventView& out) noexcept { return create_event_with(kCuEventDisableTiming, out); }
 
 void CudaDevice::destroy_event(EventView event) noexcept {
   if (event.handle == 0) return;
@@ -314,38 +313,40 @@ Status CudaDevice::measure_link(std::size_t nbytes, int repeats, std::vector<dou
   status = allocate(nbytes, target);
   if (!status.ok()) return status;
   const OnExit deallocate_target([&] { deallocate(target); });
+  // Both before the stream, so that they outlive its work on every way out.
+  EventView start;
+  status = create_event_with(0, start);
+  if (!status.ok()) return status;
+  const OnExit destroy_start([&] { destroy_event(start); });
+  EventView end;
+  status = create_event_with(0, end);
+  if (!status.ok()) return status;
+  const OnExit destroy_end([&] { destroy_event(end); });
   StreamView stream;
   status = create_stream(stream);
   if (!status.ok()) return status;
   const OnExit destroy([&] { destroy_stream(stream); });
-  return time_copies(target, source, stream, repeats, seconds);
+
+  double first = 0;
+  status = time_copy(target, source, stream, start, end, first);
+  seconds.clear();
+  for (int repeat = 0; status.ok() && repeat < repeats; ++repeat) {
+    status = time_copy(target, source, stream, start, end, seconds.emplace_back());
+  }
+  return status;
 }
 
-Status CudaDevice::time_copies(DeviceSpan target, ConstHostSpan source, StreamView stream, int repeats,
-                               std::vector<double>& seconds) {
-  CuEvent start{};
-  Status status = create_event_with(kCuEventBlockingSync, start);
+Status CudaDevice::time_copy(DeviceSpan target, ConstHostSpan source, StreamView stream, EventView start, EventView end,
+                             double& seconds) {
+  Status status = record(start, stream);
+  if (status.ok()) status = copy(target, source, stream);
+  if (status.ok()) status = record(end, stream);
+  if (status.ok()) status = synchronize(end);
   if (!status.ok()) return status;
-  const EventView start_view{static_cast<std::uintptr_t>(start)};
-  const OnExit destroy_start([&] { destroy_event(start_view); });
-  CuEvent end{};
-  status = create_event_with(kCuEventBlockingSync, end);
-  if (!status.ok()) return status;
-  const EventView end_view{static_cast<std::uintptr_t>(end)};
-  const OnExit destroy_end([&] { destroy_event(end_view); });
-
-  seconds.clear();
-  for (int repeat = -1; status.ok() && repeat < repeats; ++repeat) {  // -1: the untimed first copy
-    float milliseconds = 0;
-    status = record(start_view, stream);
-    if (status.ok()) status = copy(target, source, stream);
-    if (status.ok()) status = record(end_view, stream);
-    if (status.ok()) status = synchronize(end_view);
-    if (status.ok()) {
-      status = run("cuEventElapsedTime", [&] { return api_->event_elapsed_time(&milliseconds, start, end); });
-    }
-    if (status.ok() && repeat >= 0) seconds.push_back(double{milliseconds} / 1e3);
-  }
+  float milliseconds = 0;
+  status = run("cuEventElapsedTime",
+               [&] { return api_->event_elapsed_time(&milliseconds, CuEvent{start.handle}, CuEvent{end.handle}); });
+  seconds = double{milliseconds} / 1e3;
   return status;
 }
 

@@ -98,9 +98,9 @@ class CudaDevice final : public Device {
   void release(const Call& call) const noexcept;
   [[nodiscard]] bool in_forked_child() const noexcept;
 
-  [[nodiscard]] Status create_event_with(unsigned flags, CuEvent& out) const;
-  [[nodiscard]] Status time_copies(DeviceSpan target, ConstHostSpan source, StreamView stream, int repeats,
-                                   std::vector<double>& seconds);
+  [[nodiscard]] Status create_event_with(unsigned flags, EventView& out);
+  [[nodiscard]] Status time_copy(DeviceSpan target, ConstHostSpan source, StreamView stream, EventView start,
+                                 EventView end, double& seconds);
 
   const std::shared_ptr<const CudaApi> api_;
   const int ordinal_;

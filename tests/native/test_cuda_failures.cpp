@@ -1,6 +1,5 @@
 // CudaDevice when something is missing or fails: every function of the driver, at every one of its calls.
 #include <set>
-#include <thread>
 
 #include "cuda_fixture.hpp"
 
