@@ -15,7 +15,6 @@ import errno
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._format import MAX_JSON_NBYTES, Index, parse_index
@@ -25,6 +24,7 @@ from ._layers import natural_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 _STEMS = ("model", "diffusion_pytorch_model")
 _SUFFIX = ".safetensors"
@@ -60,6 +60,8 @@ def find_files(path: str, *, variant: str | None) -> CheckpointFiles:
     if variant is not None and (not variant or not {"/", "\0"}.isdisjoint(variant)):
         raise ValueError(f"expected a variant such as 'fp16', got {variant!r}")
     if os.path.isdir(path):  # noqa: PTH112 - a str path may hold what Path would normalise away
+        from pathlib import Path  # a tenth of the package's import time, and single files do without
+
         return _find_in_directory(Path(path), variant)
     if variant is not None:
         raise ValueError(f"{path}: a variant ({variant!r}) is chosen in a directory, and this is none")
@@ -131,13 +133,13 @@ def _check_numbering(directory: Path, shards: list[str]) -> None:
 
 def _follow_index(path: str) -> CheckpointFiles:
     index = _read_index(path)
-    directory = Path(path).parent
+    directory, _ = os.path.split(path)
     if is_pickle_name(path) or any(is_pickle_name(shard) for shard in index.weight_map.values()):
         raise FormatError(f"{path}: the index of a pickle checkpoint; only safetensors are read")
     shards = sorted(set(index.weight_map.values()), key=natural_key)
     position = {shard: number for number, shard in enumerate(shards)}
     return CheckpointFiles(
-        tuple([str(directory / shard) for shard in shards]),
+        tuple([os.path.join(directory, shard) for shard in shards]),  # noqa: PTH118 - as in find_files
         path,
         {name: position[shard] for name, shard in index.weight_map.items()},
     )

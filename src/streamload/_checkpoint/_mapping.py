@@ -202,8 +202,10 @@ def _read_header(source: FileSource, *, shard: int) -> Header:
         nbytes = header_nbytes(first8, url=source.url, file_nbytes=source.nbytes)
         return parse_header(_read(source, nbytes), url=source.url, file_nbytes=source.nbytes, shard=shard)
     except FormatError as error:
-        if is_pickle_name(source.path) and "pickle" not in str(error):
-            raise FormatError(f"{error}. By its name it is a pickle checkpoint; only safetensors are read") from error
+        if is_pickle_name(source.path):
+            raise FormatError(
+                f"{error}; by its name it is a pickle checkpoint, and only safetensors are read"
+            ) from error
         raise
 
 
@@ -231,12 +233,14 @@ def _merge(headers: Sequence[Header], files: CheckpointFiles) -> dict[str, Tenso
             if tensor.name in tensors:
                 first = files.paths[tensors[tensor.name].shard]
                 raise FormatError(
-                    f"{files.paths[number]}: tensor {tensor.name!r} is also in {first}, and no index decides"
+                    f"{files.paths[number]}: tensor {tensor.name[:120]!r} is also in {first}, and no index decides"
                 )
             tensors[tensor.name] = tensor
     for name, number in weight_map.items():
         if name not in tensors:
-            raise FormatError(f"{files.index_path}: sends tensor {name!r} to {files.paths[number]}, which lacks it")
+            raise FormatError(
+                f"{files.index_path}: sends tensor {name[:120]!r} to {files.paths[number]}, which lacks it"
+            )
     return tensors
 
 

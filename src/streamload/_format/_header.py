@@ -108,16 +108,13 @@ def header_nbytes(first8: bytes | memoryview, *, url: str, file_nbytes: int) -> 
         )
     length = int.from_bytes(first8[:_LENGTH_NBYTES], "little")
     if length > MAX_JSON_NBYTES:
-        raise FormatError(
-            f"{url}: not a safetensors file{_guess_kind(bytes(first8[:8]))}: "
-            f"header of {length} bytes, the format allows {MAX_JSON_NBYTES}"
-        )
-    if _LENGTH_NBYTES + length > file_nbytes:
-        raise FormatError(
-            f"{url}: cut off, or not a safetensors file: header of {length} bytes after the 8 of its length, "
-            f"but the file has {file_nbytes} bytes"
-        )
-    return _LENGTH_NBYTES + length
+        wrong = f"the format allows {MAX_JSON_NBYTES}"
+    elif _LENGTH_NBYTES + length > file_nbytes:
+        wrong = f"the file has {file_nbytes}, so it was cut off or is something else"
+    else:
+        return _LENGTH_NBYTES + length
+    kind = _guess_kind(bytes(first8[:_LENGTH_NBYTES]))
+    raise FormatError(f"{url}: not a safetensors file{kind}: header of {length} bytes, {wrong}")
 
 
 def parse_header(prefix: bytes | memoryview, *, url: str, file_nbytes: int, shard: int = 0) -> Header:
@@ -234,9 +231,9 @@ def _in_bytes(bits: int) -> str:
 def _guess_kind(first8: bytes) -> str:
     """Name what else a file might be, from its first eight bytes."""
     if first8.startswith(b"PK\x03\x04"):
-        return " but a zip archive, probably a pickle checkpoint of torch.save; only safetensors are read"
+        return " but a zip archive, as torch.save writes it (a pickle)"
     if first8[0] == 0x80 and first8[1] <= 5:
-        return " but a pickle; only safetensors are read"
+        return " but a pickle"
     if first8.startswith(b"GGUF"):
         return " but a GGUF file"
     if first8 == b"version ":

@@ -40,6 +40,7 @@ class Source(Protocol):
         Fewer than `len(buffer)` means that the source ended there; nothing else returns early. Blocks.
 
         Raises:
+            ValueError: `offset` is negative.
             SourceError: The read failed.
             StreamClosedError: The source is closed.
         """

@@ -123,10 +123,13 @@ class FileSource:
         Fewer than asked for means that the file ends there. A signal's handler runs, then the read goes on.
 
         Raises:
+            ValueError: `offset` is negative.
             SourceError: The system reported an error.
             StreamClosedError: The source is closed.
         """
         descriptor = self.fileno()
+        if offset < 0:
+            raise ValueError(f"{self._url}: expected an offset from 0 on, got {offset}")
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view):
