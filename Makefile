@@ -107,7 +107,7 @@ types: $(VENV)/.stamp-test ## mypy --strict over the package and over consumer c
 	$(BIN)/mypy
 
 docs: $(VENV)/.stamp-docs $(VENV)/.stamp-core ## API reference from the docstrings, into docs/_build
-	$(BIN)/python -W error -m pdoc --docformat google --output-directory docs/_build streamload
+	$(BIN)/python -W error -m pdoc --docformat google --output-directory docs/_build streamload streamload.torch streamload.testing
 
 bench: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## the benchmarks of this machine
 	$(BIN)/streamload bench $(ARGS)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 
 import pytest
 
-HEAVY = {"torch", "numpy", "safetensors", "transformers", "matplotlib", "fsspec", "huggingface_hub", "vllm", "psutil"}
-# Torch code outside the torch room: whole modules of it, which nobody may import at module level in turn.
-TORCH_MODULES = {"streamload._demo._llama"}
+FRAMEWORKS = {"torch", "numpy", "safetensors", "transformers", "matplotlib", "huggingface_hub", "vllm", "psutil"}
 IMPORT_LIMIT_SECONDS = 0.050
 RUNS = 20
 
@@ -19,35 +16,20 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=60)
 
 
-def imported_at_module_level(module):
-    """The dotted names that importing a module imports at once, with the statement that does."""
-    for node in module.tree.body:
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = module.name.split(".") if module.path.stem == "__init__" else module.name.split(".")[:-1]
-                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            yield base, node
-            yield from ((f"{base}.{alias.name}", node) for alias in node.names)
-
-
-def test_heavy_packages_are_imported_only_where_they_are_used(modules):
-    wrong = [
-        f"{module.at(node)}: {name}"
-        for module in modules
-        if module.room != "torch" and module.name not in TORCH_MODULES  # importing streamload.torch is asking for torch
-        for name, node in imported_at_module_level(module)
-        if name.split(".")[0] in HEAVY or name in TORCH_MODULES
-    ]
-    assert not wrong, "\n".join(wrong)
+def loaded_by(module: str) -> set[str]:
+    """Every module that a fresh interpreter has loaded after importing one."""
+    return set(run_python("-c", f"import sys, {module}; print(*sys.modules)").stdout.split())
 
 
 @pytest.mark.slow
-def test_importing_streamload_loads_no_framework():
-    loaded = set(run_python("-c", "import sys, streamload; print(*sys.modules)").stdout.split())
-    assert not loaded & (HEAVY | {"click", "tqdm"})
+@pytest.mark.parametrize("face", ["streamload", "streamload.cli", "streamload.testing", "streamload.bench"])
+def test_no_framework_is_loaded_before_it_is_used(face):
+    assert not loaded_by(face) & FRAMEWORKS
+
+
+@pytest.mark.slow
+def test_importing_streamload_loads_no_other_package():
+    assert not loaded_by("streamload") & {"click", "tqdm", "fsspec"}
 
 
 @pytest.mark.slow
