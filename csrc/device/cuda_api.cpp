@@ -132,7 +132,7 @@ Status CudaApi::load(const std::string& library, std::shared_ptr<const CudaApi>&
   // dlopen would take "" for this very program, hence the check. NODELETE says aloud that nobody unloads it.
   void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (handle == nullptr) {
-    const char* reason = dlerror();
+    const char* reason = dlerror();  // NOLINT(concurrency-mt-unsafe): glibc and musl keep it per thread
     std::string text = reason == nullptr ? "no reason given" : reason;
     if (text.find(library) == std::string::npos) text = library + ": " + text;
     return Status::failure(Code::kNoDevice, "no CUDA driver (" + text + ")");

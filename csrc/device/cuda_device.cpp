@@ -272,7 +272,7 @@ void CudaDevice::unpin(HostSpan memory) noexcept {
 Status CudaDevice::allocate(std::size_t nbytes, DeviceSpan& out) noexcept {
   CuDevicePtr address{};
   if (nbytes != 0) {
-    Status status = run("cuMemAlloc", [&] { return api_->mem_alloc(&address, nbytes); }, {nbytes});
+    Status status = run("cuMemAlloc", [&] { return api_->mem_alloc(&address, nbytes); }, {nbytes, "", 0});
     if (!status.ok()) return status;
   }
   out = DeviceSpan{static_cast<std::uintptr_t>(address), nbytes};

@@ -74,17 +74,15 @@ class CudaDevice final : public Device {
   // Not ordered with streams made here: synchronize an event recorded after the last copy into `source` first.
   [[nodiscard]] Status read_back(HostSpan target, DeviceSpan source) noexcept override;
 
-  // Times `repeats` copies of `nbytes` from pinned, already touched host memory to the device, one after another,
-  // with the device's own clock: the ceiling that loads are measured against. One untimed copy goes first.
-  // Holds `nbytes` of host and of device memory for as long as it runs; blocks.
-  [[nodiscard]] Status measure_link(std::size_t nbytes, int repeats, std::vector<double>& seconds);
+  // By the device's own clock.
+  [[nodiscard]] Status measure_link(std::size_t nbytes, int repeats, std::vector<double>& seconds) override;
 
  private:
   struct CurrentContext;
   struct Extent {  // the bytes a failed call was about, for its text
-    std::size_t nbytes = 0;
-    const char* word = "";  // " to ", " from ", " at "
-    std::uintptr_t address = 0;
+    std::size_t nbytes;
+    const char* word;  // " to ", " from ", " at "; unused without an address
+    std::uintptr_t address;
   };
 
   // Runs one driver call in the device's context; its failure becomes a Status that names the call.

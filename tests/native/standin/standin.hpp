@@ -20,8 +20,8 @@ extern "C" {
 void standin_reset();
 
 // Call `k` (from 0, counted from now) of "cuMemAlloc" (names without _v2) returns `result`, once. A function that
-// gives something back does so all the same, as a driver does that tells an earlier error. "copy" is the k-th copy
-// itself, failing later on its stream: the context is broken from then on, as after a bus error.
+// gives something back or waits for a stream does so all the same, as a driver does that tells an earlier error. "copy"
+// is the k-th copy itself, failing later on its stream: the context is broken from then on, as after a bus error.
 void standin_fail(const char* function, std::uint64_t k, int result);
 // cuGetProcAddress no longer finds this function.
 void standin_hide(const char* function);

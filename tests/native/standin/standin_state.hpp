@@ -95,7 +95,7 @@ enum class Kind : std::uint8_t {
   kAlways,    // works before cuInit
   kPlain,     // after cuInit
   kContext,   // with a live context current
-  kGiveBack,  // as kContext; a planned failure is returned after the work is done
+  kGiveBack,  // as kContext, in a broken one too; a planned failure is returned after the work is done
 };
 
 class State {
