@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -12,8 +13,9 @@ IMPORT_LIMIT_SECONDS = 0.050
 RUNS = 20
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=60)
+def run_python(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=env)
 
 
 def loaded_by(module: str) -> set[str]:
@@ -33,13 +35,17 @@ def test_importing_streamload_loads_no_other_package():
 
 
 @pytest.mark.slow
-def test_importing_streamload_takes_under_50_ms():
-    """The one test that asserts on time: the best of up to RUNS runs, so that a busy machine does not matter."""
+def test_importing_streamload_takes_under_50_ms(tmp_path):
+    """The one test that asserts on time: what `python -X importtime -c "import streamload"` says on an idle machine.
+
+    Measured as processor time, and the best of up to RUNS runs, so that a busy machine does not matter. The first
+    run compiles: an installed package is compiled already.
+    """
+    code = "import time; start = time.process_time(); import streamload; print(time.process_time() - start)"
+    writes_bytecode = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     best = float("inf")
     for _ in range(RUNS):
-        lines = run_python("-X", "importtime", "-c", "import streamload").stderr.splitlines()
-        (cumulative,) = (line.split("|")[1] for line in lines if line.rpartition("|")[2].strip() == "streamload")
-        best = min(best, int(cumulative) / 1e6)
+        best = min(best, float(run_python("-X", f"pycache_prefix={tmp_path}", "-c", code, env=writes_bytecode).stdout))
         if best < IMPORT_LIMIT_SECONDS:
             return
     pytest.fail(f"import streamload took {best * 1e3:.1f} ms at best of {RUNS} runs")
