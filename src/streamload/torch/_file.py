@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import torch
 
     from .._checkpoint import Checkpoint
-    from .._format import TensorInfo
     from ..options import StreamOptions
 
 
@@ -56,11 +55,10 @@ def load_file(
     """
     where = resolve_device(device)
     with open_checkpoint(filename) as checkpoint:
-        infos = sorted(checkpoint.values(), key=lambda info: (info.shard, info.start))
         if where.type == "cpu":
             host = HostTensors(checkpoint.shards)
-            return {info.name: host.tensor(info) for info in infos}
-        return _load_to_device(checkpoint, infos, where, options)
+            return {info.name: host.tensor(info) for info in checkpoint.values()}
+        return _load_to_device(checkpoint, where, options)
 
 
 def load(data: bytes) -> dict[str, torch.Tensor]:
@@ -129,9 +127,10 @@ def load_model(
 
 
 def _load_to_device(
-    checkpoint: Checkpoint, infos: list[TensorInfo], device: torch.device, options: StreamOptions | None
+    checkpoint: Checkpoint, device: torch.device, options: StreamOptions | None
 ) -> dict[str, torch.Tensor]:
     engine = choose_engine(device, options, None)
+    infos = list(checkpoint.values())
     placement = place(infos, device)
     targets = [Target(info, tensor) for info, tensor in zip(infos, placement.tensors, strict=True)]
     groups = [[target.copy() for target in group] for group in cut(targets, lambda target: target.info.nbytes)]

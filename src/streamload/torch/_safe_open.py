@@ -86,7 +86,7 @@ class safe_open:  # safetensors' name
 
     def offset_keys(self) -> list[str]:
         """Return the tensors' names in the order of their bytes in the file."""
-        return [info.name for info in sorted(self._checkpoint.values(), key=lambda info: (info.shard, info.start))]
+        return list(self._checkpoint)
 
     def metadata(self) -> dict[str, str] | None:
         """Return the header's free text entries; None if there are none."""

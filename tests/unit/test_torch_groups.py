@@ -1,0 +1,23 @@
+"""Tensors are cut into groups in order of use."""
+
+from __future__ import annotations
+
+from streamload.torch._groups import GROUP_BYTES, SMALL_BYTES, cut
+
+
+def sizes(items):
+    return [list(group) for group in cut(items, lambda nbytes: nbytes)]
+
+
+def test_small_tensors_come_first_in_their_order():
+    assert sizes([SMALL_BYTES, 5, SMALL_BYTES + 1, 3]) == [[5, 3, SMALL_BYTES, SMALL_BYTES + 1]]
+
+
+def test_a_group_closes_once_it_is_full():
+    half = GROUP_BYTES // 2
+    assert sizes([half, half, half]) == [[half, half], [half]]
+    assert sizes([10 * GROUP_BYTES, half]) == [[10 * GROUP_BYTES], [half]]
+
+
+def test_nothing_makes_no_group():
+    assert sizes([]) == []
