@@ -145,8 +145,8 @@ std::shared_ptr<Source> make_callback_source(std::string url, nb::callable read_
         if (finalizing()) return Status::failure(Code::kCancelled, "the interpreter is ending");
         const nb::gil_scoped_acquire gil;
         try {
-          const nb::object view = nb::steal(PyMemoryView_FromMemory(reinterpret_cast<char*>(buffer.data()),
-                                                                    static_cast<Py_ssize_t>(buffer.size()), PyBUF_WRITE));
+          const nb::object view = nb::steal(PyMemoryView_FromMemory(
+              reinterpret_cast<char*>(buffer.data()), static_cast<Py_ssize_t>(buffer.size()), PyBUF_WRITE));
           got = nb::cast<std::size_t>((*call)(offset, view));
           view.attr("release")();  // a view kept by the callee must not reach the buffer's next use
           return Status{};
@@ -288,8 +288,8 @@ nb::bytes read_back(const PyDevice& self, std::uintptr_t address, std::size_t nb
 nb::ndarray<std::uint8_t> export_tensor(std::uintptr_t address, std::size_t nbytes, int device_type, int device_id,
                                         nb::handle owner) {
   // NOLINTNEXTLINE(performance-no-int-to-ptr): an address that torch or a mapping handed out, wrapped at once
-  return {reinterpret_cast<std::uint8_t*>(address), {nbytes}, owner, {}, nb::dtype<std::uint8_t>(), device_type,
-          device_id};
+  return {
+      reinterpret_cast<std::uint8_t*>(address), {nbytes}, owner, {}, nb::dtype<std::uint8_t>(), device_type, device_id};
 }
 
 void bind_errors(nb::module_& m) {
@@ -326,33 +326,35 @@ void bind_devices(nb::module_& m) {
       .def("measure_link", &measure_link, "nbytes"_a, "repeats"_a = 5,
            "Seconds of each of `repeats` pinned copies of `nbytes` to the device. Blocks.")
       .def("allocate", &allocate, "nbytes"_a, "Address of fresh device memory, owned by the caller.")
-      .def("deallocate",
-           [](const PyDevice& self, std::uintptr_t address, std::size_t nbytes) {
-             self.device.get().deallocate(DeviceSpan{address, nbytes});
-           },
-           "address"_a, "nbytes"_a)
+      .def(
+          "deallocate",
+          [](const PyDevice& self, std::uintptr_t address, std::size_t nbytes) {
+            self.device.get().deallocate(DeviceSpan{address, nbytes});
+          },
+          "address"_a, "nbytes"_a)
       .def("read_back", &read_back, "address"_a, "nbytes"_a, "Copy of device bytes. Blocks.");
   nb::class_<PyHostDevice, PyDevice>(m, "HostDevice", "CPU threads over host memory, with a paced link and faults.")
-      .def("__init__",
-           [](PyHostDevice* self, double link_bytes_per_second, std::string fail_step, std::uint64_t fail_at,
-              bool fail_from, bool poison, std::uint64_t seed) {
-             auto device = std::make_shared<HostDevice>(
-                 HostDeviceOptions{link_bytes_per_second, std::move(fail_step), fail_at, fail_from, poison, seed});
-             ::new (self) PyHostDevice{{ProcessBound<Device>(std::move(device))}};
-           },
-           nb::kw_only(), "link_bytes_per_second"_a = 0.0, "fail_step"_a = "", "fail_at"_a = 0, "fail_from"_a = false,
-           "poison"_a = false, "seed"_a = 0)
-      .def_prop_ro("live_objects", [](const PyHostDevice& self) {
-        return static_cast<HostDevice&>(self.device.get()).live_objects();
-      });
+      .def(
+          "__init__",
+          [](PyHostDevice* self, double link_bytes_per_second, std::string fail_step, std::uint64_t fail_at,
+             bool fail_from, bool poison, std::uint64_t seed) {
+            auto device = std::make_shared<HostDevice>(
+                HostDeviceOptions{link_bytes_per_second, std::move(fail_step), fail_at, fail_from, poison, seed});
+            ::new (self) PyHostDevice{{ProcessBound<Device>(std::move(device))}};
+          },
+          nb::kw_only(), "link_bytes_per_second"_a = 0.0, "fail_step"_a = "", "fail_at"_a = 0, "fail_from"_a = false,
+          "poison"_a = false, "seed"_a = 0)
+      .def_prop_ro("live_objects",
+                   [](const PyHostDevice& self) { return static_cast<HostDevice&>(self.device.get()).live_objects(); });
   nb::class_<PyCudaDevice, PyDevice>(m, "CudaDevice", "A CUDA GPU through the driver, in its primary context.")
-      .def("__init__",
-           [](PyCudaDevice* self, int ordinal, const std::string& library) {
-             std::shared_ptr<CudaDevice> device;
-             throw_if_error(CudaDevice::make(ordinal, library, device));
-             ::new (self) PyCudaDevice{{ProcessBound<Device>(device)}, device};
-           },
-           "ordinal"_a = 0, nb::kw_only(), "library"_a = "libcuda.so.1")
+      .def(
+          "__init__",
+          [](PyCudaDevice* self, int ordinal, const std::string& library) {
+            std::shared_ptr<CudaDevice> device;
+            throw_if_error(CudaDevice::make(ordinal, library, device));
+            ::new (self) PyCudaDevice{{ProcessBound<Device>(device)}, device};
+          },
+          "ordinal"_a = 0, nb::kw_only(), "library"_a = "libcuda.so.1")
       .def_prop_ro("properties", [](const PyCudaDevice& self) {
         static_cast<void>(self.device.get());
         CudaProperties facts;
@@ -371,17 +373,19 @@ void bind_devices(nb::module_& m) {
 void bind_sources(nb::module_& m) {
   nb::class_<PySource>(m, "Source", "Where the engine's threads read; made by file_source or callback_source.")
       .def_prop_ro("url", [](const PySource& self) { return self.source->url(); });
-  m.def("file_source",
-        [](std::string path, std::uint64_t device, std::uint64_t inode, std::uint64_t nbytes, std::int64_t mtime_ns,
-           std::optional<bool> direct) {
-          return PySource{open_file_source(std::move(path), device, inode, nbytes, mtime_ns, direct)};
-        },
-        "path"_a, "device"_a, "inode"_a, "nbytes"_a, "mtime_ns"_a, "direct"_a.none());
-  m.def("callback_source",
-        [](std::string url, nb::callable read_into) {
-          return PySource{make_callback_source(std::move(url), std::move(read_into))};
-        },
-        "url"_a, "read_into"_a);
+  m.def(
+      "file_source",
+      [](std::string path, std::uint64_t device, std::uint64_t inode, std::uint64_t nbytes, std::int64_t mtime_ns,
+         std::optional<bool> direct) {
+        return PySource{open_file_source(std::move(path), device, inode, nbytes, mtime_ns, direct)};
+      },
+      "path"_a, "device"_a, "inode"_a, "nbytes"_a, "mtime_ns"_a, "direct"_a.none());
+  m.def(
+      "callback_source",
+      [](std::string url, nb::callable read_into) {
+        return PySource{make_callback_source(std::move(url), std::move(read_into))};
+      },
+      "url"_a, "read_into"_a);
   nb::class_<MappedFile>(m, "MappedFile", "A file in memory, private and writable; unmapped with its last tensor.")
       .def(nb::new_(&open_mapped_file), "path"_a, "device"_a, "inode"_a, "nbytes"_a, "mtime_ns"_a)
       .def_prop_ro("address",
@@ -394,31 +398,34 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("group_count", [](const PyTicket& self) { return self.ticket.get().group_count(); })
       .def_prop_ro("done", [](const PyTicket& self) { return self.ticket.get().done(); })
       .def_prop_ro("failed", [](const PyTicket& self) { return !self.ticket.get().status().ok(); })
-      .def("resident", [](const PyTicket& self, std::uint32_t group) { return self.ticket.get().resident(group); },
-           "group"_a)
+      .def(
+          "resident", [](const PyTicket& self, std::uint32_t group) { return self.ticket.get().resident(group); },
+          "group"_a)
       .def("wait_group", &wait_group, "group"_a, "stream"_a.none(), "timeout"_a.none())
-      .def("wait_all",
-           [](const PyTicket& self, std::optional<double> timeout) {
-             Ticket& ticket = self.ticket.get();
-             return wait_with_signals(timeout, [&](Clock::duration patience, bool& ready) {
-               return ticket.wait_all(patience, ready);
-             });
-           },
-           "timeout"_a.none())
-      .def("promote", [](const PyTicket& self, std::uint32_t group) { self.ticket.get().promote(group); }, "group"_a)
+      .def(
+          "wait_all",
+          [](const PyTicket& self, std::optional<double> timeout) {
+            Ticket& ticket = self.ticket.get();
+            return wait_with_signals(
+                timeout, [&](Clock::duration patience, bool& ready) { return ticket.wait_all(patience, ready); });
+          },
+          "timeout"_a.none())
+      .def(
+          "promote", [](const PyTicket& self, std::uint32_t group) { self.ticket.get().promote(group); }, "group"_a)
       .def("cancel", [](const PyTicket& self) { self.ticket.get().cancel(); })
       .def("close", &close_ticket)
       .def("stats", &stats_of)
       .def("trace", &trace_of);
   nb::class_<PyEngine>(m, "CopyEngine", "Staging ring and threads for one device.")
-      .def("__init__",
-           [](PyEngine* self, const PyDevice& device, std::size_t chunk_bytes, std::size_t staging_bytes,
-              std::size_t read_threads) {
-             auto engine = std::make_shared<CopyEngine>(device.device.share(),
-                                                        CopyEngineOptions{chunk_bytes, staging_bytes, read_threads});
-             ::new (self) PyEngine{ProcessBound<CopyEngine>(std::move(engine))};
-           },
-           "device"_a, nb::kw_only(), "chunk_bytes"_a, "staging_bytes"_a, "read_threads"_a)
+      .def(
+          "__init__",
+          [](PyEngine* self, const PyDevice& device, std::size_t chunk_bytes, std::size_t staging_bytes,
+             std::size_t read_threads) {
+            auto engine = std::make_shared<CopyEngine>(device.device.share(),
+                                                       CopyEngineOptions{chunk_bytes, staging_bytes, read_threads});
+            ::new (self) PyEngine{ProcessBound<CopyEngine>(std::move(engine))};
+          },
+          "device"_a, nb::kw_only(), "chunk_bytes"_a, "staging_bytes"_a, "read_threads"_a)
       .def("submit", &submit, "reads"_a, "copies"_a, "group_count"_a, "sources"_a, "after_stream"_a.none(),
            "keep_alive"_a)
       .def_prop_ro("pinned_bytes", [](const PyEngine& self) { return self.engine.get().ring()->pinned_bytes(); })

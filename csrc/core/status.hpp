@@ -14,20 +14,20 @@ namespace streamload {
 
 enum class Code : std::uint8_t {
   kOk = 0,
-  kInvalid,          // an argument breaks the contract
-  kNotFound,         // the file is not there
-  kPermission,       // the file may not be opened
-  kReadFailed,       // a read returned an error
-  kShortRead,        // the source ended before the bytes it promised
-  kChanged,          // the file is not the one whose header was read
-  kCallbackFailed,   // a callback source raised
-  kNoDevice,         // no driver, or no such device
-  kDeviceFailed,     // a driver call failed
+  kInvalid,         // an argument breaks the contract
+  kNotFound,        // the file is not there
+  kPermission,      // the file may not be opened
+  kReadFailed,      // a read returned an error
+  kShortRead,       // the source ended before the bytes it promised
+  kChanged,         // the file is not the one whose header was read
+  kCallbackFailed,  // a callback source raised
+  kNoDevice,        // no driver, or no such device
+  kDeviceFailed,    // a driver call failed
   kOutOfDeviceMemory,
   kOutOfPinnedMemory,
   kCancelled,
   kClosed,
-  kForked,           // a parent's load used in a forked child
+  kForked,  // a parent's load used in a forked child
 };
 
 [[nodiscard]] std::string_view code_name(Code code) noexcept;

@@ -89,9 +89,10 @@ class HostDevice::Queue {
   using Task = std::variant<CopyTask, MarkTask>;
 
   Queue(const HostDeviceOptions& options, std::shared_ptr<Link> link)
-      : options_(options), link_(std::move(link)), random_(options.seed), worker_([this](const std::stop_token& stop) {
-          run(stop);
-        }) {}
+      : options_(options),
+        link_(std::move(link)),
+        random_(options.seed),
+        worker_([this](const std::stop_token& stop) { run(stop); }) {}
 
   ~Queue() { expedite(); }  // the worker drains what is queued, then its jthread joins
 
@@ -294,8 +295,8 @@ Status HostDevice::copy(DeviceSpan target, ConstHostSpan source, StreamView stre
 
 Status HostDevice::pin(HostSpan memory) noexcept {
   if (fails("pin")) {
-    return Status::failure(Code::kOutOfPinnedMemory, "host device: pin of " + std::to_string(memory.size()) +
-                                                         " bytes failed on request");
+    return Status::failure(Code::kOutOfPinnedMemory,
+                           "host device: pin of " + std::to_string(memory.size()) + " bytes failed on request");
   }
   const std::lock_guard lock(mutex_);
   ++pinned_ranges_;

@@ -17,7 +17,8 @@ Status CopyEngine::submit(Plan plan, std::vector<std::shared_ptr<Source>> source
     if (closed_) return closed;
   }
   std::shared_ptr<Ticket> ticket;
-  Status status = Ticket::start(device_, ring_, std::move(plan), std::move(sources), options_.read_threads, after, ticket);
+  Status status =
+      Ticket::start(device_, ring_, std::move(plan), std::move(sources), options_.read_threads, after, ticket);
   if (!status.ok()) return status;
   const std::lock_guard lock(mutex_);
   if (closed_) return closed;  // closed meanwhile: the ticket ends here

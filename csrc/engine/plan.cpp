@@ -43,8 +43,8 @@ Status parse_plan(std::span<const std::uint64_t> reads, std::span<const std::uin
         return broken(i, "a copy is empty or outside the read");
       }
     }
-    plan.reads.push_back({static_cast<std::uint32_t>(step[0]), static_cast<std::uint32_t>(group), step[1], step[2],
-                          step[4], last_copy});
+    plan.reads.push_back(
+        {static_cast<std::uint32_t>(step[0]), static_cast<std::uint32_t>(group), step[1], step[2], step[4], last_copy});
   }
   if (read_count == 0 && copy_count != 0) return Status::failure(Code::kInvalid, "load plan: copies without reads");
   out = std::move(plan);

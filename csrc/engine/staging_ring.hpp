@@ -20,7 +20,8 @@ namespace streamload {
 class PinnedBlock {
  public:
   PinnedBlock() noexcept = default;
-  [[nodiscard]] static Status make(const std::shared_ptr<Device>& device, std::size_t nbytes, PinnedBlock& out) noexcept;
+  [[nodiscard]] static Status make(const std::shared_ptr<Device>& device, std::size_t nbytes,
+                                   PinnedBlock& out) noexcept;
   PinnedBlock(PinnedBlock&& other) noexcept;
   PinnedBlock& operator=(PinnedBlock&& other) noexcept;
   PinnedBlock(const PinnedBlock&) = delete;

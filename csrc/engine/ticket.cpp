@@ -49,10 +49,10 @@ Status Ticket::start(std::shared_ptr<Device> device, std::shared_ptr<StagingRing
   if (Status status = Stream::make(device, ticket->stream_); !status.ok()) return status;
   ticket->stream_view_ = ticket->stream_.view();
   if (after) {
-    Event allocated;
-    if (Status status = Event::make(device, allocated); !status.ok()) return status;
-    if (Status status = device->record(allocated.view(), *after); !status.ok()) return status;
-    if (Status status = device->wait(ticket->stream_view_, allocated.view()); !status.ok()) return status;
+    if (Status status = Event::make(device, ticket->allocated_); !status.ok()) return status;
+    const EventView allocated = ticket->allocated_.view();
+    if (Status status = device->record(allocated, *after); !status.ok()) return status;
+    if (Status status = device->wait(ticket->stream_view_, allocated); !status.ok()) return status;
   }
   for (Group& group : ticket->groups_) {
     if (group.to_land == 0) continue;
@@ -280,8 +280,9 @@ void Ticket::cancel() noexcept { fail(Status::failure(Code::kCancelled, "the loa
 void Ticket::close() noexcept {
   const std::lock_guard closing(closing_);
   cancel();
-  threads_.clear();   // joins
-  stream_.reset();    // waits for copies that no event covers
+  threads_.clear();  // joins
+  stream_.reset();   // waits for copies that no event covers
+  allocated_.reset();
   sources_.clear();
   std::vector<StagingRing::Buffer> stranded;  // both end outside the lock
   std::vector<std::shared_ptr<Event>> events;
@@ -303,8 +304,8 @@ Status Ticket::wait_group(std::uint32_t index, std::optional<StreamView> stream,
   std::shared_ptr<Event> event;
   {
     std::unique_lock lock(mutex_);
-    ready = changed_.wait_for(lock, patience,
-                              [&] { return failed_ || (on_host ? group.resident.load() : group.issued); });
+    ready =
+        changed_.wait_for(lock, patience, [&] { return failed_ || (on_host ? group.resident.load() : group.issued); });
     stall_nanoseconds_ += std::chrono::nanoseconds(Clock::now() - since).count();
     if (failed_) return failure_;
     resident = group.resident;

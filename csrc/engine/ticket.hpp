@@ -45,14 +45,14 @@ struct ChunkTrace {
 struct TicketStats {
   std::uint64_t bytes_total = 0;
   std::uint64_t bytes_read = 0;
-  std::uint64_t bytes_resident = 0;  // landed on the device
+  std::uint64_t bytes_resident = 0;               // landed on the device
   std::array<std::uint64_t, 4> bytes_by_route{};  // indexed by Route
   std::uint32_t groups = 0;
   std::uint32_t groups_resident = 0;
-  std::size_t pinned_bytes = 0;        // of the ring, now
-  double seconds = 0;                  // until all was resident or failed; until now while it runs
-  double first_group_seconds = 0;      // until the first group was resident; 0 before
-  double stall_seconds = 0;            // waiters' time on the host, summed over threads
+  std::size_t pinned_bytes = 0;    // of the ring, now
+  double seconds = 0;              // until all was resident or failed; until now while it runs
+  double first_group_seconds = 0;  // until the first group was resident; 0 before
+  double stall_seconds = 0;        // waiters' time on the host, summed over threads
 };
 
 class Ticket {
@@ -94,7 +94,7 @@ class Ticket {
   struct Group {
     std::size_t first_read = 0;
     std::size_t last_read = 0;
-    std::size_t next_read = 0;  // guarded by mutex_
+    std::size_t next_read = 0;             // guarded by mutex_
     std::atomic<std::size_t> to_issue{0};  // reads whose copies are not enqueued yet
     std::size_t to_land = 0;               // reads whose copies have not completed; guarded by mutex_
     bool issued = false;                   // guarded by mutex_
@@ -148,6 +148,7 @@ class Ticket {
   // Set before the threads start and cleared after they ended.
   std::vector<std::shared_ptr<Source>> sources_;
   Stream stream_;
+  Event allocated_;         // recorded on the stream that allocated the destinations
   StreamView stream_view_;  // stays when stream_ is gone: cancel() may come late
 
   std::mutex closing_;  // serialises close()

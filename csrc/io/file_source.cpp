@@ -54,9 +54,9 @@ Status changed(const std::string& path, const FileStamp& expected, const FileSta
   } else if (expected.nbytes != found.nbytes) {
     what = "resized to " + std::to_string(found.nbytes) + " bytes";
   }
-  Status status = Status::failure(
-      Code::kChanged, path + ": " + what + " since its header was read (it had " + std::to_string(expected.nbytes) +
-                          " bytes then); open the checkpoint again");
+  Status status =
+      Status::failure(Code::kChanged, path + ": " + what + " since its header was read (it had " +
+                                          std::to_string(expected.nbytes) + " bytes then); open the checkpoint again");
   status.source = path;
   status.nbytes = expected.nbytes;
   return status;
@@ -69,7 +69,7 @@ Status system_failure(Code code, const std::string& path, const char* call, int 
 }
 
 bool in_memory(int fd) noexcept {
-  struct statfs facts {};
+  struct statfs facts{};
   if (::fstatfs(fd, &facts) != 0) return false;
   const auto kind = static_cast<std::int64_t>(facts.f_type);
   return std::find(kMemoryFileSystems.begin(), kMemoryFileSystems.end(), kind) != kMemoryFileSystems.end();
@@ -81,12 +81,12 @@ Status open_stamped(const std::string& path, const FileStamp& expected, UniqueFd
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) {
     const int error = errno;
-    const Code code = error == ENOENT                      ? Code::kNotFound
+    const Code code = error == ENOENT                     ? Code::kNotFound
                       : error == EACCES || error == EPERM ? Code::kPermission
                                                           : Code::kReadFailed;
     return system_failure(code, path, "open", error);
   }
-  struct stat facts {};
+  struct stat facts{};
   if (::fstat(fd.get(), &facts) != 0) return system_failure(Code::kReadFailed, path, "fstat", errno);
   const FileStamp found = stamp_of(facts);
   if (found != expected) return changed(path, expected, found);
@@ -101,7 +101,7 @@ Status FileSource::open(std::string path, const FileStamp& expected, std::option
   UniqueFd around;
   if (direct.value_or(!in_memory(buffered.get()))) {
     around = UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
-    struct stat facts {};
+    struct stat facts{};
     // Another file by now: the buffered descriptor is the one that was checked, so read through that.
     if (around && (::fstat(around.get(), &facts) != 0 || stamp_of(facts) != expected)) around = UniqueFd();
   }
@@ -143,8 +143,7 @@ Status FileSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffe
   route = Route::kBuffered;
   std::size_t got = 0;
   while (got < nbytes) {
-    const ssize_t n =
-        ::pread(buffered_.get(), buffer.data() + got, nbytes - got, static_cast<off_t>(offset + got));
+    const ssize_t n = ::pread(buffered_.get(), buffer.data() + got, nbytes - got, static_cast<off_t>(offset + got));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return failed(errno, offset, nbytes);
     if (n == 0) return ended(offset, nbytes, got);
@@ -190,7 +189,7 @@ Status FileSource::read_in_place(std::uint64_t offset, std::span<const HostSpan>
   constexpr std::size_t kMost = 512;  // half of Linux's IOV_MAX; the plan keeps reads below it
   std::array<iovec, kMost> parts{};
   std::size_t got = 0;
-  std::size_t next = 0;   // first target that is not full
+  std::size_t next = 0;    // first target that is not full
   std::size_t inside = 0;  // bytes it already holds
   while (next < targets.size()) {
     std::size_t count = 0;
@@ -198,7 +197,8 @@ Status FileSource::read_in_place(std::uint64_t offset, std::span<const HostSpan>
       const std::size_t skip = i == next ? inside : 0;
       parts[count] = iovec{targets[i].data() + skip, targets[i].size() - skip};
     }
-    const ssize_t n = ::preadv(buffered_.get(), parts.data(), static_cast<int>(count), static_cast<off_t>(offset + got));
+    const ssize_t n =
+        ::preadv(buffered_.get(), parts.data(), static_cast<int>(count), static_cast<off_t>(offset + got));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return failed(errno, offset, nbytes);
     if (n == 0) return ended(offset, nbytes, got);
@@ -210,7 +210,7 @@ Status FileSource::read_in_place(std::uint64_t offset, std::span<const HostSpan>
 }
 
 Status FileSource::check_unchanged() noexcept {
-  struct stat facts {};
+  struct stat facts{};
   if (::fstat(buffered_.get(), &facts) != 0) return system_failure(Code::kReadFailed, path_, "fstat", errno);
   if (const FileStamp found = stamp_of(facts); found != expected_) return changed(path_, expected_, found);
   // A deleted file still holds its bytes behind our descriptor; another file under its name is a new checkpoint.

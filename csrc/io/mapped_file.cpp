@@ -7,8 +7,7 @@
 
 namespace streamload {
 
-Status MappedFile::open(const std::string& path, const FileStamp& expected,
-                        std::shared_ptr<MappedFile>& out) noexcept {
+Status MappedFile::open(const std::string& path, const FileStamp& expected, std::shared_ptr<MappedFile>& out) noexcept {
   UniqueFd fd;
   if (Status status = open_stamped(path, expected, fd); !status.ok()) return status;
   void* address = nullptr;

@@ -135,7 +135,9 @@ def _cut_run(run: _Run, group: int, chunk_bytes: int, reads: array[int], copies:
     run_end = run[-1][2]
     index = 0
     while begin < run_end:
-        end = min(begin + chunk_bytes, run[min(index + MAX_COPIES, len(run)) - 1][2])
+        # Counted from the aligned block it starts in, so that a direct read of it fits a buffer of chunk_bytes too.
+        lead = begin % READ_ALIGNMENT if chunk_bytes > READ_ALIGNMENT else 0
+        end = min(begin - lead + chunk_bytes, run[min(index + MAX_COPIES, len(run)) - 1][2])
         aligned = end - end % READ_ALIGNMENT
         if end < run_end and aligned > begin:
             end = aligned

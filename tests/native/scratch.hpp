@@ -26,7 +26,7 @@ inline std::vector<std::byte> pattern(std::uint64_t first, std::size_t count) {
 }
 
 inline FileStamp stamp_of(const std::string& path) {
-  struct stat facts {};
+  struct stat facts{};
   if (::stat(path.c_str(), &facts) != 0) std::abort();
   return FileStamp{facts.st_dev, facts.st_ino, static_cast<std::uint64_t>(facts.st_size),
                    facts.st_mtim.tv_sec * 1'000'000'000 + facts.st_mtim.tv_nsec};

@@ -1,10 +1,10 @@
+#include <algorithm>
+#include <cstring>
+
 #include "check.hpp"
 #include "io/callback_source.hpp"
 #include "io/mapped_file.hpp"
 #include "scratch.hpp"
-
-#include <algorithm>
-#include <cstring>
 
 using namespace streamload;
 
@@ -177,7 +177,10 @@ TEST(a_callback_that_ends_early_overclaims_or_fails_is_named) {
   Room room;
   ConstHostSpan out;
   Route route{};
-  CallbackSource ends("x", [](std::uint64_t, HostSpan, std::size_t& got) { got = 0; return Status{}; });
+  CallbackSource ends("x", [](std::uint64_t, HostSpan, std::size_t& got) {
+    got = 0;
+    return Status{};
+  });
   Status status = ends.read(10, 20, room.span(), out, route);
   CHECK(status.code == Code::kShortRead);
   CHECK_EQ(status.offset, 10U);
@@ -186,8 +189,7 @@ TEST(a_callback_that_ends_early_overclaims_or_fails_is_named) {
     return Status{};
   });
   CHECK(lies.read(10, 20, room.span(), out, route).code == Code::kCallbackFailed);
-  CallbackSource fails("x", [](std::uint64_t, HostSpan, std::size_t&) {
-    return Status::failure(Code::kCallbackFailed, "no");
-  });
+  CallbackSource fails(
+      "x", [](std::uint64_t, HostSpan, std::size_t&) { return Status::failure(Code::kCallbackFailed, "no"); });
   CHECK_EQ(fails.read(10, 20, room.span(), out, route).source, "x");
 }

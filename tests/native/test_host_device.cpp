@@ -1,9 +1,9 @@
-#include "check.hpp"
-#include "device/host_device.hpp"
-
 #include <chrono>
 #include <thread>
 #include <vector>
+
+#include "check.hpp"
+#include "device/host_device.hpp"
 
 using namespace streamload;
 
@@ -116,6 +116,8 @@ TEST(each_step_fails_on_request_at_its_call) {
     options.fail_at = 1;
     const auto device = std::make_shared<HostDevice>(options);
     std::vector<std::byte> bytes(16);
+    std::vector<std::byte> target(16);
+    std::vector<std::byte> back(16);
     StreamView stream;
     EventView event;
     DeviceSpan memory;
@@ -125,8 +127,8 @@ TEST(each_step_fails_on_request_at_its_call) {
       for (const Status& status :
            {device->create_stream(stream), device->create_event(event), device->record(event, stream),
             device->wait(stream, event), device->query(event, done), device->synchronize(event),
-            device->copy(span_of(bytes), bytes, stream), device->pin(bytes), device->allocate(16, memory),
-            device->read_back(bytes, span_of(bytes))}) {
+            device->copy(span_of(target), bytes, stream), device->pin(bytes), device->allocate(16, memory),
+            device->read_back(back, span_of(bytes))}) {
         if (status.ok()) continue;
         ++failed;
         CHECK_EQ(round, 1);

@@ -1,8 +1,8 @@
+#include <thread>
+
 #include "check.hpp"
 #include "device/host_device.hpp"
 #include "engine/staging_ring.hpp"
-
-#include <thread>
 
 using namespace streamload;
 
