@@ -79,3 +79,20 @@ def test_the_makefile_explains_every_recipe(repository):
     (phony,) = (line for line in lines if line.startswith(".PHONY:"))
     explained = {line.partition(":")[0] for line in lines if re.match(r"[a-z-]+:.*## ", line)}
     assert set(phony.split()[1:]) == explained
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/glossary.md"])
+def test_pages_point_at_what_exists(repository, page):
+    text = (repository / page).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    assert not [target for target in targets if not ((repository / page).parent / target).exists()]
+    recipes = set(re.findall(r"^([a-z-]+):.*##", (repository / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE))
+    assert named <= recipes
+
+
+def test_python_in_the_readme_is_python(repository):
+    blocks = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        ast.parse(block)
