@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["write_picture"]
 
 _MOST_ROWS = 40
+_LEAST_VISIBLE = 0.0015  # of the time axis: shorter bars are drawn this long, about a pixel and a half
 _INK, _FAINT = "#1f2933", "#d5dae0"
 _COLOURS = {Lane.READ: "#b8c4d0", Lane.COPY: "#f0a04b", Lane.COMPUTE: "#2a6fb0"}
 _WORDS = {Lane.READ: "read from file", Lane.COPY: "copy over the link", Lane.COMPUTE: "compute"}
@@ -64,7 +65,7 @@ def _draw_run(panel: Axes, timeline: Timeline, groups: dict[str, list[str]], end
     for lane, (top, thickness) in _PLACES.items():
         for row in range(len(groups)):
             bars = [
-                (span.start, max(span.end - span.start, 1e-6))
+                (span.start, max(span.end - span.start, _LEAST_VISIBLE * end))
                 for span in timeline.lane(lane)
                 if row_of.get(span.layer) == row
             ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +40,8 @@ _COMPUTE_REPEAT = 5
 _COMPUTE_TO_MOVE = 0.7  # C / X on the simulated link; argued in docs/decisions/2026-11-20-demo-room.md
 _LEAST_MOVE_SECONDS = 0.05  # of the simulated link: below this, threads cost more than the link
 _FOREIGN_TOKENS = 512
+_LEAST_TOKENS = 32
+_MOST_COMPUTE_SECONDS = 1.2  # of one pass on a processor
 _PROBE_BYTES = 256 << 20  # moved to measure the link
 _USUAL, _STREAMED = "the usual way: load everything, then compute", "streamed: compute while the weights arrive"
 
@@ -92,11 +94,15 @@ def run_demo(settings: DemoSettings, *, say: Callable[[str], None]) -> bool:
     place = Place(device, _open_device(device))
     settings.directory.mkdir(parents=True, exist_ok=True)
     subject = _subject(settings, device)
+    plain = load_plainly(subject, device)
+    if device == "cpu" and settings.tokens is None:
+        subject = _fit_prompt(subject, place, plain)
     say(f"{subject.title}: {say_bytes(subject.nbytes)}, prompt of {say_count(subject.tokens)} tokens, on {device}")
     if _native.build_type != "release":
         say(f"NOTE: the native core is a {_native.build_type} build; its times mean nothing")
 
-    expected, passes = measure_compute(subject, place, load_plainly(subject, device), _COMPUTE_REPEAT)
+    expected, passes = measure_compute(subject, place, plain, _COMPUTE_REPEAT)
+    del plain
     compute, simulated = Samples(tuple(passes)), None
     if device == "cpu":
         simulated = settings.link_bytes_per_second or _suitable_rate(subject.nbytes, compute.median)
@@ -128,6 +134,16 @@ def _subject(settings: DemoSettings, device: str) -> Subject:
     with _bar(scale.shape.nbytes, "checkpoint", in_bytes=True) as bar:
         make_checkpoint(path, scale.shape, shards=scale.shards, progress=bar.update)
     return own_subject(path, scale.shape, settings.tokens or scale.tokens)
+
+
+def _fit_prompt(subject: Subject, place: Place, module: torch.nn.Module) -> Subject:
+    """Halve the prompt until a pass is short enough for the whole demo to be over within a minute."""
+    while subject.tokens > _LEAST_TOKENS:
+        _, (seconds,) = measure_compute(subject, place, module, 1)
+        if seconds <= _MOST_COMPUTE_SECONDS:
+            break
+        subject = replace(subject, tokens=subject.tokens // 2)
+    return subject
 
 
 def _suitable_rate(nbytes: int, compute_seconds: float) -> float:
