@@ -77,7 +77,8 @@ def group_layers(tensors: Iterable[TensorInfo]) -> tuple[Layer, ...]:
     groups = blocks
     for tensor in loose:
         groups.setdefault(_leave_trunk(tensor.name, trunk), []).append(tensor)
-    ordered = sorted(groups, key=lambda name: (_layer_key(name, trunk), name))
+    known: dict[tuple[str, bool], _PartKey] = {}
+    ordered = sorted(groups, key=lambda name: (_layer_key(name, trunk, known), name))
     return tuple([Layer(name, tuple(sorted(groups[name], key=_small_first))) for name in ordered])
 
 
@@ -103,20 +104,25 @@ def _leave_trunk(name: str, trunk: set[str]) -> str:
     return name
 
 
-def _layer_key(name: str, trunk: set[str]) -> tuple[_PartKey, ...]:
+def _layer_key(name: str, trunk: set[str], known: dict[tuple[str, bool], _PartKey]) -> tuple[_PartKey, ...]:
     keys: list[_PartKey] = []
     path = ""
     for part in name.split(".", _MAX_PARTS):
         path = f"{path}.{part}" if path else part
-        keys.append((_rank(part, in_trunk=path in trunk), natural_key(part)))
+        case = part, path in trunk
+        if case not in known:
+            known[case] = _rank(part, in_trunk=path in trunk), natural_key(part)
+        keys.append(known[case])
     return tuple(keys)
 
 
 def _rank(part: str, *, in_trunk: bool) -> int:
+    if part.isdigit():
+        return _RANK_TRUNK
     for pattern, rank in _RANKS:
         if re.search(pattern, part):
             return rank
-    return _RANK_TRUNK if in_trunk or part.isdigit() else _RANK_OTHER
+    return _RANK_TRUNK if in_trunk else _RANK_OTHER
 
 
 def natural_key(part: str) -> tuple[tuple[int, int, str], ...]:

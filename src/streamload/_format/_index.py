@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ..errors import FormatError
 from ._json import collector_paused, decode_object, shown
 
+_MAX_NAME = 1024  # characters; file systems and object stores allow no more
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
@@ -56,8 +58,9 @@ def parse_index(data: bytes | memoryview, *, url: str) -> Index:
 
 
 def _check_shard_name(name: str, *, url: str) -> None:
-    if "\0" in name or "\\" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+    parts = name.split("/")
+    if len(name) > _MAX_NAME or "\0" in name or "\\" in name or not {"", ".", ".."}.isdisjoint(parts):
         raise FormatError(
             f"{url}: index: shard {shown(name)} is refused: expected a plain relative path that stays in the "
-            "directory of the index (no leading '/', no empty, '.' or '..' part, no backslash, no NUL)"
+            "directory of the index (no leading '/', no empty, '.' or '..' part, no backslash or NUL, 1024 characters)"
         )

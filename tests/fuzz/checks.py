@@ -1,0 +1,81 @@
+"""What must hold for any bytes whatever: the parsers either refuse with `FormatError` or return checked records.
+
+Shared by the fuzzers and by the test that replays the corpus. Where safetensors is installed it is the referee: it
+must accept whatever our header parser accepts.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from streamload._checkpoint import group_layers
+from streamload._format import DTYPE_BITS, header_nbytes, parse_header, parse_index
+from streamload.errors import FormatError
+
+try:
+    import safetensors
+except ImportError:
+    safetensors = None
+
+MAX_TEXT = 2000  # longest error message: it must stay readable whatever the input
+MAX_DATA_NBYTES = 1 << 16  # largest data section to build for the referee
+
+
+def check_header(data: bytes) -> None:
+    """Check a file as it is, then its JSON again under a length and file size that fit."""
+    _check_file(data, len(data))
+    text = data[8:]
+    if text[:1] == b"{":
+        declared = int.from_bytes(data[:8], "little")
+        text = text[:declared] if declared <= len(text) else text
+        ends = [int(end) for end in re.findall(rb"(\d{1,15})\s*\]", text)] or [0]
+        _check_file(len(text).to_bytes(8, "little") + text, 8 + len(text) + max(ends))
+
+
+def check_index(data: bytes) -> None:
+    """Check an index file."""
+    try:
+        index = parse_index(data, url="index")
+    except FormatError as error:
+        _check_text(error)
+        return
+    for name, shard in index.weight_map.items():
+        assert (name + shard).encode()
+        path = PurePosixPath("/models") / shard
+        assert path.is_relative_to("/models")
+        assert path != PurePosixPath("/models")
+        assert not {"..", "."}.intersection(path.parts)
+        assert "\0" not in name + shard
+
+
+def _check_file(prefix: bytes, file_nbytes: int) -> None:
+    try:
+        header = parse_header(prefix, url="file", file_nbytes=file_nbytes)
+    except FormatError as error:
+        _check_text(error)
+        return
+    at = header_nbytes(prefix[:8], url="file", file_nbytes=file_nbytes)
+    for tensor in header.tensors:
+        assert tensor.name.encode() is not None
+        assert tensor.start == at <= tensor.end
+        bits = DTYPE_BITS[tensor.dtype]
+        for length in tensor.shape:
+            assert type(length) is int
+            assert length >= 0
+            bits *= length
+        assert bits == 8 * tensor.nbytes
+        at = tensor.end
+    assert at == file_nbytes
+    assert all(type(text) is str for pair in header.metadata.items() for text in pair)
+    layers = group_layers(header.tensors)
+    assert sum(len(layer.tensors) for layer in layers) == len(header.tensors)
+    if safetensors is not None and file_nbytes - header.nbytes <= MAX_DATA_NBYTES:
+        whole = prefix[: header.nbytes] + bytes(file_nbytes - header.nbytes)
+        names = sorted(name for name, _ in safetensors.deserialize(whole))
+        assert names == sorted(tensor.name for tensor in header.tensors)
+
+
+def _check_text(error: FormatError) -> None:
+    assert len(str(error)) < MAX_TEXT, "an error's text is bounded"
+    assert str(error).encode() is not None
