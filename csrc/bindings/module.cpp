@@ -247,11 +247,14 @@ nb::list trace_of(const PyTicket& self) {
   return out;
 }
 
-void close_ticket(const PyTicket& self) {
+void close_ticket(PyTicket& self) {
   if (!self.ticket.here()) return;  // a forked child has nothing to close
   Ticket& ticket = self.ticket.get();
-  const GilRelease released;
-  ticket.close();
+  {
+    const GilRelease released;
+    ticket.close();
+  }
+  self.keep_alive.reset();  // every copy has landed
 }
 
 void close_engine(const PyEngine& self) {

@@ -16,10 +16,10 @@ constexpr auto route_index(Route route) noexcept { return static_cast<std::size_
 Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<StagingRing> ring, Plan plan,
                std::vector<std::shared_ptr<Source>> sources)
     : device_(std::move(device)),
-      ring_(std::move(ring)),
       plan_(std::move(plan)),
       groups_(plan_.group_count),
       traces_(plan_.reads.size()),
+      ring_(std::move(ring)),
       sources_(std::move(sources)) {
   for (std::size_t i = 0; i < plan_.reads.size(); ++i) {
     Group& group = groups_[plan_.reads[i].group];
@@ -284,9 +284,11 @@ void Ticket::close() noexcept {
   stream_.reset();   // waits for copies that no event covers
   allocated_.reset();
   sources_.clear();
-  std::vector<StagingRing::Buffer> stranded;  // both end outside the lock
+  std::shared_ptr<StagingRing> ring;  // these end outside the lock, the ring last
+  std::vector<StagingRing::Buffer> stranded;
   std::vector<std::shared_ptr<Event>> events;
   const std::lock_guard lock(mutex_);
+  ring.swap(ring_);
   stranded.swap(stranded_);
   for (Group& group : groups_) events.push_back(std::move(group.event));
 }
@@ -344,9 +346,9 @@ TicketStats Ticket::stats() const {
   stats.bytes_resident = bytes_resident_;
   for (std::size_t i = 0; i < stats.bytes_by_route.size(); ++i) stats.bytes_by_route[i] = bytes_by_route_[i];
   stats.groups = plan_.group_count;
-  stats.pinned_bytes = ring_->pinned_bytes();
   stats.stall_seconds = std::chrono::duration<double>(std::chrono::nanoseconds(stall_nanoseconds_)).count();
   const std::lock_guard lock(mutex_);
+  stats.pinned_bytes = ring_ ? ring_->pinned_bytes() : 0;
   stats.groups_resident = groups_resident_;
   stats.first_group_seconds = first_group_seconds_;
   stats.seconds = done_ ? seconds_ : elapsed();

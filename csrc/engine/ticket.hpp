@@ -49,7 +49,7 @@ struct TicketStats {
   std::array<std::uint64_t, 4> bytes_by_route{};  // indexed by Route
   std::uint32_t groups = 0;
   std::uint32_t groups_resident = 0;
-  std::size_t pinned_bytes = 0;    // of the ring, now
+  std::size_t pinned_bytes = 0;    // of the ring, now; 0 once closed
   double seconds = 0;              // until all was resident or failed; until now while it runs
   double first_group_seconds = 0;  // until the first group was resident; 0 before
   double stall_seconds = 0;        // waiters' time on the host, summed over threads
@@ -119,7 +119,6 @@ class Ticket {
   [[nodiscard]] double elapsed() const noexcept;
 
   const std::shared_ptr<Device> device_;
-  const std::shared_ptr<StagingRing> ring_;
   const Plan plan_;
   const Clock::time_point started_ = Clock::now();
 
@@ -145,7 +144,8 @@ class Ticket {
   std::array<std::atomic<std::uint64_t>, 4> bytes_by_route_{};
   std::atomic<std::int64_t> stall_nanoseconds_{0};
 
-  // Set before the threads start and cleared after they ended.
+  // Set before the threads start and let go of after they ended.
+  std::shared_ptr<StagingRing> ring_;  // from then on under mutex_, for stats()
   std::vector<std::shared_ptr<Source>> sources_;
   Stream stream_;
   Event allocated_;         // recorded on the stream that allocated the destinations

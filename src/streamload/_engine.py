@@ -61,7 +61,7 @@ class LoadStats:
         callback_bytes: Those a Python source delivered.
         groups: Groups of the plan; each is waited for as one.
         groups_resident: Groups whose bytes have all landed.
-        pinned_bytes: Page-locked host memory the engine holds now.
+        pinned_bytes: Page-locked host memory the engine holds now; 0 once the ticket is closed.
         seconds: From submission until all was resident, or until now.
         first_group_seconds: From submission until the first group was resident; 0 before.
         stall_seconds: Time consumers spent waiting on the host, summed over threads.
@@ -229,7 +229,7 @@ class Ticket:
     def __init__(self, native: _native.Ticket, callbacks: Sequence[_CallbackSource], engine: CopyEngine) -> None:
         self._native = native
         self._callbacks = callbacks
-        self._engine = engine
+        self._engine: CopyEngine | None = engine  # let go of on close, so that its ring ends with its last load
 
     @property
     def group_count(self) -> int:
@@ -298,6 +298,7 @@ class Ticket:
     def close(self) -> None:
         """Cancel what is not done, wait for threads and copies, let go of the files. Harmless when repeated."""
         self._native.close()
+        self._engine = None
 
     def stats(self) -> LoadStats:
         """Return what the load did so far."""
