@@ -111,6 +111,19 @@ class _Gate:
     def __repr__(self) -> str:
         return repr(settle(self._tensor()))
 
+    @property
+    def _dynamo_static_input_type(self) -> str | None:
+        """Settle before torch.compile looks at the class, so that it traces the plain one and never again.
+
+        Dynamo reads or sets this attribute first of all on a tensor it meets (torch/_dynamo/variables/builder.py,
+        `wrap_tensor` and `wrap_module`).
+        """
+        return getattr(settle(self._tensor()), "_dynamo_static_input_type", None)
+
+    @_dynamo_static_input_type.setter
+    def _dynamo_static_input_type(self, kind: str) -> None:
+        settle(self._tensor())._dynamo_static_input_type = kind  # type: ignore[attr-defined]  # dynamo's own mark
+
     def _tensor(self) -> torch.Tensor:
         return cast("torch.Tensor", self)
 
