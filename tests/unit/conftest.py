@@ -1,7 +1,10 @@
-"""Counting work instead of timing it: the same on every machine."""
+"""What several unit tests need: small checkpoints, work counted instead of timed, open descriptors."""
 
 from __future__ import annotations
 
+import json
+import os
+import struct
 import sys
 from typing import TYPE_CHECKING
 
@@ -31,3 +34,51 @@ def count_calls() -> Callable[[Callable[[], object]], int]:
         return calls
 
     return count
+
+
+@pytest.fixture
+def open_descriptors() -> Callable[[], int]:
+    """Return a function that counts the descriptors this process has open."""
+    return lambda: len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path would hold one of its own while it lists
+
+
+@pytest.fixture
+def write():
+    """Return a function that writes a safetensors file whose tensors are U8 of `nbytes` bytes each."""
+
+    def write(path, *names: str, metadata=None, nbytes=4):
+        header = {
+            name: {"dtype": "U8", "shape": [nbytes], "data_offsets": [at * nbytes, at * nbytes + nbytes]}
+            for at, name in enumerate(names)
+        }
+        if metadata is not None:
+            header["__metadata__"] = metadata
+        text = json.dumps(header).encode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(struct.pack("<Q", len(text)) + text + path.name.encode()[:1] * nbytes * len(names))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_index():
+    """Return a function that writes an index."""
+
+    def write_index(path, weight_map):
+        path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+        return path
+
+    return write_index
+
+
+@pytest.fixture
+def sharded(tmp_path, write, write_index):
+    """Return a directory of three shards and their index."""
+    write(tmp_path / "model-00001-of-00003.safetensors", "a", "b", metadata={"format": "pt", "part": "1"})
+    write(tmp_path / "model-00002-of-00003.safetensors", "c", metadata={"part": "2", "more": "x"})
+    write(tmp_path / "model-00003-of-00003.safetensors", "d")
+    shards = {"a": 1, "b": 1, "c": 2, "d": 3}
+    weight_map = {name: f"model-0000{shard}-of-00003.safetensors" for name, shard in shards.items()}
+    write_index(tmp_path / "model.safetensors.index.json", weight_map)
+    return tmp_path

@@ -1,60 +1,23 @@
-"""Opening checkpoints: which files a path stands for, how shards agree, what the Mapping promises."""
+"""What an open checkpoint promises: a Mapping, layers, files that are closed again."""
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 from collections.abc import Mapping
 
 import pytest
 
 import streamload._checkpoint as checkpoints
 from streamload._checkpoint import Checkpoint
+from streamload._format import TensorInfo
 from streamload.errors import FormatError, SourceError, StreamClosedError
 
 
-def write(path, *names: str, metadata=None, nbytes=4):
-    """Write a safetensors file whose tensors are U8 of `nbytes` bytes each."""
-    header = {
-        name: {"dtype": "U8", "shape": [nbytes], "data_offsets": [at * nbytes, at * nbytes + nbytes]}
-        for at, name in enumerate(names)
-    }
-    if metadata is not None:
-        header["__metadata__"] = metadata
-    text = json.dumps(header).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + path.name.encode()[:1] * nbytes * len(names))
-    return path
+def make_checkpoint(names):
+    return Checkpoint("somewhere", [], {name: TensorInfo(name, "U8", (0,), 0, 0) for name in names})
 
 
-def write_index(path, weight_map):
-    path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
-    return path
-
-
-@pytest.fixture
-def sharded(tmp_path):
-    """Three shards and an index."""
-    write(tmp_path / "model-00001-of-00003.safetensors", "a", "b", metadata={"format": "pt", "part": "1"})
-    write(tmp_path / "model-00002-of-00003.safetensors", "c", metadata={"part": "2", "more": "x"})
-    write(tmp_path / "model-00003-of-00003.safetensors", "d")
-    shards = {"a": 1, "b": 1, "c": 2, "d": 3}
-    weight_map = {name: f"model-0000{shard}-of-00003.safetensors" for name, shard in shards.items()}
-    write_index(tmp_path / "model.safetensors.index.json", weight_map)
-    return tmp_path
-
-
-def opened(path, **arguments: str):
-    with checkpoints.open(path, **arguments) as checkpoint:
-        return {name: os.path.relpath(checkpoint.shards[info.shard].url, path) for name, info in checkpoint.items()}
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path would hold a descriptor of its own while it lists
-
-
-def test_single_file_opens(tmp_path):
+def test_single_file_opens(tmp_path, write):
     path = write(tmp_path / "any.safetensors", "x", "y", metadata={"format": "pt"})
     with checkpoints.open(path) as checkpoint:
         assert list(checkpoint) == ["x", "y"]
@@ -63,24 +26,6 @@ def test_single_file_opens(tmp_path):
         assert checkpoint.metadata == {"format": "pt"}
         assert [shard.url for shard in checkpoint.shards] == [str(path)]
         assert checkpoint.shards[0].nbytes == path.stat().st_size
-
-
-@pytest.mark.parametrize("form", [str, lambda path: path, lambda path: path.as_uri()])
-def test_text_path_and_url_are_the_same(sharded, form):
-    with checkpoints.open(form(sharded)) as checkpoint:
-        assert list(checkpoint) == ["a", "b", "c", "d"]
-        assert [shard.url for shard in checkpoint.shards][:1] == [str(sharded / "model-00001-of-00003.safetensors")]
-
-
-def test_index_file_itself_opens(sharded):
-    with checkpoints.open(sharded / "model.safetensors.index.json") as checkpoint:
-        assert len(checkpoint.shards) == 3
-
-
-def test_index_in_the_working_directory_opens(sharded, monkeypatch):
-    monkeypatch.chdir(sharded)
-    with checkpoints.open("model.safetensors.index.json") as checkpoint:
-        assert len(checkpoint) == 4
 
 
 def test_ranges_point_at_the_bytes_of_the_tensor(sharded):
@@ -96,251 +41,7 @@ def test_metadata_of_the_first_shard_wins(sharded):
         assert checkpoint.metadata == {"format": "pt", "part": "1", "more": "x"}
 
 
-def test_model_file_comes_before_the_index(sharded):
-    write(sharded / "model.safetensors", "whole")
-    assert opened(sharded) == {"whole": "model.safetensors"}
-
-
-def test_model_comes_before_diffusion_names(tmp_path):
-    write(tmp_path / "diffusion_pytorch_model.safetensors", "unet")
-    assert opened(tmp_path) == {"unet": "diffusion_pytorch_model.safetensors"}
-    write(tmp_path / "model.safetensors", "text")
-    assert opened(tmp_path) == {"text": "model.safetensors"}
-
-
-def test_other_files_beside_the_model_are_not_loaded(sharded):
-    write(sharded / "consolidated.safetensors", "a")
-    write(sharded / "adapter_model.safetensors", "lora")
-    assert set(opened(sharded)) == {"a", "b", "c", "d"}
-
-
-def test_consolidated_copy_is_not_loaded_twice_without_an_index(tmp_path):
-    write(tmp_path / "consolidated.00.safetensors", "a")
-    write(tmp_path / "part.safetensors", "a")
-    assert opened(tmp_path) == {"a": "part.safetensors"}
-
-
-def test_consolidated_alone_is_loaded(tmp_path):
-    write(tmp_path / "consolidated.safetensors", "a")
-    assert opened(tmp_path) == {"a": "consolidated.safetensors"}
-
-
-def test_lone_index_of_another_name_is_followed(tmp_path):
-    write(tmp_path / "x.safetensors", "a")
-    write(tmp_path / "unrelated.safetensors", "a")
-    write_index(tmp_path / "other.safetensors.index.json", {"a": "x.safetensors"})
-    assert opened(tmp_path) == {"a": "x.safetensors"}
-
-
-def test_competing_indices_are_named(tmp_path):
-    for stem in ("one", "two"):
-        write_index(tmp_path / f"{stem}.safetensors.index.json", {})
-    with pytest.raises(ValueError, match=r"one\.safetensors\.index\.json, two"):
-        checkpoints.open(tmp_path)
-
-
-def test_files_without_an_index_are_all_loaded_in_natural_order(tmp_path):
-    for number in (10, 9, 2):
-        write(tmp_path / f"part{number}.safetensors", f"t{number}")
-    assert list(opened(tmp_path)) == ["t2", "t9", "t10"]
-
-
-def test_name_in_two_files_without_an_index_is_refused(tmp_path):
-    write(tmp_path / "one.safetensors", "a")
-    write(tmp_path / "two.safetensors", "b", "a")
-    with pytest.raises(FormatError, match=r"two\.safetensors: tensor 'a' is also in .*one\.safetensors, and no index"):
-        checkpoints.open(tmp_path)
-
-
-def test_incomplete_numbered_set_names_the_missing_shard(tmp_path):
-    for number in (1, 3):
-        write(tmp_path / f"model-0000{number}-of-00003.safetensors", f"t{number}")
-    with pytest.raises(FileNotFoundError, match=r"shard of this numbered set is missing.*model-00002-of-00003"):
-        checkpoints.open(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "index",
-    [
-        "model.safetensors.index.fp16.json",
-        "model.safetensors.fp16.index.json",
-        "model.fp16.safetensors.index.json",
-        "diffusion_pytorch_model.safetensors.index.fp16.json",
-    ],
-)
-def test_variant_chooses_its_index(sharded, index):
-    write(sharded / "model.fp16-00001-of-00001.safetensors", "a")
-    write_index(sharded / index, {"a": "model.fp16-00001-of-00001.safetensors"})
-    assert opened(sharded, variant="fp16") == {"a": "model.fp16-00001-of-00001.safetensors"}
-
-
-def test_variant_chooses_its_file(sharded):
-    write(sharded / "model.fp16.safetensors", "half")
-    assert opened(sharded, variant="fp16") == {"half": "model.fp16.safetensors"}
-    assert "half" not in opened(sharded)
-
-
-def test_missing_variant_is_an_error_and_never_another_file(sharded):
-    with pytest.raises(FileNotFoundError, match="no safetensors file of variant 'fp16' in this directory, which holds"):
-        checkpoints.open(sharded, variant="fp16")
-
-
-@pytest.mark.parametrize("variant", ["", "../fp16", "a\0"])
-def test_variant_that_is_no_part_of_a_name_is_refused(sharded, variant):
-    with pytest.raises(ValueError, match="expected a variant"):
-        checkpoints.open(sharded, variant=variant)
-
-
-def test_variant_of_a_single_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="chosen in a directory"):
-        checkpoints.open(write(tmp_path / "model.safetensors", "a"), variant="fp16")
-
-
-def test_links_to_blobs_are_followed(tmp_path):
-    blob = write(tmp_path / "blobs" / "0123abcd", "a")
-    snapshot = tmp_path / "snapshots" / "main"
-    snapshot.mkdir(parents=True)
-    (snapshot / "model-00001-of-00001.safetensors").symlink_to("../../blobs/0123abcd")
-    write_index(tmp_path / "blobs" / "4567", {"a": "model-00001-of-00001.safetensors"})
-    (snapshot / "model.safetensors.index.json").symlink_to("../../blobs/4567")
-    assert opened(snapshot) == {"a": "model-00001-of-00001.safetensors"}
-    blob.unlink()
-    with pytest.raises(FileNotFoundError, match="symbolic link to a missing file"):
-        checkpoints.open(snapshot)
-
-
-def test_dangling_model_link_is_not_passed_over(tmp_path):
-    (tmp_path / "model.safetensors").symlink_to("../blobs/gone")
-    write(tmp_path / "other.safetensors", "a")
-    with pytest.raises(FileNotFoundError, match=r"symbolic link.*model\.safetensors"):
-        checkpoints.open(tmp_path)
-
-
-def test_missing_shard_is_named_with_its_index(sharded):
-    (sharded / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"a shard that .*index\.json names.*model-00002-of-00003"):
-        checkpoints.open(sharded)
-
-
-def test_tensor_that_the_shard_lacks_is_named(sharded):
-    write(sharded / "model-00002-of-00003.safetensors", "other")
-    with pytest.raises(FormatError, match=r"sends tensor 'c' to .*model-00002-of-00003\.safetensors, which lacks it"):
-        checkpoints.open(sharded)
-
-
-def test_tensor_in_another_shard_than_the_index_says_is_an_error(sharded):
-    write(sharded / "model-00001-of-00003.safetensors", "a", "b", "c")
-    write(sharded / "model-00002-of-00003.safetensors", "other")
-    with pytest.raises(FormatError, match="which lacks it"):
-        checkpoints.open(sharded)
-
-
-def test_index_decides_where_shards_repeat_a_name(sharded):
-    write(sharded / "model-00001-of-00003.safetensors", "a", "b", "c", "d")
-    assert opened(sharded)["c"] == "model-00002-of-00003.safetensors"
-
-
-def test_tensors_beyond_the_index_are_part_of_the_checkpoint(sharded):
-    write(sharded / "model-00003-of-00003.safetensors", "d", "extra")
-    assert opened(sharded)["extra"] == "model-00003-of-00003.safetensors"
-
-
-def test_repeated_tensor_beyond_the_index_is_refused(sharded):
-    write(sharded / "model-00002-of-00003.safetensors", "c", "extra")
-    write(sharded / "model-00003-of-00003.safetensors", "d", "extra")
-    with pytest.raises(FormatError, match="tensor 'extra' is also in"):
-        checkpoints.open(sharded)
-
-
-def test_index_that_leaves_its_directory_is_refused_before_anything_is_opened(sharded, monkeypatch):
-    write(sharded.parent / "outside.safetensors", "a")
-    write_index(sharded / "model.safetensors.index.json", {"a": "../outside.safetensors"})
-    with pytest.raises(FormatError, match=r"shard '\.\./outside\.safetensors' is refused"):
-        checkpoints.open(sharded)
-
-
-def test_empty_path_is_refused():
-    with pytest.raises(ValueError, match="the path is empty"):
-        checkpoints.open("")
-
-
-def test_other_scheme_is_refused():
-    with pytest.raises(ValueError, match="s3:// is not supported"):
-        checkpoints.open("s3://bucket/model")
-
-
-def test_missing_path_is_named():
-    with pytest.raises(FileNotFoundError, match=r"no such file.*org/name"):
-        checkpoints.open("org/name")
-
-
-@pytest.mark.parametrize(("files", "held"), [([], "nothing"), (["config.json", "README.md"], "README.md, config.json")])
-def test_directory_without_safetensors_says_what_it_holds(tmp_path, files, held):
-    for name in files:
-        (tmp_path / name).touch()
-    with pytest.raises(FileNotFoundError, match=f"no safetensors file in this directory, which holds {held}"):
-        checkpoints.open(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt", "x.pth", "x.ckpt"]
-)
-def test_directory_of_pickles_is_refused_by_name(tmp_path, name):
-    (tmp_path / name).write_bytes(b"PK\x03\x04")
-    (tmp_path / "config.json").touch()
-    with pytest.raises(FormatError, match=f"only pickle checkpoints \\({name}\\)"):
-        checkpoints.open(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("pytorch_model.bin", b"PK\x03\x04" + bytes(100)),
-        ("model.pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j" + bytes(100)),
-        ("model.pth", b"\0" * 100),
-        ("empty.bin", b""),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_pickle_file_is_refused_by_name(tmp_path, name, data):
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(FormatError, match=f"{name}: not a safetensors file.*by its name it is a pickle checkpoint"):
-        checkpoints.open(tmp_path / name)
-
-
-def test_safetensors_under_a_pickle_name_still_open(tmp_path):
-    assert opened(write(tmp_path / "weights.bin", "a"))
-
-
-def test_index_of_pickles_is_refused(tmp_path):
-    index = write_index(tmp_path / "pytorch_model.bin.index.json", {"a": "pytorch_model-00001-of-00002.bin"})
-    with pytest.raises(FormatError, match="the index of a pickle checkpoint"):
-        checkpoints.open(index)
-
-
-def test_text_file_is_named_as_text(tmp_path):
-    (tmp_path / "README.md").write_text("# A model card\n")
-    with pytest.raises(
-        FormatError, match=r"README\.md: not a safetensors file but a text file that starts with '# A mode'"
-    ):
-        checkpoints.open(tmp_path / "README.md")
-
-
-def test_index_beyond_the_cap_is_not_read(tmp_path):
-    path = tmp_path / "model.safetensors.index.json"
-    with path.open("wb") as file:
-        file.truncate(100_000_001)
-    with pytest.raises(FormatError, match="index of 100000001 bytes"):
-        checkpoints.open(path)
-
-
-def test_directory_in_place_of_a_file_is_refused(tmp_path):
-    (tmp_path / "model.safetensors").mkdir()
-    with pytest.raises(IsADirectoryError):
-        checkpoints.open(tmp_path)
-
-
-def test_failure_half_way_closes_what_was_open(sharded):
+def test_failure_half_way_closes_what_was_open(sharded, write, open_descriptors):
     last = sharded / "model-00003-of-00003.safetensors"
     before = open_descriptors()
     for damage in (b"", b"\xff" * 8, b"\x02" + bytes(7) + b"{]"):
@@ -405,13 +106,7 @@ def test_unknown_name_costs_little_whatever_the_names(count_calls):
     assert count_calls(look_up) < 100 * 2_000
 
 
-def make_checkpoint(names):
-    from streamload._format import TensorInfo
-
-    return Checkpoint("somewhere", [], {name: TensorInfo(name, "U8", (0,), 0, 0) for name in names})
-
-
-def test_layers_group_every_tensor(tmp_path):
+def test_layers_group_every_tensor(tmp_path, write):
     names = ["model.norm.weight", *[f"model.layers.{n}.up" for n in range(11)], "model.embed_tokens.weight"]
     with checkpoints.open(write(tmp_path / "model.safetensors", *names)) as checkpoint:
         assert [layer.name for layer in checkpoint.layers][::6] == [
@@ -423,7 +118,7 @@ def test_layers_group_every_tensor(tmp_path):
         assert sum(layer.nbytes for layer in checkpoint.layers) == checkpoint.nbytes
 
 
-def test_close_closes_every_file_once(sharded):
+def test_close_closes_every_file_once(sharded, open_descriptors):
     before = open_descriptors()
     checkpoint = checkpoints.open(sharded)
     assert open_descriptors() == before + 3
@@ -460,7 +155,7 @@ def test_closed_checkpoint_still_says_what_it_was(sharded):
     assert (checkpoint.url, checkpoint.nbytes, checkpoint.closed) == (str(sharded), 16, True)
 
 
-def test_file_without_tensors_is_an_empty_checkpoint(tmp_path):
+def test_file_without_tensors_is_an_empty_checkpoint(tmp_path, write):
     with checkpoints.open(write(tmp_path / "model.safetensors")) as checkpoint:
         assert len(checkpoint) == 0
         assert checkpoint.nbytes == 0
