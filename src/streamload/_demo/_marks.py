@@ -151,7 +151,7 @@ def _arrivals(checkpoint: Checkpoint, trace: Sequence[ChunkTrace], submitted: fl
     keys = [(chunk.source, chunk.offset) for chunk in begins]
     found: dict[str, float] = {}
     for tensor in checkpoint.values():
-        if tensor.nbytes:
+        if tensor.nbytes and begins:
             chunk = begins[_last_at_or_before(keys, (tensor.shard, tensor.start))]
             found[tensor.name] = group_done[chunk.group]
     return found

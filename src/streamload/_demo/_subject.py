@@ -98,9 +98,9 @@ def transformers_subject(path: Path, tokens: int, device: str) -> Subject:
     config = transformers.AutoConfig.from_pretrained(path)
 
     def build() -> nn.Module:
-        with _parameters_on_meta(), _default_dtype(dtype):
+        with torch.device(device), _parameters_on_meta(), _default_dtype(dtype):
             module: nn.Module = kind(config)
-        return module.requires_grad_(False).eval().to(device)
+        return module.requires_grad_(False).eval()
 
     def compute(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         output = module(input_ids=ids)
