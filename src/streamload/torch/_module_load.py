@@ -11,7 +11,6 @@ import copy
 import os
 import threading
 import weakref
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,7 +46,7 @@ class ModuleLoad:
         self._close_gates()
         self._watcher = threading.Thread(target=self._watch, args=(ticket,), name="streamload-watch", daemon=True)
         # At the interpreter's end no thread may come back from native code into a Python that is going away.
-        self._at_exit = weakref.finalize(self, _stop, ticket, self._watcher)
+        self._at_exit = weakref.finalize(self, _stop, ticket, self._watcher, self._process)
         self._watcher.start()
 
     @property
@@ -60,7 +59,7 @@ class ModuleLoad:
 
         A group that is not read yet becomes the next to be read.
         """
-        self._raise_failure()
+        self._check_usable()
         ticket = self._ticket
         if ticket is None or ticket.resident(group):
             return True
@@ -77,11 +76,10 @@ class ModuleLoad:
 
     def wait(self, timeout: float | None) -> None:
         """Block until the load is over, and raise what it failed with."""
-        if self._process != os.getpid():
-            raise StreamClosedError("the load belongs to the parent of this process; its threads are not here")
+        self._check_usable()
         if not self._over.wait(timeout):
             raise TimeoutError(f"the load was not complete after {timeout} seconds; it goes on")
-        self._raise_failure()
+        self._check_usable()
 
     def join(self) -> None:
         """Block until the watcher has ended."""
@@ -110,7 +108,9 @@ class ModuleLoad:
         for tensor, group in self._tensors:
             close_gate(tensor, self, group)
 
-    def _raise_failure(self) -> None:
+    def _check_usable(self) -> None:
+        if self._ticket is not None and self._process != os.getpid():
+            raise StreamClosedError("the load belongs to the parent of this process; load again in the child")
         if self._error is not None:
             # A copy: one exception raised in several threads would mix their tracebacks.
             error = copy.copy(self._error)
@@ -118,7 +118,7 @@ class ModuleLoad:
             raise error
 
 
-def _stop(ticket: Ticket, watcher: threading.Thread) -> None:
-    with suppress(StreamClosedError):  # in a forked child the ticket is the parent's
+def _stop(ticket: Ticket, watcher: threading.Thread, process: int) -> None:
+    if process == os.getpid():  # in a forked child the load is the parent's
         ticket.cancel()
         watcher.join(_EXIT_SECONDS)
