@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .._checkpoint import Checkpoint
 from .._checkpoint import open as open_checkpoint
@@ -86,6 +86,7 @@ class Feed:
         self._waiting = _windows(layers)
         self._tickets: list[Ticket] = []  # in flight
         self._finished: list[LoadStats] = []
+        self._closed = False
 
     def groups(self) -> Iterator[tuple[str, list[Target], bool]]:
         """Yield each group once the current stream may use it: its layer's name, its tensors, whether it is the last.
@@ -111,13 +112,13 @@ class Feed:
 
     def close(self) -> None:
         """Cancel what is in flight and wait for its copies to drain. Harmless when repeated."""
-        for ticket in self._tickets:
+        self._closed = True
+        tickets, self._tickets = self._tickets, []
+        for ticket in tickets:
             ticket.cancel()
-        for ticket in self._tickets:
+        for ticket in tickets:
             ticket.close()
             self._finished.append(ticket.stats())
-        self._tickets = []
-        self._waiting = iter(())
 
     def stats(self) -> LoadStats:
         """Return what was done so far, over all windows submitted."""
@@ -137,6 +138,9 @@ class Feed:
         copies = [[target.copy() for target in targets] for _, targets in filled]
         ticket = submit(self._engine, self._checkpoint.shards, copies, self._device, blocks)
         self._tickets.append(ticket)
+        if self._closed:  # by another thread, which may have missed this ticket
+            ticket.close()
+            raise StreamClosedError("the stream of tensors was closed")
         return _Window(ticket, filled)
 
     def _retire(self, *, wait: bool) -> None:
@@ -260,12 +264,14 @@ def iter_tensors(
             (layer.name, [info for info in layer.tensors if wanted is None or info.name in wanted])
             for layer in checkpoint.layers
         ]
-        feed = Feed(checkpoint, layers, where, chosen_engine)
-        return _yield_tensors(feed, opened.pop_all())
+        tensors = _yield_tensors(Feed(checkpoint, layers, where, chosen_engine), opened.pop_all())
+        next(tensors)
+        return cast("Iterator[tuple[str, torch.Tensor]]", tensors)
 
 
-def _yield_tensors(feed: Feed, opened: ExitStack) -> Iterator[tuple[str, torch.Tensor]]:
+def _yield_tensors(feed: Feed, opened: ExitStack) -> Iterator[tuple[str, torch.Tensor] | None]:
     with opened, closing(feed):
+        yield None  # taken at once: closing a generator that never ran would close nothing
         for _, targets, _ in feed.groups():
             while targets:
                 target = targets.pop(0)

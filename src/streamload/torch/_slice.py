@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import TYPE_CHECKING, SupportsIndex, TypeAlias
 
 import torch
@@ -17,7 +19,6 @@ from ._memory import reinterpret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import EllipsisType
 
     Index: TypeAlias = (
         SupportsIndex | slice | EllipsisType | torch.Tensor | Sequence["Index"] | tuple["Index", ...] | None
@@ -80,17 +81,28 @@ def select(shape: Sequence[int], itemsize: int, index: Index) -> Selection:
     Raises:
         IndexError, TypeError, ValueError: As torch does for such an index.
     """
-    parts = index if isinstance(index, tuple) else (index,)
-    if all(_is_basic(part) for part in parts):
-        return _select_view(torch.empty(shape, dtype=torch.uint8, device="meta")[index], itemsize)  # type: ignore[index]  # torch's stub knows fewer index types than torch
-    return _select_elements(shape, itemsize, index)
+    basic = _as_basic(index)
+    if basic is None:
+        return _select_elements(shape, itemsize, index)
+    whole = torch.empty(shape, dtype=torch.uint8, device="meta")
+    # Not always as a tuple: torch tells other errors then, where a scalar is indexed.
+    return _select_view(whole[basic] if isinstance(index, tuple) else whole[basic[0]], itemsize)
 
 
-def _is_basic(part: object) -> bool:
-    """Whether an index's part only moves along a dimension, so that torch answers with a view."""
-    if isinstance(part, (bool, torch.Tensor)):
-        return False
-    return part is None or part is Ellipsis or isinstance(part, slice) or hasattr(part, "__index__")
+def _as_basic(index: Index) -> tuple[int | slice | EllipsisType | None, ...] | None:
+    """Return an index that only moves along dimensions, so that torch answers with a view; None for any other."""
+    parts: list[int | slice | EllipsisType | None] = []
+    for part in index if isinstance(index, tuple) else (index,):
+        if part is None or isinstance(part, (slice, EllipsisType)):
+            parts.append(part)
+        elif isinstance(part, (bool, torch.Tensor)):
+            return None
+        else:
+            try:
+                parts.append(operator.index(part))  # type: ignore[arg-type]  # whether it is one is the question
+            except TypeError:
+                return None
+    return tuple(parts)
 
 
 def _select_view(view: torch.Tensor, itemsize: int) -> Selection:
