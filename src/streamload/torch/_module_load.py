@@ -40,7 +40,9 @@ class ModuleLoad:
         self._device = device
         self._process = os.getpid()
         self._ticket: Ticket | None = ticket  # None: over
-        self._tensors = [(tensor, group) for group, members in enumerate(tensors) for tensor in members]
+        self._tensors = [
+            (tensor, group) for group, members in enumerate(tensors) for tensor in members if tensor.nbytes
+        ]
         self._error: BaseException | None = None
         self._over = threading.Event()
         self._close_gates()

@@ -6,6 +6,7 @@ it. Read `_seats` for what of a checkpoint belongs where.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -146,10 +147,8 @@ def stream_module(
     memory = [*blocks, *(target.tensor.untyped_storage() for group in targets for target in group)]
     ticket = submit(chosen_engine, checkpoint.shards, copies, where, memory)
     try:
-        _take_seats(groups, targets)
+        load = _occupy(groups, targets, ticket, where)
         fill_batch_counters(seating, where)
-        tensors = [[found.tensor for found, info in group if info.nbytes] for group in groups]
-        load = ModuleLoad(ticket, where, tensors)
     except BaseException:
         ticket.close()
         raise
@@ -180,14 +179,28 @@ def _find_memory(
     return targets, placement.blocks
 
 
-def _take_seats(groups: Sequence[Sequence[tuple[Seat, TensorInfo]]], targets: Sequence[Sequence[Target]]) -> None:
-    """Put new tensors of the old ones' classes and attributes where meta tensors were."""
-    for group, members in zip(groups, targets, strict=True):
-        for (found, _), target in zip(group, members, strict=True):
-            old = found.tensor
-            if not old.is_meta:
-                continue
-            differentiable = target.tensor.dtype.is_floating_point or target.tensor.dtype.is_complex
-            new = torch.Tensor._make_subclass(type(old), target.tensor, old.requires_grad and differentiable)
-            new.__dict__.update(old.__dict__)
-            found.put(new)
+def _occupy(
+    groups: Sequence[Sequence[tuple[Seat, TensorInfo]]],
+    targets: Sequence[Sequence[Target]],
+    ticket: Ticket,
+    device: torch.device,
+) -> ModuleLoad:
+    """Put tensors behind closed gates into their seats: nobody sees a byte too early, even if this is cut off."""
+    tensors = [
+        [_occupant(found.tensor, target) for (found, _), target in zip(group, members, strict=True)]
+        for group, members in zip(groups, targets, strict=True)
+    ]
+    load = ModuleLoad(ticket, device, tensors)
+    for (found, _), tensor in zip(chain(*groups), chain(*tensors), strict=True):
+        found.put(tensor)
+    return load
+
+
+def _occupant(old: torch.Tensor, target: Target) -> torch.Tensor:
+    """Return what is to sit in a seat: the tensor that is there, or one of its class over new memory."""
+    if not old.is_meta:
+        return old
+    differentiable = target.tensor.dtype.is_floating_point or target.tensor.dtype.is_complex
+    new = torch.Tensor._make_subclass(type(old), target.tensor, old.requires_grad and differentiable)
+    new.__dict__.update(old.__dict__)
+    return new

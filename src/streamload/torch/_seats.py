@@ -42,9 +42,10 @@ class Seat:
 
     def put(self, tensor: torch.Tensor) -> None:
         """Set another tensor in every place."""
-        for owner, attribute in self.places:
-            setattr(owner, attribute, tensor)
-        self.tensor = tensor
+        if tensor is not self.tensor:
+            for owner, attribute in self.places:
+                setattr(owner, attribute, tensor)
+            self.tensor = tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,28 +134,21 @@ def _tensors(owner: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _refuse_custom_loading(owner: torch.nn.Module, prefix: str) -> None:
     kind = type(owner)
-    where = f"module {prefix.rstrip('.') or '(the model itself)'!r} ({kind.__name__})"
+    where = prefix.rstrip(".") or "(the model itself)"
     if isinstance(owner, torch.jit.ScriptModule):
         raise TypeError(
-            f"{where} is a TorchScript module, whose C++ code would not wait for its weights; use load_model"
+            f"module {where!r} ({kind.__name__}) is TorchScript, whose C++ code would not wait for its weights; use "
+            "load_model"
         )
     hooks = [*owner._load_state_dict_pre_hooks.values(), *owner._load_state_dict_post_hooks.values()]
-    custom = [hook for hook in hooks if not _is_torchs(getattr(hook, "hook", hook))]
-    custom += [
-        method
-        for method in (kind._load_from_state_dict, kind.set_extra_state)
-        if method is not torch.nn.Module.set_extra_state and not _is_torchs(method)
-    ]
-    if custom:
-        name = getattr(custom[0], "__qualname__", repr(custom[0]))
-        raise TypeError(
-            f"{where} changes its state dict while it loads ({name}); stream_module puts bytes where they belong as "
-            "they are, so use load_model"
-        )
-
-
-def _is_torchs(hook: object) -> bool:
-    return str(getattr(hook, "__module__", "")).startswith("torch.")
+    methods = [kind._load_from_state_dict, kind.set_extra_state]
+    for custom in (*(getattr(hook, "hook", hook) for hook in hooks), *methods):
+        if not str(getattr(custom, "__module__", "")).startswith("torch."):
+            raise TypeError(
+                f"module {where!r} ({kind.__name__}) changes its state dict while it loads "
+                f"({getattr(custom, '__qualname__', custom)}); stream_module puts bytes where they belong as they are, "
+                "so use load_model"
+            )
 
 
 def _is_batch_counter(found: Seat) -> bool:
