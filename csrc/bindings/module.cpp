@@ -431,8 +431,16 @@ void bind_engine(nb::module_& m) {
           "device"_a, nb::kw_only(), "chunk_bytes"_a, "staging_bytes"_a, "read_threads"_a)
       .def("submit", &submit, "reads"_a, "copies"_a, "group_count"_a, "sources"_a, "after_stream"_a.none(),
            "keep_alive"_a)
-      .def_prop_ro("pinned_bytes", [](const PyEngine& self) { return self.engine.get().ring()->pinned_bytes(); })
-      .def_prop_ro("leased", [](const PyEngine& self) { return self.engine.get().ring()->leased(); })
+      .def_prop_ro("pinned_bytes",
+                   [](const PyEngine& self) {
+                     const auto ring = self.engine.get().ring();
+                     return ring ? ring->pinned_bytes() : 0;
+                   })
+      .def_prop_ro("leased",
+                   [](const PyEngine& self) {
+                     const auto ring = self.engine.get().ring();
+                     return ring ? ring->leased() : 0;
+                   })
       .def("close", &close_engine);
 }
 

@@ -1,5 +1,7 @@
 #include "device/host_device.hpp"
 
+#include <pthread.h>
+
 #include <chrono>
 #include <cstring>
 #include <deque>
@@ -117,6 +119,7 @@ class HostDevice::Queue {
 
  private:
   void run(const std::stop_token& stop) noexcept {
+    ::pthread_setname_np(::pthread_self(), "streamload-host");
     std::unique_lock lock(mutex_);
     while (changed_.wait(lock, stop, [&] { return !tasks_.empty(); }) || !tasks_.empty()) {
       const Task task = std::move(tasks_.front());

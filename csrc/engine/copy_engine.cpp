@@ -6,22 +6,20 @@ namespace streamload {
 
 CopyEngine::CopyEngine(std::shared_ptr<Device> device, const CopyEngineOptions& options)
     : device_(std::move(device)),
-      ring_(std::make_shared<StagingRing>(device_, options.chunk_bytes, options.staging_bytes)),
-      options_(options) {}
+      options_(options),
+      ring_(std::make_shared<StagingRing>(device_, options.chunk_bytes, options.staging_bytes)) {}
 
 Status CopyEngine::submit(Plan plan, std::vector<std::shared_ptr<Source>> sources, std::optional<StreamView> after,
                           std::shared_ptr<Ticket>& out) {
   const Status closed = Status::failure(Code::kClosed, "the copy engine is closed");
-  {
-    const std::lock_guard lock(mutex_);
-    if (closed_) return closed;
-  }
+  std::shared_ptr<StagingRing> ring = this->ring();
+  if (!ring) return closed;
   std::shared_ptr<Ticket> ticket;
   Status status =
-      Ticket::start(device_, ring_, std::move(plan), std::move(sources), options_.read_threads, after, ticket);
+      Ticket::start(device_, ring, std::move(plan), std::move(sources), options_.read_threads, after, ticket);
   if (!status.ok()) return status;
   const std::lock_guard lock(mutex_);
-  if (closed_) return closed;  // closed meanwhile: the ticket ends here
+  if (!ring_) return closed;  // closed meanwhile: the ticket ends here
   std::erase_if(tickets_, [](const std::weak_ptr<Ticket>& known) { return known.expired(); });
   tickets_.push_back(ticket);
   out = std::move(ticket);
@@ -29,15 +27,21 @@ Status CopyEngine::submit(Plan plan, std::vector<std::shared_ptr<Source>> source
 }
 
 void CopyEngine::close() noexcept {
+  std::shared_ptr<StagingRing> ring;
   std::vector<std::weak_ptr<Ticket>> tickets;
   {
     const std::lock_guard lock(mutex_);
-    closed_ = true;
+    ring.swap(ring_);
     tickets.swap(tickets_);
   }
   for (const auto& known : tickets) {
     if (const auto ticket = known.lock()) ticket->close();
   }
+}
+
+std::shared_ptr<StagingRing> CopyEngine::ring() const {
+  const std::lock_guard lock(mutex_);
+  return ring_;
 }
 
 }  // namespace streamload

@@ -29,16 +29,15 @@ class CopyEngine {
                               std::shared_ptr<Ticket>& out);
   void close() noexcept;  // cancels and joins every ticket; idempotent
 
-  [[nodiscard]] const std::shared_ptr<StagingRing>& ring() const noexcept { return ring_; }
+  [[nodiscard]] std::shared_ptr<StagingRing> ring() const;  // empty once closed
   [[nodiscard]] const CopyEngineOptions& options() const noexcept { return options_; }
 
  private:
   const std::shared_ptr<Device> device_;
-  const std::shared_ptr<StagingRing> ring_;
   const CopyEngineOptions options_;
 
-  std::mutex mutex_;  // guards the two below
-  bool closed_ = false;
+  mutable std::mutex mutex_;  // guards the two below
+  std::shared_ptr<StagingRing> ring_;
   std::vector<std::weak_ptr<Ticket>> tickets_;
 };
 
