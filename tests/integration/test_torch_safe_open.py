@@ -13,7 +13,7 @@ from safetensors import safe_open as safetensors_open
 import streamload.torch
 from streamload import ChangedError, FormatError, StreamClosedError
 from streamload._sources import MemorySource
-from streamload.torch import load, load_file, safe_open, save
+from streamload.torch import iter_tensors, load, load_file, safe_open, save
 
 TENSORS = {
     "a": torch.arange(120.0).view(4, 6, 5),
@@ -203,3 +203,16 @@ def test_every_name_of_safetensors_torch_is_here():
     names = {"load", "load_file", "load_model", "save", "save_file", "save_model", "safe_open"}
     assert names <= set(streamload.torch.__all__)
     assert all(callable(getattr(streamload.torch, name)) for name in names)
+
+
+@pytest.mark.parametrize("around", [lambda: torch.device("meta"), torch.inference_mode, torch.no_grad], ids=repr)
+def test_results_do_not_depend_on_the_surroundings(around, path):
+    with around():
+        tensors = {**load_file(path), **dict(iter_tensors(path)), **load(path.read_bytes())}
+        with safe_open(path) as file:
+            parts = [file.get_slice("a")[index] for index in (slice(1, 3), [2, 0], (..., 1))]
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in TENSORS.items())
+    assert all(
+        torch.equal(part, TENSORS["a"][index])
+        for part, index in zip(parts, (slice(1, 3), [2, 0], (..., 1)), strict=True)
+    )

@@ -76,7 +76,7 @@ class HostTensors:
             SourceError: The system reported an error.
             StreamClosedError: The source is closed.
         """
-        buffer = torch.empty(nbytes, dtype=torch.uint8)
+        buffer = torch.empty(nbytes, dtype=torch.uint8, device=_CPU)
         view = _view(buffer)
         done = 0
         for start, end in ranges:

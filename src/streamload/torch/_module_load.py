@@ -114,10 +114,12 @@ class ModuleLoad:
         if self._ticket is not None and self._process != os.getpid():
             raise StreamClosedError("the load belongs to the parent of this process; load again in the child")
         if self._error is not None:
-            # A copy: one exception raised in several threads would mix their tracebacks.
-            error = copy.copy(self._error)
-            error.__cause__ = self._error.__cause__
-            raise error
+            # A copy: one exception raised by several threads would mix their tracebacks, and keep their frames alive.
+            try:
+                error = copy.copy(self._error)
+            except TypeError:  # of a source's own class, which cannot be made again
+                error = self._error
+            raise error from self._error.__cause__
 
 
 def _stop(ticket: Ticket, watcher: threading.Thread, process: int) -> None:

@@ -30,6 +30,8 @@ MOST_RANGES = 4096
 NEAR_BYTES = 4096
 """Ranges this near are joined then: the kernel reads whole pages anyway."""
 
+_CPU = torch.device("cpu")  # said everywhere: torch.set_default_device must not move what is counted here
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -139,17 +141,21 @@ def _select_elements(shape: Sequence[int], itemsize: int, index: Index) -> Selec
     strides = torch.empty(shape, dtype=torch.uint8, device="meta").stride()
     chosen: torch.Tensor | None = None
     for dim, stride in enumerate(strides):
-        along = torch.arange(shape[dim]).mul_(stride).view([-1 if other == dim else 1 for other in range(len(shape))])
+        along = (
+            torch.arange(shape[dim], device=_CPU)
+            .mul_(stride)
+            .view([-1 if other == dim else 1 for other in range(len(shape))])
+        )
         part = along.expand(*shape)[index]  # type: ignore[index]  # torch's stub knows fewer index types than torch
         chosen = part if chosen is None else chosen + part
     if chosen is None:  # a scalar
-        chosen = torch.zeros((), dtype=torch.int64)[index]  # type: ignore[index]  # as above
+        chosen = torch.zeros((), dtype=torch.int64, device=_CPU)[index]  # type: ignore[index]  # as above
     wanted, gather = torch.unique(chosen, return_inverse=True)
     near = NEAR_BYTES // itemsize if wanted.numel() > MOST_RANGES else 0
     ranges = list(_runs(wanted, near))
     if near:
-        starts = torch.tensor([start for start, _ in ranges])
-        lengths = torch.tensor([end - start for start, end in ranges])
+        starts = torch.tensor([start for start, _ in ranges], device=_CPU)
+        lengths = torch.tensor([end - start for start, end in ranges], device=_CPU)
         before = lengths.cumsum(0) - lengths
         which = torch.searchsorted(starts, wanted, right=True) - 1
         gather = (before[which] + wanted - starts[which])[gather]
@@ -161,7 +167,7 @@ def _runs(wanted: torch.Tensor, near: int) -> Iterator[tuple[int, int]]:
     if wanted.numel() == 0:
         return
     breaks = torch.nonzero(wanted.diff() > near + 1).flatten()
-    firsts = wanted[torch.cat((torch.zeros(1, dtype=torch.int64), breaks + 1))].tolist()
-    lasts = wanted[torch.cat((breaks, torch.tensor([wanted.numel() - 1])))].tolist()
+    firsts = wanted[torch.cat((torch.zeros(1, dtype=torch.int64, device=_CPU), breaks + 1))].tolist()
+    lasts = wanted[torch.cat((breaks, torch.tensor([wanted.numel() - 1], device=_CPU)))].tolist()
     for first, last in zip(firsts, lasts, strict=True):
         yield first, last + 1
