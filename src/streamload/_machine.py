@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -204,8 +205,13 @@ def _commit(directory: Path) -> str | None:
 
 
 def _gpu() -> tuple[str | None, str | None]:
+    """Return the first GPU's name and its driver's version, by nvidia-smi or, without it, by /proc."""
     answer = _ask("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
-    if not answer:
-        return None, None
-    name, _, driver = answer.splitlines()[0].partition(",")
-    return name.strip(), driver.strip()
+    if answer:
+        name, _, driver = answer.splitlines()[0].partition(",")
+        return name.strip(), driver.strip()
+    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        named = re.search(r"^Model:\s*(.+)$", information.read_text(), re.MULTILINE)
+        version = re.search(r"Module.*?(\d+\.[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
+        return named and named[1], version and version[1]
+    return None, None

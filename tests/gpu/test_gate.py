@@ -130,6 +130,7 @@ def test_memory_still_in_use_by_queued_work_is_not_overwritten(checkpoint_path, 
 
 
 @pytest.mark.needs_cuda
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
 def test_graph_capture_is_refused_while_weights_arrive_and_right_after(
     open_through, make_module, ids, expected, same_bits
 ):

@@ -46,9 +46,9 @@ SCALES: Mapping[tuple[str, str], Scale] = MappingProxyType(
     {
         ("tiny", "cpu"): Scale(_shape(16, 128, 4, 2, 384, 512, "F32"), 3, 512),
         ("tiny", "cuda"): Scale(_shape(16, 128, 4, 2, 384, 512, "BF16"), 3, 512),
-        ("small", "cpu"): Scale(_shape(20, 1024, 16, 16, 2816, 8192, "F32"), 4, 256),
+        ("small", "cpu"): Scale(_shape(20, 1024, 16, 16, 2816, 8192, "F32"), 4, 128),
         ("small", "cuda"): Scale(_shape(18, 1536, 12, 12, 4096, 8192, "BF16"), 4, 4096),
-        ("large", "cpu"): Scale(_shape(40, 2048, 16, 8, 5632, 16384, "F32"), 8, 256),
+        ("large", "cpu"): Scale(_shape(40, 2048, 16, 8, 5632, 16384, "F32"), 8, 128),
         ("large", "cuda"): Scale(_shape(20, 4096, 32, 8, 14336, 32000, "BF16"), 8, 8192),
     }
 )

@@ -6,7 +6,7 @@ Floor 6. `run_demo` is called by the command line and says everything through th
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .. import _native
 from .._engine import open_device
-from .._machine import machine_facts
+from .._machine import machine_facts, usable_cpus
 from .._units import say_bytes, say_count, say_rate
 from ..testing import make_checkpoint
 from ._measure import Place, measure_compute, run_safetensors, run_streamload
@@ -40,8 +40,8 @@ _COMPUTE_REPEAT = 5
 _COMPUTE_TO_MOVE = 0.7  # C / X on the simulated link; argued in docs/decisions/2026-11-20-demo-room.md
 _LEAST_MOVE_SECONDS = 0.05  # of the simulated link: below this, threads cost more than the link
 _FOREIGN_TOKENS = 512
-_LEAST_TOKENS = 32
-_MOST_COMPUTE_SECONDS = 1.2  # of one pass on a processor
+_TOKENS = (32, 4096)  # least and most that a fitted prompt has
+_COMPUTE_SECONDS = (1.2, 1.6)  # a prompt is halved while a pass takes longer, doubled while two take less
 _PROBE_BYTES = 256 << 20  # moved to measure the link
 _USUAL, _STREAMED = "the usual way: load everything, then compute", "streamed: compute while the weights arrive"
 
@@ -93,9 +93,15 @@ def run_demo(settings: DemoSettings, *, say: Callable[[str], None]) -> bool:
         raise DemoError("--link sets the rate of the simulated link; a GPU's link is real")
     place = Place(device, _open_device(device))
     settings.directory.mkdir(parents=True, exist_ok=True)
+    with _one_processor_for_copying() if device == "cpu" else nullcontext():
+        return _run(settings, place, say)
+
+
+def _run(settings: DemoSettings, place: Place, say: Callable[[str], None]) -> bool:
+    device = place.torch_device
     subject = _subject(settings, device)
     plain = load_plainly(subject, device)
-    if device == "cpu" and settings.tokens is None:
+    if device == "cpu" and settings.tokens is None and settings.scale != "tiny":
         subject = _fit_prompt(subject, place, plain)
     say(f"{subject.title}: {say_bytes(subject.nbytes)}, prompt of {say_count(subject.tokens)} tokens, on {device}")
     if _native.build_type != "release":
@@ -137,13 +143,31 @@ def _subject(settings: DemoSettings, device: str) -> Subject:
 
 
 def _fit_prompt(subject: Subject, place: Place, module: torch.nn.Module) -> Subject:
-    """Halve the prompt until a pass is short enough for the whole demo to be over within a minute."""
-    while subject.tokens > _LEAST_TOKENS:
-        _, (seconds,) = measure_compute(subject, place, module, 1)
-        if seconds <= _MOST_COMPUTE_SECONDS:
-            break
-        subject = replace(subject, tokens=subject.tokens // 2)
-    return subject
+    """Halve or double the prompt until a pass takes about a second.
+
+    Shorter, and the simulated link would have to be faster than this machine copies; longer, and the whole demo
+    would not be over within a minute.
+    """
+    low, high = _COMPUTE_SECONDS
+    while True:
+        seconds = min(measure_compute(subject, place, module, 2)[1])
+        if seconds > high and subject.tokens > _TOKENS[0]:
+            subject = replace(subject, tokens=subject.tokens // 2)
+        elif 2 * seconds < low and subject.tokens < _TOKENS[1]:
+            subject = replace(subject, tokens=subject.tokens * 2)
+        else:
+            return subject
+
+
+@contextmanager
+def _one_processor_for_copying() -> Iterator[None]:
+    """Let torch compute on all processors but one, for the link's copies take time of theirs that a GPU's do not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, usable_cpus() - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _suitable_rate(nbytes: int, compute_seconds: float) -> float:
@@ -161,7 +185,9 @@ def _explain_simulation(rate: float, *, chosen: bool) -> str:
     )
     return (
         f"No GPU is used, so the link to it is SIMULATED: host memory, filled at {say_rate(rate)}, {why}\n"
-        "Both ways of loading go over this same link, through the same engine."
+        "Both ways of loading go over this same link, through the same engine. In both, and in C below, the\n"
+        f"model computes on {torch.get_num_threads()} of {usable_cpus()} processors, since a GPU would not compute "
+        "on those that copy."
     )
 
 
@@ -238,10 +264,15 @@ def _write(figures: Figures, timelines: list[Timeline], settings: DemoSettings, 
         f"{facts.processor}, {facts.cpus} CPUs, {facts.gpu or 'no GPU'}."
     )
     picture, trace, result = (settings.directory / name for name in ("timeline.png", "trace.json", "result.json"))
-    write_picture(timelines, picture, heading=figures.heading, note=note)
     write_trace(timelines, trace)
     result.write_text(json.dumps(figures.as_dict(facts, settings.command), indent=2) + "\n", encoding="utf-8")
-    say(f"written: {picture}, {trace} (open it at https://ui.perfetto.dev), {result}")
+    try:
+        write_picture(timelines, picture, heading=figures.heading, note=note)
+    except ModuleNotFoundError as error:
+        say(f"no picture, for {error.name} is not installed: pip install 'streamload[demo]'")
+    else:
+        say(f"written: {picture}")
+    say(f"written: {trace} (open it at https://ui.perfetto.dev), {result}")
 
 
 @contextmanager
