@@ -73,7 +73,6 @@ METADATA = {
     "attribute": lambda p: setattr(p, "note", 1),
     "result_type": lambda p: torch.result_type(p, 1),
     "hook": lambda p: p.register_hook(lambda grad: grad),
-    "optimizer": lambda p: torch.optim.AdamW([p]).zero_grad(),
 }
 
 
@@ -84,6 +83,13 @@ def test_metadata_does_not_wait(ask):
     assert load.waits == 0
     assert type(tensor).__name__ == "ArrivingParameter"
     assert isinstance(tensor, Parameter)
+
+
+@pytest.mark.slow  # torch.optim imports half of torch
+def test_an_optimizer_is_made_without_waiting():
+    tensor, load = arriving()
+    torch.optim.AdamW([tensor]).zero_grad()
+    assert load.waits == 0
 
 
 USES = {
