@@ -117,10 +117,10 @@ def test_version_and_help_are_there():
         assert run(command, "--help").exit_code == 0
 
 
-def test_inspect_and_plan_need_neither_torch_nor_the_native_core(checkpoint):
+def test_inspect_and_plan_need_no_extra(checkpoint):
     program = (
         "import sys\n"
-        "for name in ('torch', 'numpy', 'safetensors', 'streamload._native'): sys.modules[name] = None\n"
+        "for name in ('torch', 'numpy', 'safetensors', 'matplotlib'): sys.modules[name] = None\n"
         "from streamload.cli import main\n"
         "main()"
     )

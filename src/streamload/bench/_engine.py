@@ -27,44 +27,22 @@ from ._rounds import run_rounds
 if TYPE_CHECKING:
     import os
 
-__all__ = ["run_engine_bench"]
+__all__ = ["run"]
 
 _OWN_SHAPE = LlamaShape(
     layers=20, hidden=1024, heads=16, kv_heads=16, intermediate=2816, vocab=8192, dtype="F32"
 )  # about 1 GB
 
 
-def run_engine_bench(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    device: str = "cpu",
-    repeat: int = 5,
-    cold: bool = False,
-    command: str = "",
-    shape: LlamaShape = _OWN_SHAPE,
-) -> EngineBench:
-    """Measure ceilings, streamload and its peers over one checkpoint, interleaved.
-
-    Args:
-        path: The checkpoint; None makes one of `shape` in a temporary directory.
-        device: "cpu" or "cuda:N".
-        repeat: Rounds; each runs everything once.
-        cold: Drop the files from the page cache before each run.
-        command: What was typed, for the record.
-        shape: Of the checkpoint made.
-
-    Raises:
-        BenchError: There is no such device, the checkpoint is empty, or streamload's bytes are wrong.
-        FormatError: The checkpoint is not valid.
-        FileNotFoundError: There is none.
-    """
+def run(path: str | os.PathLike[str] | None, device: str, *, repeat: int, cold: bool, command: str) -> EngineBench:
+    """Do what `run_engine_bench` says."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamload-bench-")))
         if path is None:
             with tqdm(
-                total=shape.nbytes, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None
+                total=_OWN_SHAPE.nbytes, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None
             ) as bar:
-                path = make_checkpoint(scratch / "checkpoint", shape, progress=bar.update)
+                path = make_checkpoint(scratch / "checkpoint", _OWN_SHAPE, progress=bar.update)
         engine = stack.enter_context(_engine(device))
         course = _course(Path(path), device, engine, scratch)
         _check_bytes(course)
