@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from streamload._checkpoint import open as open_checkpoint
+from streamload._engine import CopyEngine, open_device
 from streamload.errors import DeviceError
 from streamload.testing import FaultySource
 from streamload.torch import load_file, stream_module
@@ -17,16 +18,8 @@ BUSY_CYCLES = 1_500_000_000  # about a second of a GPU at 1.5 GHz
 
 
 def held(gate):
-    """Wrap sources so that all reads of every shard but the first wait for a gate."""
-
-    class _EveryRead(dict):
-        def __contains__(self, step):
-            return True
-
-        def __missing__(self, step):
-            return gate
-
-    return lambda number, source: source if number == 0 else FaultySource(source, hold=_EveryRead({0: gate}))
+    """Wrap sources so that the first read of every shard but the first waits for a gate."""
+    return lambda number, source: source if number == 0 else FaultySource(source, hold={0: gate})
 
 
 def test_forward_over_poisoned_memory_is_right(place, checkpoint_path, make_module, ids, answer, same_bits):
@@ -94,22 +87,21 @@ def test_forward_is_queued_while_the_device_is_busy(checkpoint_path, make_module
         warm(prompt)  # what cuBLAS makes on its first call may synchronise
         warm.load_state_dict({name: tensor.to("cuda:0") for name, tensor in expected.items()}, assign=True)
         answer = warm(prompt).cpu()
-    load_file(next(checkpoint_path.glob("*.safetensors")), device="cuda:0")  # the driver, the pinned ring
-    torch.cuda.synchronize()
-    module = make_module()
-    busy = torch.cuda.Event()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        torch.cuda._sleep(BUSY_CYCLES)
-        busy.record()
-        with open_checkpoint(checkpoint_path) as checkpoint, torch.no_grad():
-            loading = stream_module(module, checkpoint, "cuda:0")
+    with open_checkpoint(checkpoint_path) as checkpoint, CopyEngine(open_device("cuda:0")) as engine, torch.no_grad():
+        stream_module(make_module(), checkpoint, "cuda:0", engine=engine).wait(timeout=60)  # pins the ring
+        torch.cuda.synchronize()
+        module, busy = make_module(), torch.cuda.Event()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            torch.cuda._sleep(BUSY_CYCLES)
+            busy.record()
+            loading = stream_module(module, checkpoint, "cuda:0", engine=engine)
             first = module(prompt)
-        assert not busy.query(), "the host came back while the device was still busy"
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert same_bits(first, answer)
-    loading.wait(timeout=60)
+            assert not busy.query(), "the host came back while the device was still busy"
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert same_bits(first, answer)
+        loading.wait(timeout=60)
 
 
 @pytest.mark.needs_cuda

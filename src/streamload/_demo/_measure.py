@@ -105,11 +105,11 @@ def run_streamload(subject: Subject, place: Place, *, wait_first: bool, title: s
 
 def run_safetensors(subject: Subject, place: Place) -> Run:
     """Load with safetensors alone and compute the first token."""
-    ids = subject.prompt(place.torch_device)
+    module, ids = subject.build(), subject.prompt(place.torch_device)
     gc.collect()
     place.synchronize()
     began = time.perf_counter()
-    module = load_plainly(subject, place.torch_device)
+    load_plainly(subject, place.torch_device, module)
     returned = time.perf_counter() - began
     with torch.no_grad():
         output = subject.compute(module, ids)

@@ -111,15 +111,20 @@ def transformers_subject(path: Path, tokens: int, device: str) -> Subject:
     return Subject(names[0], path, layers, nbytes, tokens, text_config.vocab_size, build, compute)
 
 
-def load_plainly(subject: Subject, device: str) -> nn.Module:
+def load_plainly(subject: Subject, device: str, module: nn.Module | None = None) -> nn.Module:
     """Load a subject the way everyone does without us: safetensors' `load_file` and `load_state_dict`.
+
+    Args:
+        subject: What to load.
+        device: Where to.
+        module: What `subject.build` made, where that is not to be timed.
 
     Raises:
         DemoError: The module and the checkpoint do not hold the same tensors.
     """
     from safetensors.torch import load_file
 
-    module = subject.build()
+    module = subject.build() if module is None else module
     state: dict[str, torch.Tensor] = {}
     with open_checkpoint(subject.path) as checkpoint:
         files = [shard.url for shard in checkpoint.shards]
