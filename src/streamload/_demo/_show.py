@@ -40,7 +40,7 @@ _COMPUTE_REPEAT = 5
 _COMPUTE_TO_MOVE = 0.7  # C / X on the simulated link; argued in docs/decisions/2026-11-20-demo-room.md
 _LEAST_MOVE_SECONDS = 0.05  # of the simulated link: below this, threads cost more than the link
 _FOREIGN_TOKENS = 512
-_TOKENS = (32, 4096)  # least and most that a fitted prompt has
+_LEAST_TOKENS = 32
 _COMPUTE_SECONDS = (1.2, 1.6)  # a prompt is halved while a pass takes longer, doubled while two take less
 _PROBE_BYTES = 256 << 20  # moved to measure the link
 _USUAL, _STREAMED = "the usual way: load everything, then compute", "streamed: compute while the weights arrive"
@@ -151,9 +151,9 @@ def _fit_prompt(subject: Subject, place: Place, module: torch.nn.Module) -> Subj
     low, high = _COMPUTE_SECONDS
     while True:
         seconds = min(measure_compute(subject, place, module, 2)[1])
-        if seconds > high and subject.tokens > _TOKENS[0]:
+        if seconds > high and subject.tokens > _LEAST_TOKENS:
             subject = replace(subject, tokens=subject.tokens // 2)
-        elif 2 * seconds < low and subject.tokens < _TOKENS[1]:
+        elif 2 * seconds < low and 2 * subject.tokens <= subject.most_tokens:
             subject = replace(subject, tokens=subject.tokens * 2)
         else:
             return subject
@@ -217,6 +217,7 @@ def _measure(
         safetensors=_samples(runs["safetensors"]) if runs["safetensors"] else None,
         bits_equal=all(_same_bits(run.output, expected) for run in every),
         first_layer_arrived=_arrived_at_first_layer(timelines[-1], subject.nbytes),
+        first_layer_most=subject.first_layer_most,
         residue=tuple(dict.fromkeys(left for run in every for left in run.residue)),
     )
     return figures, timelines

@@ -28,6 +28,9 @@ __all__ = ["DemoError", "Subject", "load_plainly", "own_subject", "transformers_
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 
+_TENTH = 0.10
+_MOST_TOKENS = 16_384
+
 
 class DemoError(StreamloadError):
     """Report that the demo cannot show what it was asked to."""
@@ -43,7 +46,9 @@ class Subject:
         layers: Its layers in execution order.
         nbytes: Bytes of all its tensors.
         tokens: Length of the prompt.
+        most_tokens: The longest prompt it is shown with.
         vocab: Ids are below this.
+        first_layer_most: Part of the bytes that may have arrived when the first layer begins; None sets no limit.
         build: Makes the module: parameters on meta, buffers real.
         compute: Maps the module and token ids (1, tokens) to the output whose largest entry is the first token.
     """
@@ -53,7 +58,9 @@ class Subject:
     layers: tuple[str, ...]
     nbytes: int
     tokens: int
+    most_tokens: int
     vocab: int
+    first_layer_most: float | None
     build: Callable[[], nn.Module]
     compute: Callable[[nn.Module, torch.Tensor], torch.Tensor]
 
@@ -72,14 +79,16 @@ def own_subject(path: Path, shape: LlamaShape, tokens: int) -> Subject:
 
     layers, nbytes, _ = _read_headers(path)
     title = f"Llama-shaped, {shape.layers} layers, {shape.dtype}"
-    return Subject(title, path, layers, nbytes, tokens, shape.vocab, lambda: build_llama(shape), compute)
+    return Subject(
+        title, path, layers, nbytes, tokens, _MOST_TOKENS, shape.vocab, _TENTH, lambda: build_llama(shape), compute
+    )
 
 
 def transformers_subject(path: Path, tokens: int, device: str) -> Subject:
     """Describe a checkpoint directory by its `config.json`, computed by transformers' own class.
 
     Raises:
-        DemoError: transformers is missing, has no such class, or its class lacks tensors the checkpoint has.
+        DemoError: transformers is missing or has no such class.
         FileNotFoundError: There is no such directory, or no config in it.
         FormatError: The checkpoint is not valid.
     """
@@ -108,7 +117,10 @@ def transformers_subject(path: Path, tokens: int, device: str) -> Subject:
         return logits[:, -1]
 
     text_config = config.get_text_config()
-    return Subject(names[0], path, layers, nbytes, tokens, text_config.vocab_size, build, compute)
+    most = min(_MOST_TOKENS, getattr(text_config, "max_position_embeddings", None) or _MOST_TOKENS)
+    if tokens > most:
+        raise DemoError(f"{path}: the model takes prompts of at most {most} tokens here, got {tokens}")
+    return Subject(names[0], path, layers, nbytes, tokens, most, text_config.vocab_size, None, build, compute)
 
 
 def load_plainly(subject: Subject, device: str, module: nn.Module | None = None) -> nn.Module:
@@ -120,7 +132,7 @@ def load_plainly(subject: Subject, device: str, module: nn.Module | None = None)
         module: What `subject.build` made, where that is not to be timed.
 
     Raises:
-        DemoError: The module and the checkpoint do not hold the same tensors.
+        DemoError: The checkpoint lacks some of the module's parameters.
     """
     from safetensors.torch import load_file
 
@@ -132,17 +144,15 @@ def load_plainly(subject: Subject, device: str, module: nn.Module | None = None)
         state |= load_file(file, device=device)
     if device == "cpu":  # safetensors maps the file; copied, every tensor is aligned as torch aligns its own
         state = {name: tensor.clone() for name, tensor in state.items()}
-    wrong = module.load_state_dict(state, strict=False, assign=True)
+    module.load_state_dict(state, strict=False, assign=True)
     tie_weights = getattr(module, "tie_weights", None)
     if callable(tie_weights):
         tie_weights()
     lacking = [name for name, parameter in module.named_parameters() if parameter.is_meta]
-    if lacking or wrong.unexpected_keys:
-        named = (lacking or wrong.unexpected_keys)[0]
-        where = "module, not in the checkpoint" if lacking else "checkpoint, not in the module"
+    if lacking:
         raise DemoError(
-            f"{subject.path}: {named!r} is in the {where}; the demo shows models whose checkpoint "
-            "holds exactly the module's tensors"
+            f"{subject.path}: {lacking[0]!r} is in the module, not in the checkpoint ({len(lacking)} such); the demo "
+            "shows models whose checkpoint holds every one of the module's parameters under its own name"
         )
     return module.requires_grad_(False).eval()
 
