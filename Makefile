@@ -65,8 +65,9 @@ build: $(VENV)/.stamp-core ## compile the native core into src/streamload
 demo: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## watch a model compute while its own weights arrive
 	$(BIN)/streamload demo $(ARGS)
 
-test: $(VENV)/.stamp-test $(VENV)/.stamp-core test-native ## every test: native, then Python (skips say why)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.stamp-test $(VENV)/.stamp-core ## every test: native, then Python (skips say why)
+	@native=passed; $(MAKE) --no-print-directory test-native || native=FAILED; \
+	$(BIN)/python -m pytest $(ARGS) && [ $$native = passed ] || { echo "native tests: $$native" >&2; exit 1; }
 
 test-native: $(VENV)/.stamp-venv ## the C++ tests, no Python in them
 	@$(call configure,native)
