@@ -66,8 +66,9 @@ demo: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## watch a model compute while its
 	$(BIN)/streamload demo $(ARGS)
 
 test: $(VENV)/.stamp-test $(VENV)/.stamp-core ## every test: native, then Python (skips say why)
-	@native=passed; $(MAKE) --no-print-directory test-native || native=FAILED; \
-	$(BIN)/python -m pytest $(ARGS) && [ $$native = passed ] || { echo "native tests: $$native" >&2; exit 1; }
+	@native=0; $(MAKE) --no-print-directory test-native || native=1; \
+	$(BIN)/python -m pytest $(ARGS) || exit; \
+	[ $$native = 0 ] || { echo "the native tests FAILED, see above" >&2; exit 1; }
 
 test-native: $(VENV)/.stamp-venv ## the C++ tests, no Python in them
 	@$(call configure,native)
