@@ -25,6 +25,12 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name, path=scripts) or shutil.which(name)
 
 
+def run(*command: str) -> None:
+    """Run one step of the build; its own messages say what went wrong, a traceback of ours would bury them."""
+    if subprocess.run(command).returncode:
+        raise SystemExit(f"streamload: building csrc/ failed at: {' '.join(command)}")
+
+
 class CMakeBuild(build_ext):
     """Let CMake compile the extension; setuptools only decides where it goes."""
 
@@ -36,14 +42,14 @@ class CMakeBuild(build_ext):
         # One tree per interpreter; kept between builds, so that a second build compiles only what changed.
         build = ROOT / "build" / f"python-{sys.implementation.cache_tag}"
         target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        configure = [cmake, "-S", str(ROOT / "csrc"), "-B", str(build), f"-DPython_EXECUTABLE={sys.executable}"]
-        configure += [f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}"]
+        options = [f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_INSTALL_MESSAGE=NEVER"]
+        options += [f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}"]
         if ninja is not None:
-            configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+            options += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         jobs = str(self.parallel or len(os.sched_getaffinity(0)))
-        subprocess.run(configure, check=True)
-        subprocess.run([cmake, "--build", str(build), "--parallel", jobs], check=True)
-        subprocess.run([cmake, "--install", str(build), "--prefix", str(target), "--component", "python"], check=True)
+        run(cmake, "--log-level=WARNING", "-S", str(ROOT / "csrc"), "-B", str(build), *options)
+        run(cmake, "--build", str(build), "--parallel", jobs)
+        run(cmake, "--install", str(build), "--prefix", str(target), "--component", "python")
 
 
 setup(ext_modules=[Extension("streamload._native", sources=[])], cmdclass={"build_ext": CMakeBuild})
