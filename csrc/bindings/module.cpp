@@ -1,20 +1,22 @@
 // The only file that includes Python: wraps the engine's classes one to one for streamload._engine.
 //
-// Rules of this border. Every call that can block releases the GIL, and wakes every 20 ms to let signal handlers
-// run. Objects belong to the process that made them: used in a forked child they say so, destroyed there they are
-// left alone (their threads and locks did not survive the fork). Failures cross as NativeError with fields.
+// Rules of this border: what can block releases the GIL and lets signal handlers run; objects belong to the process
+// that made them (core/process_bound.hpp); a failure crosses as NativeError with its fields.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <optional>
 #include <utility>
 
+#include "core/interruptible_wait.hpp"
+#include "core/park_on_unwind.hpp"
+#include "core/process_bound.hpp"
 #include "device/cuda_device.hpp"
 #include "device/host_device.hpp"
 #include "engine/copy_engine.hpp"
@@ -28,7 +30,6 @@ namespace streamload {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr auto kSignalPatience = std::chrono::milliseconds(20);
 
 bool finalizing() noexcept {
 #if PY_VERSION_HEX >= 0x030D0000
@@ -38,62 +39,41 @@ bool finalizing() noexcept {
 #endif
 }
 
-// Releases the GIL. Taking it back on a daemon thread while the interpreter ends would unwind this thread through
-// noexcept frames (until Python 3.14, which parks such threads itself), so it is parked here.
+// Releases the GIL while it lives.
 class GilRelease {
  public:
   GilRelease() noexcept : state_(PyEval_SaveThread()) {}
   GilRelease(const GilRelease&) = delete;
   GilRelease& operator=(const GilRelease&) = delete;
-  ~GilRelease() {
-    while (finalizing() && ::gettid() != ::getpid()) ::pause();
-    PyEval_RestoreThread(state_);
-  }
+  ~GilRelease() { take_back(state_); }
 
  private:
+  // A frame of its own: unwinding reaches it before the noexcept ones that call it.
+  [[gnu::noinline]] static void take_back(PyThreadState* state) {
+    ParkOnUnwind park;
+    PyEval_RestoreThread(state);
+    park.disarm();
+  }
+
   PyThreadState* state_;
 };
 
-// A shared object bound to the process that made it.
+// Runs a call that may block without the GIL, and raises what it failed with.
+template <class Call>
+void run_released(Call&& call) {
+  Status status;
+  {
+    const GilRelease released;
+    status = call();
+  }
+  throw_if_error(std::move(status));
+}
+
 template <class T>
-class ProcessBound {
- public:
-  ProcessBound() noexcept = default;
-  explicit ProcessBound(std::shared_ptr<T> value) noexcept : value_(std::move(value)) {}
-  ProcessBound(ProcessBound&&) noexcept = default;
-  ProcessBound& operator=(ProcessBound&&) noexcept = default;
-  ProcessBound(const ProcessBound&) = delete;
-  ProcessBound& operator=(const ProcessBound&) = delete;
-  ~ProcessBound() {
-    if (!here()) {  // leaked on purpose: its destructor would join threads that this process never had
-      static_cast<void>(std::make_unique<std::shared_ptr<T>>(std::move(value_)).release());
-    } else if (value_) {
-      const GilRelease released;  // destructors join threads, and those may want the GIL
-      value_.reset();
-    }
-  }
-
-  [[nodiscard]] bool here() const noexcept { return owner_ == ::getpid(); }
-  [[nodiscard]] T& get() const {
-    if (!here()) {
-      throw_if_error(Status::failure(Code::kForked, "made in process " + std::to_string(owner_) +
-                                                        " and used in its forked child " + std::to_string(::getpid()) +
-                                                        ": open and load again in the child"));
-    }
-    return *value_;
-  }
-  [[nodiscard]] const std::shared_ptr<T>& share() const {
-    static_cast<void>(get());
-    return value_;
-  }
-
- private:
-  std::shared_ptr<T> value_;
-  pid_t owner_ = ::getpid();
-};
+using Bound = ProcessBound<T, GilRelease>;
 
 struct PyDevice {
-  ProcessBound<Device> device;
+  Bound<Device> device;
 };
 struct PyHostDevice : PyDevice {};
 struct PyCudaDevice : PyDevice {
@@ -103,81 +83,72 @@ struct PySource {
   std::shared_ptr<Source> source;
 };
 struct PyEngine {
-  ProcessBound<CopyEngine> engine;
+  Bound<CopyEngine> engine;
 };
 struct PyTicket {
   nb::object keep_alive;  // declared first: destroyed after the ticket has drained
-  ProcessBound<Ticket> ticket;
+  Bound<Ticket> ticket;
 };
 
-// Calls `wait(patience, ready)` until it is ready or `timeout` is over; Python's signal handlers run in between.
+// Waits without the GIL until ready or until `timeout` seconds are over; Python's signal handlers run in between.
 template <class Wait>
 bool wait_with_signals(std::optional<double> timeout, Wait&& wait) {
-  const auto give_up = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                          std::chrono::duration<double>(std::min(timeout.value_or(1e8), 1e8)));
-  bool ready = false;
-  throw_if_error(wait(Clock::duration::zero(), ready));
-  while (!ready && Clock::now() < give_up) {
-    Status status;
-    {
-      const GilRelease released;
-      status = wait(std::min<Clock::duration>(kSignalPatience, give_up - Clock::now()), ready);
-    }
-    throw_if_error(std::move(status));
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();
-  }
-  return ready;
+  return wait_in_slices(
+      timeout, [&](Clock::duration patience, bool& ready) { run_released([&] { return wait(patience, ready); }); },
+      [] {
+        if (PyErr_CheckSignals() != 0) throw nb::python_error();
+      });
 }
 
-// Wraps a Python `read_into(offset, memoryview) -> int`. The last reference may go on any thread.
-std::shared_ptr<Source> make_callback_source(std::string url, nb::callable read_into) {
-  const std::shared_ptr<nb::callable> call(new nb::callable(std::move(read_into)), [](nb::callable* callable) {
-    const std::unique_ptr<nb::callable> owned(callable);
+// A Python `read_into(offset, memoryview) -> int`, whose last reference may go on any thread.
+struct ReadInto {
+  nb::callable call;
+
+  explicit ReadInto(nb::callable callable) : call(std::move(callable)) {}
+  ReadInto(const ReadInto&) = delete;
+  ReadInto& operator=(const ReadInto&) = delete;
+  ~ReadInto() {
     if (finalizing()) {
-      static_cast<void>(owned->release());
+      static_cast<void>(call.release());  // leaked: the interpreter is past counting
       return;
     }
     const nb::gil_scoped_acquire gil;
-    owned->reset();
-  });
-  return std::make_shared<CallbackSource>(
-      std::move(url), [call](std::uint64_t offset, HostSpan buffer, std::size_t& got) {
-        if (finalizing()) return Status::failure(Code::kCancelled, "the interpreter is ending");
-        const nb::gil_scoped_acquire gil;
-        try {
-          const nb::object view = nb::steal(PyMemoryView_FromMemory(
-              reinterpret_cast<char*>(buffer.data()), static_cast<Py_ssize_t>(buffer.size()), PyBUF_WRITE));
-          got = nb::cast<std::size_t>((*call)(offset, view));
-          view.attr("release")();  // a view kept by the callee must not reach the buffer's next use
-          return Status{};
-        } catch (const std::exception& error) {
-          return Status::failure(Code::kCallbackFailed, error.what());
-        }
-      });
+    call.reset();
+  }
+
+  [[nodiscard]] Status operator()(std::uint64_t offset, HostSpan buffer, std::size_t& got) const {
+    if (finalizing()) return Status::failure(Code::kCancelled, "the interpreter is ending");
+    const nb::gil_scoped_acquire gil;
+    try {
+      auto* address = reinterpret_cast<char*>(buffer.data());
+      const auto view =
+          nb::steal(PyMemoryView_FromMemory(address, static_cast<Py_ssize_t>(buffer.size()), PyBUF_WRITE));
+      got = nb::cast<std::size_t>(call(offset, view));
+      view.attr("release")();  // a view kept by the callee must not reach the buffer's next use
+      return {};
+    } catch (const std::exception& error) {
+      return Status::failure(Code::kCallbackFailed, error.what());
+    }
+  }
+};
+
+std::shared_ptr<Source> make_callback_source(std::string url, nb::callable callable) {
+  const auto call = std::make_shared<ReadInto>(std::move(callable));
+  const auto read = [call](std::uint64_t offset, HostSpan to, std::size_t& got) { return (*call)(offset, to, got); };
+  return std::make_shared<CallbackSource>(std::move(url), read);
 }
 
 std::shared_ptr<Source> open_file_source(std::string path, std::uint64_t device, std::uint64_t inode,
                                          std::uint64_t nbytes, std::int64_t mtime_ns, std::optional<bool> direct) {
   std::shared_ptr<Source> source;
-  const FileStamp stamp{device, inode, nbytes, mtime_ns};
-  Status status;
-  {
-    const GilRelease released;
-    status = FileSource::open(std::move(path), stamp, direct, source);
-  }
-  throw_if_error(std::move(status));
+  run_released([&] { return FileSource::open(std::move(path), {device, inode, nbytes, mtime_ns}, direct, source); });
   return source;
 }
 
 std::shared_ptr<MappedFile> open_mapped_file(const std::string& path, std::uint64_t device, std::uint64_t inode,
                                              std::uint64_t nbytes, std::int64_t mtime_ns) {
   std::shared_ptr<MappedFile> file;
-  Status status;
-  {
-    const GilRelease released;
-    status = MappedFile::open(path, FileStamp{device, inode, nbytes, mtime_ns}, file);
-  }
-  throw_if_error(std::move(status));
+  run_released([&] { return MappedFile::open(path, {device, inode, nbytes, mtime_ns}, file); });
   return file;
 }
 
@@ -193,16 +164,13 @@ PyTicket submit(const PyEngine& engine, const FlatArray& reads, const FlatArray&
   std::optional<StreamView> after;
   if (after_stream) after = StreamView{*after_stream};
   std::shared_ptr<Ticket> ticket;
-  Status status;
-  {
-    const GilRelease released;
+  run_released([&] {
     Plan plan;
-    status = parse_plan({reads.data(), reads.size()}, {copies.data(), copies.size()}, group_count, shared.size(),
-                        target.options().chunk_bytes, plan);
-    if (status.ok()) status = target.submit(std::move(plan), std::move(shared), after, ticket);
-  }
-  throw_if_error(std::move(status));
-  return PyTicket{std::move(keep_alive), ProcessBound<Ticket>(std::move(ticket))};
+    Status status = parse_plan({reads.data(), reads.size()}, {copies.data(), copies.size()}, group_count, shared.size(),
+                               target.options().chunk_bytes, plan);
+    return status.ok() ? target.submit(std::move(plan), std::move(shared), after, ticket) : status;
+  });
+  return PyTicket{std::move(keep_alive), Bound<Ticket>(std::move(ticket))};
 }
 
 // -> (ready, resident)
@@ -218,23 +186,10 @@ std::pair<bool, bool> wait_group(const PyTicket& self, std::uint32_t group, std:
   return {ready, resident};
 }
 
-nb::dict stats_of(const PyTicket& self) {
-  const TicketStats stats = self.ticket.get().stats();
-  const auto& routes = stats.bytes_by_route;
+template <class Record>
+nb::dict dict_of(const Record& record) {
   nb::dict out;
-  out["bytes_total"] = stats.bytes_total;
-  out["bytes_read"] = stats.bytes_read;
-  out["bytes_resident"] = stats.bytes_resident;
-  out["buffered_bytes"] = routes[static_cast<std::size_t>(Route::kBuffered)];
-  out["direct_bytes"] = routes[static_cast<std::size_t>(Route::kDirect)];
-  out["in_place_bytes"] = routes[static_cast<std::size_t>(Route::kInPlace)];
-  out["callback_bytes"] = routes[static_cast<std::size_t>(Route::kCallback)];
-  out["groups"] = stats.groups;
-  out["groups_resident"] = stats.groups_resident;
-  out["pinned_bytes"] = stats.pinned_bytes;
-  out["seconds"] = stats.seconds;
-  out["first_group_seconds"] = stats.first_group_seconds;
-  out["stall_seconds"] = stats.stall_seconds;
+  for_each_field(record, [&](const char* name, const auto& value) { out[name] = value; });
   return out;
 }
 
@@ -267,12 +222,7 @@ void close_engine(const PyEngine& self) {
 std::vector<double> measure_link(const PyDevice& self, std::size_t nbytes, int repeats) {
   Device& device = self.device.get();
   std::vector<double> seconds;
-  Status status;
-  {
-    const GilRelease released;
-    status = device.measure_link(nbytes, repeats, seconds);
-  }
-  throw_if_error(std::move(status));
+  run_released([&] { return device.measure_link(nbytes, repeats, seconds); });
   return seconds;
 }
 
@@ -296,11 +246,9 @@ nb::ndarray<std::uint8_t> export_tensor(std::uintptr_t address, std::size_t nbyt
 }
 
 void bind_errors(nb::module_& m) {
-  static_assert(std::is_nothrow_move_constructible_v<Status>);
-  nb::object type = nb::steal(PyErr_NewExceptionWithDoc(
-      "streamload._native.NativeError",
-      "A native failure: code, system_code, source, offset, nbytes; str() says what happened.", PyExc_Exception,
-      nullptr));
+  constexpr const char* kDoc = "A native failure: code, system_code, source, offset, nbytes; str() says what happened.";
+  nb::object type =
+      nb::steal(PyErr_NewExceptionWithDoc("streamload._native.NativeError", kDoc, PyExc_Exception, nullptr));
   m.attr("NativeError") = type;
   nb::register_exception_translator(
       [](const std::exception_ptr& thrown, void* payload) {
@@ -325,7 +273,6 @@ void bind_errors(nb::module_& m) {
 void bind_devices(nb::module_& m) {
   nb::class_<PyDevice>(m, "Device", "A place weights go; made as HostDevice or CudaDevice.")
       .def_prop_ro("name", [](const PyDevice& self) { return self.device.get().name(); })
-      .def_prop_ro("waits_on_host", [](const PyDevice& self) { return self.device.get().waits_on_host(); })
       .def("measure_link", &measure_link, "nbytes"_a, "repeats"_a = 5,
            "Seconds of each of `repeats` pinned copies of `nbytes` to the device. Blocks.")
       .def("allocate", &allocate, "nbytes"_a, "Address of fresh device memory, owned by the caller.")
@@ -343,7 +290,7 @@ void bind_devices(nb::module_& m) {
              bool fail_from, bool poison, std::uint64_t seed) {
             auto device = std::make_shared<HostDevice>(
                 HostDeviceOptions{link_bytes_per_second, std::move(fail_step), fail_at, fail_from, poison, seed});
-            ::new (self) PyHostDevice{{ProcessBound<Device>(std::move(device))}};
+            ::new (self) PyHostDevice{{Bound<Device>(std::move(device))}};
           },
           nb::kw_only(), "link_bytes_per_second"_a = 0.0, "fail_step"_a = "", "fail_at"_a = 0, "fail_from"_a = false,
           "poison"_a = false, "seed"_a = 0)
@@ -355,21 +302,14 @@ void bind_devices(nb::module_& m) {
           [](PyCudaDevice* self, int ordinal, const std::string& library) {
             std::shared_ptr<CudaDevice> device;
             throw_if_error(CudaDevice::make(ordinal, library, device));
-            ::new (self) PyCudaDevice{{ProcessBound<Device>(device)}, device};
+            ::new (self) PyCudaDevice{{Bound<Device>(device)}, device};
           },
           "ordinal"_a = 0, nb::kw_only(), "library"_a = "libcuda.so.1")
       .def_prop_ro("properties", [](const PyCudaDevice& self) {
         static_cast<void>(self.device.get());
         CudaProperties facts;
         throw_if_error(self.cuda->properties(facts));
-        nb::dict out;
-        out["name"] = facts.name;
-        out["pci_bus_id"] = facts.pci_bus_id;
-        out["compute_capability"] = nb::make_tuple(facts.compute_major, facts.compute_minor);
-        out["total_bytes"] = facts.total_bytes;
-        out["driver_version"] = facts.driver_version;
-        out["numa_node"] = facts.numa_node;
-        return out;
+        return dict_of(facts);
       });
 }
 
@@ -415,9 +355,12 @@ void bind_engine(nb::module_& m) {
           "timeout"_a.none())
       .def(
           "promote", [](const PyTicket& self, std::uint32_t group) { self.ticket.get().promote(group); }, "group"_a)
-      .def("cancel", [](const PyTicket& self) { self.ticket.get().cancel(); })
+      .def("cancel",
+           [](const PyTicket& self) {
+             if (self.ticket.here()) self.ticket.get().cancel();
+           })
       .def("close", &close_ticket)
-      .def("stats", &stats_of)
+      .def("stats", [](const PyTicket& self) { return dict_of(self.ticket.get().stats()); })
       .def("trace", &trace_of);
   nb::class_<PyEngine>(m, "CopyEngine", "Staging ring and threads for one device.")
       .def(
@@ -426,21 +369,13 @@ void bind_engine(nb::module_& m) {
              std::size_t read_threads) {
             auto engine = std::make_shared<CopyEngine>(device.device.share(),
                                                        CopyEngineOptions{chunk_bytes, staging_bytes, read_threads});
-            ::new (self) PyEngine{ProcessBound<CopyEngine>(std::move(engine))};
+            ::new (self) PyEngine{Bound<CopyEngine>(std::move(engine))};
           },
           "device"_a, nb::kw_only(), "chunk_bytes"_a, "staging_bytes"_a, "read_threads"_a)
       .def("submit", &submit, "reads"_a, "copies"_a, "group_count"_a, "sources"_a, "after_stream"_a.none(),
            "keep_alive"_a)
-      .def_prop_ro("pinned_bytes",
-                   [](const PyEngine& self) {
-                     const auto ring = self.engine.get().ring();
-                     return ring ? ring->pinned_bytes() : 0;
-                   })
-      .def_prop_ro("leased",
-                   [](const PyEngine& self) {
-                     const auto ring = self.engine.get().ring();
-                     return ring ? ring->leased() : 0;
-                   })
+      .def_prop_ro("pinned_bytes", [](const PyEngine& self) { return self.engine.get().pinned_bytes(); })
+      .def_prop_ro("leased", [](const PyEngine& self) { return self.engine.get().leased(); })
       .def("close", &close_engine);
 }
 

@@ -28,6 +28,18 @@ struct CudaProperties {
   int numa_node = -1;      // node nearest to the device; -1 where the system does not say
 };
 
+// Calls visit(name, value) for every property.
+template <class Visit>
+void for_each_field(const CudaProperties& facts, Visit&& visit) {
+  visit("name", facts.name);
+  visit("pci_bus_id", facts.pci_bus_id);
+  visit("compute_major", facts.compute_major);
+  visit("compute_minor", facts.compute_minor);
+  visit("total_bytes", facts.total_bytes);
+  visit("driver_version", facts.driver_version);
+  visit("numa_node", facts.numa_node);
+}
+
 // The NUMA node of a PCI device, or -1. `devices_dir` is the kernel's list of PCI devices.
 [[nodiscard]] int pci_numa_node(const std::string& pci_bus_id, const std::string& devices_dir = "/sys/bus/pci/devices");
 

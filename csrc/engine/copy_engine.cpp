@@ -11,7 +11,7 @@ CopyEngine::CopyEngine(std::shared_ptr<Device> device, const CopyEngineOptions& 
 
 Status CopyEngine::submit(Plan plan, std::vector<std::shared_ptr<Source>> sources, std::optional<StreamView> after,
                           std::shared_ptr<Ticket>& out) {
-  const Status closed = Status::failure(Code::kClosed, "the copy engine is closed");
+  Status closed = Status::failure(Code::kClosed, "the copy engine is closed");
   std::shared_ptr<StagingRing> ring = this->ring();
   if (!ring) return closed;
   std::shared_ptr<Ticket> ticket;
@@ -37,6 +37,16 @@ void CopyEngine::close() noexcept {
   for (const auto& known : tickets) {
     if (const auto ticket = known.lock()) ticket->close();
   }
+}
+
+std::size_t CopyEngine::pinned_bytes() const {
+  const auto ring = this->ring();
+  return ring ? ring->pinned_bytes() : 0;
+}
+
+std::size_t CopyEngine::leased() const {
+  const auto ring = this->ring();
+  return ring ? ring->leased() : 0;
 }
 
 std::shared_ptr<StagingRing> CopyEngine::ring() const {

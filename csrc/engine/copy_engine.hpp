@@ -29,10 +29,13 @@ class CopyEngine {
                               std::shared_ptr<Ticket>& out);
   void close() noexcept;  // cancels and joins every ticket; idempotent
 
-  [[nodiscard]] std::shared_ptr<StagingRing> ring() const;  // empty once closed
+  [[nodiscard]] std::size_t pinned_bytes() const;  // of the ring, now
+  [[nodiscard]] std::size_t leased() const;        // staging buffers in use
   [[nodiscard]] const CopyEngineOptions& options() const noexcept { return options_; }
 
  private:
+  [[nodiscard]] std::shared_ptr<StagingRing> ring() const;  // empty once closed
+
   const std::shared_ptr<Device> device_;
   const CopyEngineOptions options_;
 

@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 namespace streamload {
@@ -11,8 +11,9 @@ namespace streamload {
 Status PinnedBlock::make(const std::shared_ptr<Device>& device, std::size_t nbytes, PinnedBlock& out) noexcept {
   void* address = ::mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) {
-    return Status::failure(Code::kOutOfPinnedMemory,
-                           "mmap of " + std::to_string(nbytes) + " staging bytes: " + std::strerror(errno), errno);
+    return Status::failure(
+        Code::kOutOfPinnedMemory,
+        "mmap of " + std::to_string(nbytes) + " staging bytes: " + std::system_category().message(errno), errno);
   }
   PinnedBlock block;
   block.bytes_ = HostSpan(static_cast<std::byte*>(address), nbytes);

@@ -38,7 +38,7 @@ Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<StagingRing> ring
   done_ = plan_.reads.empty();
 }
 
-Status Ticket::start(std::shared_ptr<Device> device, std::shared_ptr<StagingRing> ring, Plan plan,
+Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<StagingRing> ring, Plan plan,
                      std::vector<std::shared_ptr<Source>> sources, std::size_t read_threads,
                      std::optional<StreamView> after, std::shared_ptr<Ticket>& out) {
   auto ticket = std::make_shared<Ticket>(device, std::move(ring), std::move(plan), std::move(sources));
@@ -246,7 +246,7 @@ void Ticket::land(std::size_t read) noexcept {
     trace.copy_done = elapsed();
     trace.landed = true;
     ++reads_landed_;
-    bytes_resident_ += step.nbytes;
+    if (failure_.ok()) bytes_resident_ += step.nbytes;  // what drains after a failure is no progress
     Group& group = groups_[step.group];
     if (--group.to_land == 0 && failure_.ok()) {
       group.resident = true;
@@ -290,6 +290,7 @@ void Ticket::close() noexcept {
   const std::lock_guard lock(mutex_);
   ring.swap(ring_);
   stranded.swap(stranded_);
+  events.reserve(groups_.size());
   for (Group& group : groups_) events.push_back(std::move(group.event));
 }
 

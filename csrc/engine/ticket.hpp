@@ -55,13 +55,32 @@ struct TicketStats {
   double stall_seconds = 0;        // waiters' time on the host, summed over threads
 };
 
+// Calls visit(name, value) for every number, by the names that `LoadStats` has in Python.
+template <class Visit>
+void for_each_field(const TicketStats& stats, Visit&& visit) {
+  const auto route = [&](Route one) { return stats.bytes_by_route[static_cast<std::size_t>(one)]; };
+  visit("bytes_total", stats.bytes_total);
+  visit("bytes_read", stats.bytes_read);
+  visit("bytes_resident", stats.bytes_resident);
+  visit("buffered_bytes", route(Route::kBuffered));
+  visit("direct_bytes", route(Route::kDirect));
+  visit("in_place_bytes", route(Route::kInPlace));
+  visit("callback_bytes", route(Route::kCallback));
+  visit("groups", stats.groups);
+  visit("groups_resident", stats.groups_resident);
+  visit("pinned_bytes", stats.pinned_bytes);
+  visit("seconds", stats.seconds);
+  visit("first_group_seconds", stats.first_group_seconds);
+  visit("stall_seconds", stats.stall_seconds);
+}
+
 class Ticket {
  public:
   using Clock = std::chrono::steady_clock;
 
   // Starts the threads and returns at once. `after`: the stream that allocated the destinations; the first copy
   // waits for what it has queued. Everything that `plan` points at must live until the ticket is destroyed.
-  [[nodiscard]] static Status start(std::shared_ptr<Device> device, std::shared_ptr<StagingRing> ring, Plan plan,
+  [[nodiscard]] static Status start(const std::shared_ptr<Device>& device, std::shared_ptr<StagingRing> ring, Plan plan,
                                     std::vector<std::shared_ptr<Source>> sources, std::size_t read_threads,
                                     std::optional<StreamView> after, std::shared_ptr<Ticket>& out);
 

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 
 namespace streamload {
 namespace {
@@ -63,7 +63,7 @@ Status changed(const std::string& path, const FileStamp& expected, const FileSta
 }
 
 Status system_failure(Code code, const std::string& path, const char* call, int error) {
-  Status status = Status::failure(code, path + ": " + call + ": " + std::strerror(error), error);
+  Status status = Status::failure(code, path + ": " + call + ": " + std::system_category().message(error), error);
   status.source = path;
   return status;
 }
@@ -223,7 +223,7 @@ Status FileSource::check_unchanged() noexcept {
 Status FileSource::failed(int error, std::uint64_t offset, std::size_t nbytes) const {
   Status status = Status::failure(Code::kReadFailed,
                                   path_ + ": reading " + std::to_string(nbytes) + " bytes at offset " +
-                                      std::to_string(offset) + ": " + std::strerror(error),
+                                      std::to_string(offset) + ": " + std::system_category().message(error),
                                   error);
   status.source = path_;
   status.offset = offset;

@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 
 namespace streamload {
 
@@ -14,7 +14,8 @@ Status MappedFile::open(const std::string& path, const FileStamp& expected, std:
   if (expected.nbytes > 0) {
     address = ::mmap(nullptr, expected.nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd.get(), 0);
     if (address == MAP_FAILED) {
-      Status status = Status::failure(Code::kReadFailed, path + ": mmap: " + std::strerror(errno), errno);
+      Status status =
+          Status::failure(Code::kReadFailed, path + ": mmap: " + std::system_category().message(errno), errno);
       status.source = path;
       return status;
     }

@@ -1,19 +1,19 @@
 """Stream safetensors weights onto a GPU while the model already computes.
 
-The map of the house; a room imports only rooms on lower floors:
+The house, floor by floor; a room imports only rooms below it:
 
-    5  streamload (this face), testing       6  _demo, bench       7  cli
-    4  torch           tensors over device memory; modules filled in place while they compute
-    3  _engine         runs a plan through `_native`; native failures become typed errors
-    2  _checkpoint     a path or URL becomes a Checkpoint      _plan     layers and addresses become a LoadPlan
-    1  _format         bytes of a header or index              _sources  where bytes live
-    0  errors          what can go wrong                       options   what can be chosen
-       _native         the compiled leaf (csrc/)
+    errors, options, _native        what can go wrong; what can be chosen; the compiled leaf
+    _format, _sources               bytes of a header or index → records; where bytes live
+    _checkpoint, _plan              path → Checkpoint; layers + destinations → LoadPlan
+    _engine                         runs a plan through the native engine, with typed errors
+    torch                           tensors, the gate, modules filled while they compute
+    testing, bench, cli             tools for tests; measurements; the command line
 
-    path or URL ──► Checkpoint ──► LoadPlan ──► CopyEngine ──► tensors on the device, layer by layer
-
-Importing this imports no framework; `streamload.torch` imports torch. Words: docs/glossary.md.
+Importing this package imports no torch. With torch: `streamload.torch`, which mirrors `safetensors.torch` and adds
+`stream`, `iter_tensors` and `stream_module`.
 """
+
+from __future__ import annotations
 
 from ._checkpoint import Checkpoint, Layer, open
 from ._engine import LoadStats
@@ -30,8 +30,6 @@ from .errors import (
     StreamloadError,
 )
 from .options import StreamOptions
-
-__version__ = "0.1.0.dev0"
 
 __all__ = [
     "ChangedError",
@@ -51,3 +49,5 @@ __all__ = [
     "__version__",
     "open",
 ]
+
+__version__ = "0.1.0.dev0"

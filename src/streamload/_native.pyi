@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-__doc__: str
 build_type: str
 
 class NativeError(Exception):
@@ -15,8 +14,6 @@ class NativeError(Exception):
 class Device:
     @property
     def name(self) -> str: ...
-    @property
-    def waits_on_host(self) -> bool: ...
     def measure_link(self, nbytes: int, repeats: int = 5) -> list[float]: ...
     def allocate(self, nbytes: int) -> int: ...
     def deallocate(self, address: int, nbytes: int) -> None: ...

@@ -69,7 +69,9 @@ class StreamOptions:
             name = key.removeprefix(_PREFIX).lower()
             if name not in known:
                 raise ValueError(f"{key} names no option; options are {', '.join(sorted(known))}")
-            chosen[name] = _parse(key, text, optional="None" in str(known[name].type), boolean="bool" in str(known[name].type))
+            chosen[name] = _parse(
+                key, text, optional="None" in str(known[name].type), boolean="bool" in str(known[name].type)
+            )
         return cls(**chosen)  # type: ignore[arg-type]  # names and types were just checked against the fields
 
 

@@ -114,7 +114,7 @@ def test_driver_and_torch_name_the_same_device():
     properties, torchs = device.properties, torch.cuda.get_device_properties(0)
     assert properties["name"] == torchs.name
     assert properties["total_bytes"] == torchs.total_memory
-    assert properties["compute_capability"] == (torchs.major, torchs.minor)
+    assert (properties["compute_major"], properties["compute_minor"]) == (torchs.major, torchs.minor)
 
 
 @pytest.mark.needs_cuda

@@ -68,7 +68,7 @@ def data_file(tmp_path):
 def nothing_left():
     def census():
         threads = [comm.read_text() for comm in Path("/proc/self/task").glob("*/comm")]
-        return len(os.listdir("/proc/self/fd")), sum(name.startswith("streamload") for name in threads)
+        return sum(1 for _ in Path("/proc/self/fd").iterdir()), sum(name.startswith("streamload") for name in threads)
 
     before = census()
     yield
@@ -105,10 +105,11 @@ def run_to_failure(source, device=None) -> BaseException | None:
             assert memory.holds_data()
         except (DeviceError, SourceError, StreamClosedError) as error:
             failure = error
+        if failure is not None:
             assert ticket.failed
             assert ticket.done
-            assert all(e is None or type(e) is type(error) for e in errors)
-            with pytest.raises(type(error)):  # everyone after the first, too
+            assert all(error is None or type(error) is type(failure) for error in errors)
+            with pytest.raises(type(failure)):  # everyone after the first, too
                 ticket.wait_group(0)
         ticket.close()
         ticket.close()
@@ -331,7 +332,7 @@ def test_errors_survive_pickling():
         DeviceError("device", code=700),
         StreamClosedError("closed"),
     ):
-        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+        copy = pickle.loads(pickle.dumps(error))
         assert type(copy) is type(error)
         assert str(copy) == str(error)
         assert vars(copy) == vars(error)

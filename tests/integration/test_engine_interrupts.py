@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import pytest
 
 # A load of 1 MiB over a link that takes 60 ms, with everything a script below needs.
 PRELUDE = """
-import ctypes, gc, os, random, signal, sys, tempfile, threading, time
+import ctypes, gc, os, random, signal, sys, threading, time
 from pathlib import Path
 from streamload._engine import CopyEngine
 from streamload._native import HostDevice
@@ -21,10 +23,7 @@ from streamload.options import StreamOptions
 
 NBYTES, CHUNK = 1 << 20, 64 << 10
 OPTIONS = StreamOptions(chunk_bytes=CHUNK, staging_bytes=4 * CHUNK, read_threads=2)
-file = tempfile.NamedTemporaryFile()
-file.write(os.urandom(NBYTES))
-file.flush()
-source = FileSource(file.name)
+source = FileSource(sys.argv[1])
 memory = (ctypes.c_ubyte * NBYTES)()
 groups = [[Copy(0, i, i + CHUNK, ctypes.addressof(memory) + i)] for i in range(0, NBYTES, CHUNK)]
 plan = make_plan(groups, chunk_bytes=CHUNK)
@@ -40,13 +39,12 @@ def native_threads():
 """
 
 
-def run_script(body: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", PRELUDE + textwrap.dedent(body)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+def run_script(body: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    with tempfile.NamedTemporaryFile() as weights:
+        weights.write(os.urandom(1 << 20))
+        weights.flush()
+        command = [sys.executable, "-X", "faulthandler", "-c", PRELUDE + textwrap.dedent(body), weights.name]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
 def expect(body: str, *, code: int = 0, words: str = "") -> str:
@@ -129,7 +127,7 @@ def test_a_signal_at_any_of_100_moments_returns_within_200_ms(name, wait):
     ],
 )
 def test_the_interpreter_may_end_at_any_time_during_a_load(ending, code, words):
-    expect(f"engine = CopyEngine(device(1000), OPTIONS); ticket = start(engine); ticket.wait_group(0)\n{ending}",
+    expect(f"engine = CopyEngine(device(3), OPTIONS); ticket = start(engine); ticket.wait_group(0)\n{ending}",
            code=code, words=words)  # fmt: skip
 
 
@@ -142,7 +140,7 @@ def test_the_interpreter_may_end_while_a_python_source_is_being_read():
                 return super().read_into(offset, buffer)
 
         begun = threading.Event()
-        engine = CopyEngine(device(1000), OPTIONS)
+        engine = CopyEngine(device(3), OPTIONS)
         ticket = start(engine, Slow(bytes(NBYTES)))
         begun.wait()
         """)
@@ -193,7 +191,7 @@ def test_forks_at_random_moments_leave_parent_and_child_alive():
 def test_dropping_every_reference_during_a_load_is_harmless():
     out = expect("""
         for turn in range(30):
-            engine = CopyEngine(device(1000), OPTIONS)
+            engine = CopyEngine(device(3), OPTIONS)
             ticket = start(engine)
             ticket.wait_group(0)
             if turn % 3 == 0:
@@ -225,7 +223,7 @@ def test_memory_given_to_a_load_outlives_the_ticket_that_fills_it():
             owner = Owner()
             base = ctypes.addressof(owner.memory)
             groups = [[Copy(0, i, i + CHUNK, base + i)] for i in range(0, NBYTES, CHUNK)]
-            engine = CopyEngine(device(1000), OPTIONS)
+            engine = CopyEngine(device(3), OPTIONS)
             ticket = engine.submit(make_plan(groups, chunk_bytes=CHUNK), [source], keep_alive=[owner])
             del owner
             ticket.wait_group(0)

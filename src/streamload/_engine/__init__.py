@@ -1,0 +1,202 @@
+"""Run a load plan: submit it to the native engine, wait for its groups, turn its failures into our errors.
+
+Floor 3; knows bytes, not tensors. `CopyEngine` owns threads and pinned memory, one `Ticket` is one submitted
+plan. The native half is csrc/engine. Read `_ticket` next.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from .. import _native
+from .._sources import FileSource
+from ..errors import StreamClosedError
+from ..options import StreamOptions
+from ._failures import raise_typed
+from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .._native import CudaDevice, HostDevice
+    from .._plan import LoadPlan
+    from .._sources import Source
+
+__all__ = [
+    "ChunkTrace",
+    "CopyEngine",
+    "LoadStats",
+    "Ticket",
+    "map_file",
+    "open_device",
+    "shared_engine",
+]
+
+_MOST_READ_THREADS: Final = 8  # two fill a PCIe gen5 link from the page cache; more only steal cores from compute
+
+
+class CopyEngine:
+    """Own the threads and the pinned ring that move bytes to one device; a context manager.
+
+    Thread-safe. Ends with its last reference: tickets keep what they need by themselves. In a forked child an
+    engine made by the parent raises `StreamClosedError`.
+
+    Args:
+        device: Where bytes go, from `open_device` or made by hand.
+        options: Sizes and thread counts.
+    """
+
+    def __init__(self, device: HostDevice | CudaDevice, options: StreamOptions | None = None) -> None:
+        self._device = device
+        self._options = StreamOptions() if options is None else options
+        threads = self._options.read_threads or min(_MOST_READ_THREADS, len(os.sched_getaffinity(0)))
+        try:
+            self._native = _native.CopyEngine(
+                device,
+                chunk_bytes=self._options.chunk_bytes,
+                staging_bytes=self._options.staging_bytes,
+                read_threads=threads,
+            )
+        except _native.NativeError as error:
+            raise_typed(error)
+        # Runs when the engine is collected and, at the latest, before the interpreter ends: no native thread may
+        # meet a Python that is going away.
+        self._finalizer = weakref.finalize(self, self._native.close)
+
+    @property
+    def device(self) -> HostDevice | CudaDevice:
+        """Where bytes go."""
+        return self._device
+
+    @property
+    def options(self) -> StreamOptions:
+        """What the engine was made with."""
+        return self._options
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._finalizer.alive
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Page-locked host memory held now, in bytes."""
+        try:
+            return self._native.pinned_bytes
+        except _native.NativeError as error:
+            raise_typed(error)
+
+    def submit(
+        self,
+        plan: LoadPlan,
+        sources: Sequence[Source],
+        *,
+        after_stream: int | None = None,
+        keep_alive: Sequence[object] = (),
+    ) -> Ticket:
+        """Start a load and return at once.
+
+        Args:
+            plan: What to read and where it goes. Its addresses must be memory of this engine's device.
+            sources: What the plan's source indices mean. A `FileSource` is opened again by the native engine
+                and may be closed once this returns; others must stay open until the ticket is done.
+            after_stream: The CUDA stream, as an integer, on which the destinations were allocated; the first
+                copy waits for what it has queued. None: nothing to wait for.
+            keep_alive: What owns the destinations; held until the last copy has landed.
+
+        Raises:
+            ChangedError: A file is no longer the one whose header was read.
+            FileNotFoundError: A file is gone.
+            PermissionError: A file may no longer be read.
+            DeviceError: The device refused a stream or an event.
+            StreamClosedError: The engine is closed, or belongs to a parent process.
+        """
+        if self.closed:
+            raise StreamClosedError("the copy engine is closed")
+        callbacks: list[CallbackSource] = []
+        try:
+            native_sources = [self._open(source, callbacks) for source in sources]
+            ticket = self._native.submit(
+                plan.reads, plan.copies, plan.group_count, native_sources, after_stream, (tuple(keep_alive), plan)
+            )
+        except _native.NativeError as error:
+            raise_typed(error)
+        return Ticket(ticket, callbacks, self)
+
+    def close(self) -> None:
+        """Cancel every load, wait for its threads and copies. Harmless when repeated."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, source: Source, callbacks: list[CallbackSource]) -> _native.Source:
+        if isinstance(source, FileSource):
+            stamp = source.stamp
+            return _native.file_source(
+                source.path, stamp.device, stamp.inode, stamp.nbytes, stamp.mtime_ns, self._options.direct_io
+            )
+        callback = CallbackSource(source)
+        callbacks.append(callback)
+        return _native.callback_source(source.url, callback.read_into)
+
+
+def open_device(device: str) -> HostDevice | CudaDevice:
+    """Open the device that a torch-style name stands for: "cpu", "cuda" (the first GPU) or "cuda:N".
+
+    Raises:
+        ValueError: The name is of no such form.
+        DeviceError: There is no driver, or no such GPU.
+    """
+    kind, _, ordinal = device.partition(":")
+    if kind == "cpu" and ordinal in ("", "0"):
+        return _native.HostDevice()
+    if kind == "cuda" and (ordinal or "0").isdecimal():
+        try:
+            return _native.CudaDevice(int(ordinal or 0))
+        except _native.NativeError as error:
+            raise_typed(error)
+    raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+
+
+# Engines in use, by (process, device, options): the loads of a process share one ring. Held weakly, so an engine
+# ends with its last user. The one piece of module state: docs/decisions/2026-11-20-shared-engine.md.
+_SHARED: Final[weakref.WeakValueDictionary[tuple[int, str, StreamOptions], CopyEngine]] = weakref.WeakValueDictionary()
+
+
+def shared_engine(device: str, options: StreamOptions) -> CopyEngine:
+    """Return the engine that loads to `device` with `options` share, made on first use.
+
+    Raises:
+        ValueError, DeviceError: As `open_device`.
+    """
+    key = (os.getpid(), device, options)
+    engine = _SHARED.get(key)
+    if engine is None or engine.closed:
+        # Two threads may both make one; the loser's engine serves its own load and ends with it.
+        engine = _SHARED[key] = CopyEngine(open_device(device), options)
+    return engine
+
+
+def map_file(source: FileSource) -> _native.MappedFile:
+    """Map a file into memory, privately: writes stay in this process. Unmapped with its last reference.
+
+    Raises:
+        ChangedError: The file is no longer the one whose header was read.
+        FileNotFoundError, PermissionError, SourceError: It cannot be opened or mapped.
+    """
+    stamp = source.stamp
+    try:
+        return _native.MappedFile(source.path, stamp.device, stamp.inode, stamp.nbytes, stamp.mtime_ns)
+    except _native.NativeError as error:
+        raise_typed(error)

@@ -1,0 +1,208 @@
+"""One submitted plan: wait for it, watch it, cancel it.
+
+Floor 3, part of `_engine`. The work is done in csrc/engine; read `csrc/engine/ticket.hpp` next for the order of
+threads and events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from .. import _native
+from ._failures import raise_typed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .._sources import Source
+    from . import CopyEngine
+
+T = TypeVar("T")
+_ROUTES: Final = ("buffered", "direct", "in_place", "callback")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadStats:
+    """Say what a load did so far.
+
+    Attributes:
+        bytes_total: Bytes the plan wants.
+        bytes_read: Bytes read from the sources, wanted ones only.
+        bytes_resident: Bytes that have landed on the device.
+        buffered_bytes: Of `bytes_read`, those read through the page cache.
+        direct_bytes: Those read around it (`O_DIRECT`).
+        in_place_bytes: Those read straight into their destination.
+        callback_bytes: Those a Python source delivered.
+        groups: Groups of the plan; each is waited for as one.
+        groups_resident: Groups whose bytes have all landed.
+        pinned_bytes: Page-locked host memory the engine holds now; 0 once the ticket is closed.
+        seconds: From submission until all was resident, or until now.
+        first_group_seconds: From submission until the first group was resident; 0 before.
+        stall_seconds: Time consumers spent waiting on the host, summed over threads.
+    """
+
+    bytes_total: int
+    bytes_read: int
+    bytes_resident: int
+    buffered_bytes: int
+    direct_bytes: int
+    in_place_bytes: int
+    callback_bytes: int
+    groups: int
+    groups_resident: int
+    pinned_bytes: int
+    seconds: float
+    first_group_seconds: float
+    stall_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTrace:
+    """Tell where the time of one read went, in seconds since the plan was submitted.
+
+    Attributes:
+        group: Group the read belongs to.
+        source: Index of the source it came from.
+        thread: Index of the reader thread.
+        route: "buffered", "direct", "in_place" or "callback".
+        offset: First byte, in the source.
+        nbytes: Length in bytes.
+        read_start: When the read began.
+        read_end: When its bytes were in host memory.
+        copy_issued: When its copies were on the copy stream.
+        copy_done: When they had landed.
+    """
+
+    group: int
+    source: int
+    thread: int
+    route: str
+    offset: int
+    nbytes: int
+    read_start: float
+    read_end: float
+    copy_issued: float
+    copy_done: float
+
+
+class Ticket:
+    """One submitted plan: wait for its groups, watch it, cancel it; a context manager.
+
+    Thread-safe. Once a load has failed, every wait raises the same error. Dropping the last reference cancels
+    what is not done and waits for the copies under way.
+    """
+
+    def __init__(self, native: _native.Ticket, callbacks: Sequence[CallbackSource], engine: CopyEngine) -> None:
+        self._native = native
+        self._callbacks = callbacks
+        self._engine: CopyEngine | None = engine  # let go of on close, so that its ring ends with its last load
+
+    @property
+    def group_count(self) -> int:
+        """Groups of the plan."""
+        return self._call(lambda native: native.group_count)
+
+    @property
+    def done(self) -> bool:
+        """Whether everything is resident, or the load failed or was cancelled."""
+        return self._call(lambda native: native.done)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the load failed or was cancelled."""
+        return self._call(lambda native: native.failed)
+
+    def resident(self, group: int) -> bool:
+        """Whether the group's bytes have all landed, so that nobody need wait for them again."""
+        return self._call(lambda native: native.resident(group))
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until every group is resident.
+
+        Args:
+            timeout: Most seconds to wait; None waits for as long as it takes.
+
+        Raises:
+            TimeoutError: It took longer; the load goes on.
+            SourceError: A read failed (`ShortReadError`, `ChangedError` among them).
+            DeviceError: The device failed, or memory could not be pinned.
+            StreamClosedError: The load was cancelled, or belongs to a parent process.
+        """
+        if not self._call(lambda native: native.wait_all(timeout)):
+            raise TimeoutError(f"the load was not complete after {timeout} seconds; it goes on")
+
+    def wait_group(self, group: int, *, stream: int | None = None) -> bool:
+        """Block until a group may be used, and say whether it is resident.
+
+        On CUDA with a stream: blocks only until the group's copies are enqueued, then makes the stream wait for
+        them; work put on that stream afterwards sees the bytes. Without a stream, and on a host device: blocks
+        until the bytes are there. The GIL is released and signals are served meanwhile.
+
+        Returns:
+            True when the group is resident: no thread and no stream need wait for it again.
+
+        Raises:
+            SourceError, DeviceError, StreamClosedError: As `wait` does.
+        """
+        return self._call(lambda native: native.wait_group(group, stream, None)[1])
+
+    def promote(self, group: int) -> None:
+        """Make the unread part of a group the next to be read."""
+        self._call(lambda native: native.promote(group))
+
+    def cancel(self) -> None:
+        """Stop the load; waiters raise `StreamClosedError`. Does not block; no effect on a load that is done."""
+        self._call(lambda native: native.cancel())
+
+    def close(self) -> None:
+        """Cancel what is not done, wait for threads and copies, let go of the files. Harmless when repeated."""
+        self._native.close()
+        self._engine = None
+
+    def stats(self) -> LoadStats:
+        """Return what the load did so far."""
+        return LoadStats(**self._call(lambda native: native.stats()))  # type: ignore[arg-type]  # keys are the fields, checked by a test
+
+    def trace(self) -> list[ChunkTrace]:
+        """Return one record for each read whose copies have landed, in plan order."""
+        return [
+            ChunkTrace(group, source, thread, _ROUTES[route], offset, nbytes, read_start, read_end, issued, done)
+            for group, source, thread, route, offset, nbytes, read_start, read_end, issued, done in self._call(
+                lambda native: native.trace()
+            )
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, use: Callable[[_native.Ticket], T]) -> T:
+        try:
+            return use(self._native)
+        except _native.NativeError as error:
+            cause = next((callback.error for callback in self._callbacks if callback.error is not None), None)
+            raise_typed(error, cause)
+
+
+class CallbackSource:
+    """Let native threads read a Python source, and keep the first exception it raised."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.error: BaseException | None = None
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> int:
+        try:
+            return self._source.read_into(offset, buffer)
+        except BaseException as error:  # a thread's top: the caller's thread raises it
+            if self.error is None:
+                self.error = error
+            raise

@@ -1,0 +1,201 @@
+// Where step k of a load fails, for every k: the Status, every waiter awake, every buffer back once.
+#include "load_fixture.hpp"
+
+using namespace streamload;
+
+TEST(the_failure_of_any_read_wakes_every_waiter_with_its_place) {
+  for (std::uint64_t k = 0; k < kGroups * kReadsPerGroup; ++k) {
+    const auto source = pattern_source([k](std::uint64_t call, std::uint64_t) {
+      return call == k ? Status::failure(Code::kReadFailed, "read " + std::to_string(k) + " failed", 5) : Status{};
+    });
+    const auto device = std::make_shared<HostDevice>(poisoned());
+    {
+      Load load(device);
+      REQUIRE(load.submit(source).ok());
+      std::atomic<int> woken{0};
+      {
+        std::vector<std::jthread> waiters;
+        for (std::uint32_t group = 0; group < kGroups; ++group) {
+          waiters.emplace_back([&, group] {
+            const Status status = load.wait_group(group);
+            if (status.ok()) return;  // resident before the failure
+            if (status.code == Code::kReadFailed && status.source == "pattern:" && status.nbytes > 0) ++woken;
+          });
+        }
+      }
+      const Status status = load.wait_all();
+      CHECK(status.code == Code::kReadFailed);
+      CHECK_EQ(status.system_code, 5);
+      CHECK(woken > 0);
+      CHECK(load.wait_group(0).code == Code::kReadFailed);  // and everyone after
+      load.ticket->close();
+      CHECK_EQ(load.engine->leased(), 0U);
+    }
+    CHECK_EQ(device->live_objects(), 0U);
+  }
+}
+
+TEST(the_failure_of_any_host_device_call_ends_the_load_and_leaves_nothing) {
+  for (const char* step : {"create_stream", "create_event", "record", "synchronize", "copy", "allocate"}) {
+    int failures = 0;
+    for (std::uint64_t k = 0;; ++k) {
+      HostDeviceOptions options;
+      options.fail_step = step;
+      options.fail_at = k;
+      const auto device = std::make_shared<HostDevice>(options);
+      Status status;
+      {
+        Load load(device);
+        if (!load.engine) {
+          status = Status::failure(Code::kOutOfDeviceMemory, "allocate");
+        } else {
+          status = load.submit(pattern_source());
+          if (status.ok()) status = load.wait_all();
+          if (status.ok()) CHECK(load.holds(0, kBytes));
+          if (load.ticket) load.ticket->close();
+          CHECK_EQ(load.engine->leased(), 0U);
+        }
+      }
+      CHECK_EQ(device->live_objects(), 0U);
+      // A ring that cannot grow goes on with what it has, so only the others must fail at every k.
+      if (status.ok() && std::string(step) != "create_event") break;
+      if (status.ok() && k > kGroups + 6) break;
+      failures += status.ok() ? 0 : 1;
+      CHECK(k < 100);
+    }
+    CHECK(failures > 0);
+  }
+}
+
+TEST(the_failure_of_any_driver_call_ends_the_load_and_leaves_nothing) {
+  constexpr int kCudaErrorUnknown = 999;
+  for (const char* function :
+       {"cuStreamCreate", "cuEventCreate", "cuEventRecord", "cuStreamWaitEvent", "cuEventSynchronize",
+        "cuMemcpyHtoDAsync", "cuMemAlloc", "cuCtxSetCurrent", "cuMemHostRegister"}) {
+    int failures = 0;
+    for (std::uint64_t k = 0; k < 40; ++k) {
+      standin().reset();
+      Status status;
+      bool correct = true;
+      {
+        const auto device = cuda();
+        standin().fail(function, k, kCudaErrorUnknown);
+        Load load(device);
+        if (load.engine) {
+          status = load.submit(pattern_source());
+          if (status.ok()) status = load.wait_all();
+          if (load.ticket) load.ticket->close();
+          CHECK_EQ(load.engine->leased(), 0U);
+          correct = !status.ok() || load.holds(0, kBytes);
+        } else {
+          status = Status::failure(Code::kDeviceFailed, "allocate");
+        }
+      }
+      CHECK(correct);
+      CHECK_EQ(standin().violation_text(), "0: ");
+      CHECK_EQ(standin().live_text(), "0: ");
+      failures += status.ok() ? 0 : 1;
+    }
+    CHECK(failures > 0 || std::string(function) == "cuMemHostRegister" || std::string(function) == "cuStreamWaitEvent");
+  }
+}
+
+TEST(a_load_that_can_pin_nothing_is_out_of_pinned_memory) {
+  HostDeviceOptions options;
+  options.fail_step = "pin";
+  options.fail_from = true;
+  for (std::uint64_t k = 0; k < 4; ++k) {
+    options.fail_at = k;
+    const auto device = std::make_shared<HostDevice>(options);
+    {
+      Load load(device);
+      REQUIRE(load.submit(pattern_source()).ok());
+      const Status status = load.wait_all();
+      CHECK(k == 0 ? status.code == Code::kOutOfPinnedMemory : status.ok());
+      if (k > 0) CHECK(load.holds(0, kBytes));
+    }
+    CHECK_EQ(device->live_objects(), 0U);
+  }
+}
+
+TEST(a_file_that_changes_under_the_load_is_an_error) {
+  for (const bool truncate : {true, false}) {
+    for (const bool in_place : {true, false}) {
+      const ScratchFile file(kBytes);
+      std::latch gate(1);
+      std::atomic<int> reads{0};
+      // Reads the real file, and holds the third read back until the file has changed.
+      class Gated final : public Source {
+       public:
+        Gated(std::shared_ptr<Source> inner, std::latch& gate, std::atomic<int>& reads)
+            : inner_(std::move(inner)), gate_(gate), reads_(reads) {}
+        const std::string& url() const noexcept override { return inner_->url(); }
+        Status read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
+                    Route& route) noexcept override {
+          if (++reads_ > 2) gate_.wait();
+          return inner_->read(offset, nbytes, buffer, out, route);
+        }
+        Status read_in_place(std::uint64_t offset, std::span<const HostSpan> targets, bool& taken) noexcept override {
+          if (++reads_ > 2) gate_.wait();
+          return inner_->read_in_place(offset, targets, taken);
+        }
+        Status check_unchanged() noexcept override { return inner_->check_unchanged(); }
+
+       private:
+        std::shared_ptr<Source> inner_;
+        std::latch& gate_;
+        std::atomic<int>& reads_;
+      };
+      Load load(std::make_shared<HostDevice>(in_place ? HostDeviceOptions{} : poisoned()));
+      REQUIRE(load.submit(std::make_shared<Gated>(file_source(file, false), gate, reads)).ok());
+      if (truncate) {
+        file.truncate(kGroupBytes / 2);
+      } else {
+        const ScratchFile other(kBytes);
+        CHECK(::link(other.path().c_str(), (other.path() + ".spare").c_str()) == 0);
+        CHECK(::rename((other.path() + ".spare").c_str(), file.path().c_str()) == 0);
+      }
+      gate.count_down();
+      const Status status = load.wait_all();
+      CHECK(status.code == (truncate ? Code::kShortRead : Code::kChanged) || status.code == Code::kChanged);
+      CHECK_EQ(status.source, file.path());
+      CHECK(!load.ticket->resident(0));
+    }
+  }
+}
+
+TEST(cancelling_wakes_waiters_and_outruns_a_slow_link) {
+  HostDeviceOptions slow;
+  slow.link_bytes_per_second = 1000;  // the load would take 16 minutes
+  const auto device = std::make_shared<HostDevice>(slow);
+  {
+    Load load(device);
+    REQUIRE(load.submit(pattern_source()).ok());
+    std::jthread canceller([&] { load.ticket->cancel(); });
+    CHECK(load.wait_group(kGroups - 1).code == Code::kCancelled);
+    load.ticket->close();
+    load.ticket->close();
+    CHECK(load.wait_all().code == Code::kCancelled);
+  }
+  CHECK_EQ(device->live_objects(), 0U);
+}
+
+TEST(dropping_a_ticket_or_closing_its_engine_ends_its_threads) {
+  const std::size_t before = count_entries("/proc/self/task");
+  HostDeviceOptions slow;
+  slow.link_bytes_per_second = 1000;
+  for (const bool drop : {true, false}) {
+    Load load(std::make_shared<HostDevice>(slow));
+    REQUIRE(load.submit(pattern_source()).ok());
+    if (drop) {
+      load.ticket.reset();
+    } else {
+      load.engine->close();
+      CHECK(load.wait_all().code == Code::kCancelled);
+      std::shared_ptr<Ticket> late;
+      CHECK(load.engine->submit(plan_to(load.memory.address), {pattern_source()}, {}, late).code == Code::kClosed);
+    }
+    load.ticket.reset();
+    CHECK_EQ(count_entries("/proc/self/task"), before);
+  }
+}
