@@ -165,6 +165,19 @@ def install_missing(check: Check, wheels: Path | None) -> None:
             print(f"   going on without {name}")
 
 
+def build(check: Check) -> bool:
+    """Build the native core with the CMake that is there, into the source tree; setuptools may be too old to ask."""
+    tree = ROOT / "build" / "gpu-check" / "cmake"
+    configure = ["cmake", "-S", str(ROOT / "csrc"), "-B", str(tree), "-DCMAKE_BUILD_TYPE=Release"]
+    configure += [f"-DPython_EXECUTABLE={sys.executable}", *(["-G", "Ninja"] if shutil.which("ninja") else [])]
+    install = ["cmake", "--install", str(tree), "--prefix", str(ROOT / "src" / "streamload"), "--component", "python"]
+    return (
+        check.run("configure", configure, budget=60).passed
+        and check.run("build", ["cmake", "--build", str(tree), "--parallel"], budget=180).passed
+        and check.run("install", install, budget=30).passed
+    )
+
+
 def run_tests(check: Check, results: Results) -> None:
     """Run tests/gpu; a skipped test counts as a failure here."""
     folder = ROOT / "build" / "gpu-check"
@@ -235,8 +248,7 @@ def main() -> int:
     SITE.mkdir(parents=True, exist_ok=True)
     results = Results(arguments.out, gpu, arguments.commit)
     install_missing(check, arguments.wheels)
-    built = check.run("build", [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], budget=180)
-    if built.passed:
+    if build(check):
         run_tests(check, results)
         with tempfile.TemporaryDirectory(prefix="streamload-gpu-check-") as temporary:
             folder = Path(temporary)
