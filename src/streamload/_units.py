@@ -10,12 +10,10 @@ __all__ = ["say_bytes", "say_count", "say_rate", "say_seconds"]
 
 def say_bytes(nbytes: float) -> str:
     """Return a size with its unit, in powers of 1000, to three digits: "1.09 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 999.5:
-            break
-        nbytes /= 1000
-    else:
-        unit = "TB"
+    units = iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while nbytes >= 999.5 and unit != "TB":
+        nbytes, unit = nbytes / 1000, next(units)
     if unit == "B" or nbytes >= 99.95:
         return f"{nbytes:.0f} {unit}"
     return f"{nbytes:.2f} {unit}" if nbytes < 9.995 else f"{nbytes:.1f} {unit}"
