@@ -111,13 +111,13 @@ TEST(two_streams_share_one_link) {
 TEST(each_step_fails_on_request_at_its_call) {
   for (const char* step : {"create_stream", "create_event", "record", "wait", "query", "synchronize", "copy", "pin",
                            "allocate", "read_back"}) {
+    std::vector<std::byte> bytes(16);  // before the device, which may still copy when it ends
+    std::vector<std::byte> target(16);
+    std::vector<std::byte> back(16);
     HostDeviceOptions options;
     options.fail_step = step;
     options.fail_at = 1;
     const auto device = std::make_shared<HostDevice>(options);
-    std::vector<std::byte> bytes(16);
-    std::vector<std::byte> target(16);
-    std::vector<std::byte> back(16);
     StreamView stream;
     EventView event;
     DeviceSpan memory;
