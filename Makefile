@@ -112,8 +112,8 @@ types: $(VENV)/.stamp-test ## mypy --strict over the package and over consumer c
 docs: $(VENV)/.stamp-docs $(VENV)/.stamp-core ## API reference from the docstrings, into docs/_build
 	$(BIN)/python -W error -m pdoc --docformat google --output-directory docs/_build streamload streamload.torch streamload.testing
 
-bench: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## the benchmarks of this machine
-	$(BIN)/streamload bench $(ARGS)
+bench: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## how fast a checkpoint reaches memory, against a ceiling and peers
+	$(BIN)/streamload bench engine $(ARGS)
 
 gpu-check: ## on a machine with a GPU: build offline, tests/gpu, benchmarks, one JSON
 	$(PYTHON) benchmarks/gpu_check.py $(ARGS)
