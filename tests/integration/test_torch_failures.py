@@ -189,11 +189,8 @@ PROLOGUE = """
     from streamload.errors import StreamClosedError
     from streamload.torch import iter_tensors, stream, stream_module
 
-    def expect_end(use):
-        try:
-            use()
-        except StreamClosedError:
-            pass
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
 
     engine = CopyEngine(HostDevice(link_bytes_per_second=5e3, poison=True))
     with torch.device("meta"):
@@ -206,21 +203,18 @@ ENDINGS = {
     "exit in flight": "loading = stream_module(module, checkpoint, 'cpu', engine=engine)",
     "exit without handle": "stream_module(module, checkpoint, 'cpu', engine=engine)",
     "exit with a closed engine": "stream_module(module, checkpoint, 'cpu', engine=engine); engine.close()",
-    "exit in a feed": """
-feed = iter_tensors(checkpoint, engine=engine)
-threading.Thread(target=expect_end, args=(lambda: next(feed),), daemon=True).start()
-""",
-    "exit in a layer stream": "layers = stream(checkpoint, 'cpu', engine=engine)",
-    "exit while a thread waits": """
-stream_module(module, checkpoint, 'cpu', engine=engine)
-threading.Thread(target=expect_end, args=(module.weight.sum,), daemon=True).start()
+    "exit in a layer stream": """
+layers = stream(checkpoint, 'cpu', engine=engine)
+threading.Timer(0.1, interrupt).start()
+try:
+    list(layers)
+except KeyboardInterrupt:
+    sys.exit(0)
 """,
     "collect in flight": "loading = stream_module(module, checkpoint, 'cpu', engine=engine)\n"
     "del loading, module, engine, checkpoint\ngc.collect()",
     "system exit": "stream_module(module, checkpoint, 'cpu', engine=engine); sys.exit(0)",
     "ctrl-c": """
-def interrupt():
-    os.kill(os.getpid(), signal.SIGINT)
 stream_module(module, checkpoint, 'cpu', engine=engine)
 threading.Timer(0.1, interrupt).start()
 try:

@@ -81,6 +81,7 @@ class ModuleLoad:
         self._check_usable()
         if not self._over.wait(timeout):
             raise TimeoutError(f"the load was not complete after {timeout} seconds; it goes on")
+        self.join()
         self._check_usable()
 
     def join(self) -> None:
