@@ -261,6 +261,7 @@ def _write(figures: Figures, timelines: list[Timeline], settings: DemoSettings, 
     note = (
         f"{figures.subject}, {say_bytes(figures.nbytes)}, prompt of {say_count(figures.tokens)} tokens; "
         f"{figures.link_words}.\n"
+        "The heading's times are medians; the bars are from one more pair of runs, with marks. "
         f"Both ways over the same link; outputs {'bit-equal' if figures.bits_equal else 'DIFFER'}; "
         f"{facts.processor}, {facts.cpus} CPUs, {facts.gpu or 'no GPU'}."
     )
