@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn import Parameter
 
 import streamload
-from streamload._engine import CopyEngine
+from streamload._engine import CopyEngine, shared_engine
 from streamload._native import HostDevice
 from streamload.errors import StreamClosedError
-from streamload.torch import load_file, stream_module
+from streamload.torch import _module_stream, load_file, stream_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nan_memory")]
 
@@ -169,6 +169,31 @@ def test_nothing_is_left_when_all_is_resident(build, reference, model_path, slow
     assert all(p.untyped_storage().nbytes() == p.nbytes for p in module.parameters())
     assert torch.equal(first, reference(ids()))
     assert loading.stats().bytes_read == loading.stats().bytes_total
+
+
+def test_a_kept_handle_keeps_neither_engine_nor_memory(build, model_path, monkeypatch):
+    blocks = []
+    real = _module_stream.place
+
+    def place(infos, device):
+        placement = real(infos, device)
+        blocks.extend(weakref.ref(block) for block in placement.blocks)
+        return placement
+
+    monkeypatch.setattr(_module_stream, "place", place)
+    engine = shared_engine("cpu", streamload.StreamOptions())
+    module = build("meta")
+    with streamload.open(model_path) as checkpoint:
+        loading = stream_module(module, checkpoint, "cpu")
+    loading.wait(60)
+    engine = weakref.ref(engine)
+    gc.collect()
+    assert engine() is None
+    assert all(block() is not None for block in blocks)
+    del module
+    gc.collect()
+    assert [block() for block in blocks] == [None]
+    assert loading.progress() == 1.0
 
 
 def test_nobody_has_to_wait(build, reference, model_path, slow_engine):

@@ -61,7 +61,8 @@ class ModuleLoad:
 
         A group that is not read yet becomes the next to be read.
         """
-        self._check_usable()
+        self._check_process()
+        self._raise_failure()
         ticket = self._ticket
         if ticket is None or ticket.resident(group):
             return True
@@ -78,11 +79,11 @@ class ModuleLoad:
 
     def wait(self, timeout: float | None) -> None:
         """Block until the load is over, and raise what it failed with."""
-        self._check_usable()
+        self._check_process()
         if not self._over.wait(timeout):
             raise TimeoutError(f"the load was not complete after {timeout} seconds; it goes on")
         self.join()
-        self._check_usable()
+        self._raise_failure()
 
     def join(self) -> None:
         """Block until the watcher has ended."""
@@ -97,6 +98,7 @@ class ModuleLoad:
             self._close_gates()
             if not isinstance(error, (StreamloadError, OSError)):
                 raise
+            error.__traceback__ = None  # its frames would keep the ticket alive for as long as the module
         else:
             for tensor, _ in self._tensors:
                 open_gate(tensor)
@@ -111,9 +113,11 @@ class ModuleLoad:
         for tensor, group in self._tensors:
             close_gate(tensor, self, group)
 
-    def _check_usable(self) -> None:
+    def _check_process(self) -> None:
         if self._ticket is not None and self._process != os.getpid():
             raise StreamClosedError("the load belongs to the parent of this process; load again in the child")
+
+    def _raise_failure(self) -> None:
         if self._error is not None:
             # A copy: one exception raised by several threads would mix their tracebacks, and keep their frames alive.
             try:
