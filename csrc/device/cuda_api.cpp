@@ -77,6 +77,7 @@ void bind_all(Binder& binder, CudaApi& api) {
   binder.bind(api.ctx_set_current, "cuCtxSetCurrent");
   binder.bind(api.ctx_push_current, "cuCtxPushCurrent", "cuCtxPushCurrent_v2");
   binder.bind(api.ctx_pop_current, "cuCtxPopCurrent", "cuCtxPopCurrent_v2");
+  binder.bind(api.thread_exchange_capture_mode, "cuThreadExchangeStreamCaptureMode");
   binder.bind(api.stream_create, "cuStreamCreate");
   binder.bind(api.stream_destroy, "cuStreamDestroy", "cuStreamDestroy_v2");
   binder.bind(api.stream_synchronize, "cuStreamSynchronize");

@@ -40,6 +40,7 @@ enum class CuContext : std::uintptr_t {};
 enum class CuStream : std::uintptr_t {};
 enum class CuEvent : std::uintptr_t {};
 enum class CuDevicePtr : unsigned long long {};
+enum class CuCaptureMode : unsigned { kGlobal = 0, kThreadLocal = 1, kRelaxed = 2 };
 using CuDevice = int;
 
 inline constexpr unsigned kCuStreamNonBlocking = 0x1;
@@ -91,6 +92,7 @@ struct CudaApi {
   CuResult (*ctx_set_current)(CuContext context) = nullptr;
   CuResult (*ctx_push_current)(CuContext context) = nullptr;
   CuResult (*ctx_pop_current)(CuContext* context) = nullptr;
+  CuResult (*thread_exchange_capture_mode)(CuCaptureMode* mode) = nullptr;
 
   CuResult (*stream_create)(CuStream* stream, unsigned flags) = nullptr;
   CuResult (*stream_destroy)(CuStream stream) = nullptr;

@@ -148,8 +148,14 @@ Status CudaDevice::enter_thread() noexcept {
     return Status::failure(Code::kForked, name() + " was opened by process " + std::to_string(process_) +
                                               "; CUDA does not survive a fork: start processes with spawn");
   }
-  const CuResult result = api_->ctx_set_current(context_);
-  return result == CuResult::kSuccess ? Status{} : failure("cuCtxSetCurrent", result, {});
+  if (const CuResult result = api_->ctx_set_current(context_); result != CuResult::kSuccess) {
+    return failure("cuCtxSetCurrent", result, {});
+  }
+  // A graph captured elsewhere in the process must not be spoilt by this thread's events and registrations, which
+  // no captured stream sees (Driver API, cuThreadExchangeStreamCaptureMode).
+  auto mode = CuCaptureMode::kRelaxed;
+  const CuResult result = api_->thread_exchange_capture_mode(&mode);
+  return result == CuResult::kSuccess ? Status{} : failure("cuThreadExchangeStreamCaptureMode", result, {});
 }
 
 Status CudaDevice::properties(CudaProperties& out) const {

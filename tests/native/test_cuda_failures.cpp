@@ -24,6 +24,7 @@ constexpr const char* kFunctions[] = {
     "cuCtxSetCurrent",
     "cuCtxPushCurrent",
     "cuCtxPopCurrent",
+    "cuThreadExchangeStreamCaptureMode",
     "cuStreamCreate",
     "cuStreamDestroy",
     "cuStreamSynchronize",

@@ -58,6 +58,8 @@ SAME(primary_ctx_retain, cuDevicePrimaryCtxRetain);
 SAME(primary_ctx_release, cuDevicePrimaryCtxRelease);
 SAME(ctx_get_current, cuCtxGetCurrent);
 SAME(ctx_set_current, cuCtxSetCurrent);
+SAME(thread_exchange_capture_mode, cuThreadExchangeStreamCaptureMode);
+static_assert(static_cast<unsigned>(CuCaptureMode::kRelaxed) == CU_STREAM_CAPTURE_MODE_RELAXED);
 SAME(ctx_push_current, cuCtxPushCurrent);
 SAME(ctx_pop_current, cuCtxPopCurrent);
 SAME(stream_create, cuStreamCreate);

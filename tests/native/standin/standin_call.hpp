@@ -52,6 +52,7 @@ STANDIN_EXPORT standin::Signature<&streamload::CudaApi::ctx_get_current> cuCtxGe
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::ctx_set_current> cuCtxSetCurrent;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::ctx_push_current> cuCtxPushCurrent_v2;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::ctx_pop_current> cuCtxPopCurrent_v2;
+STANDIN_EXPORT standin::Signature<&streamload::CudaApi::thread_exchange_capture_mode> cuThreadExchangeStreamCaptureMode;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::stream_create> cuStreamCreate;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::stream_destroy> cuStreamDestroy_v2;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::stream_synchronize> cuStreamSynchronize;

@@ -188,6 +188,16 @@ STANDIN_EXPORT CuResult cuCtxPopCurrent_v2(CuContext* context) {
   return call.result;
 }
 
+STANDIN_EXPORT CuResult cuThreadExchangeStreamCaptureMode(streamload::CuCaptureMode* mode) {
+  using streamload::CuCaptureMode;
+  const Call call("cuThreadExchangeStreamCaptureMode", Kind::kPlain);
+  if (call.refused()) return call.result;
+  thread_local auto of_thread = CuCaptureMode::kGlobal;
+  if (*mode > CuCaptureMode::kRelaxed) return call.wrong("no such mode", CuResult::kInvalidValue);
+  std::swap(*mode, of_thread);
+  return kOk;
+}
+
 // --- finding functions -------------------------------------------------------------------------------------------
 
 namespace {
@@ -216,6 +226,7 @@ const Function kFunctions[] = {
     {"cuCtxSetCurrent", 4000, reinterpret_cast<AnyFunction>(cuCtxSetCurrent)},
     {"cuCtxPushCurrent", 4000, reinterpret_cast<AnyFunction>(cuCtxPushCurrent_v2)},
     {"cuCtxPopCurrent", 4000, reinterpret_cast<AnyFunction>(cuCtxPopCurrent_v2)},
+    {"cuThreadExchangeStreamCaptureMode", 10010, reinterpret_cast<AnyFunction>(cuThreadExchangeStreamCaptureMode)},
     {"cuStreamCreate", 2000, reinterpret_cast<AnyFunction>(cuStreamCreate)},
     {"cuStreamDestroy", 4000, reinterpret_cast<AnyFunction>(cuStreamDestroy_v2)},
     {"cuStreamSynchronize", 2000, reinterpret_cast<AnyFunction>(cuStreamSynchronize)},
