@@ -9,6 +9,7 @@ from torch import nn
 import streamload
 from streamload.errors import DeviceError, StreamClosedError
 from streamload.torch import load_model, save_file, stream_module
+from streamload.torch._submit import choose_engine
 
 
 @pytest.fixture
@@ -191,6 +192,12 @@ def test_options_and_engine_are_not_mixed(tmp_path, slow_engine):
         pytest.raises(ValueError, match="options or an engine"),
     ):
         stream_module(linear(), checkpoint, "cpu", options=streamload.StreamOptions(), engine=slow_engine)
+
+
+def test_an_engine_of_another_device_is_refused(slow_engine):
+    with pytest.raises(ValueError, match="copies to host, not to cuda:0"):
+        choose_engine(torch.device("cuda", 0), None, slow_engine)
+    assert choose_engine(torch.device("cpu"), None, slow_engine) is slow_engine
 
 
 class TestLoadModel:

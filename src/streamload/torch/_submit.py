@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._engine import shared_engine
-from .._native import HostDevice
 from .._plan import Copy, make_plan
 from ..options import StreamOptions
 from ._memory import current_stream
@@ -41,14 +40,14 @@ def choose_engine(device: torch.device, options: StreamOptions | None, engine: C
     """Return the engine given, once it fits, or the one that the loads of this process share.
 
     Raises:
-        ValueError: The engine copies to another kind of device, or options came with it.
+        ValueError: The engine copies to another device, or options came with it.
         DeviceError: The device cannot be opened.
     """
     if engine is None:
         return shared_engine(str(device), StreamOptions() if options is None else options)
     if options is not None:
         raise ValueError("give options or an engine, not both: an engine has the options it was made with")
-    if isinstance(engine.device, HostDevice) != (device.type == "cpu"):
+    if engine.device.name != ("host" if device.type == "cpu" else str(device)):
         raise ValueError(f"the engine given copies to {engine.device.name}, not to {device}")
     return engine
 
