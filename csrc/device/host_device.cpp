@@ -132,10 +132,11 @@ class HostDevice::Queue {
   }
 
   void execute(const CopyTask& task) noexcept {
+    const bool paced = options_.link_bytes_per_second > 0;
+    // Booked before the bytes move: the link's time passes while the processor copies, as on real hardware.
+    const auto crossed = paced ? link_->book(task.source.size(), options_.link_bytes_per_second) : Clock::time_point();
     std::memcpy(host_pointer(task.target.address), task.source.data(), task.source.size());
-    if (options_.link_bytes_per_second > 0) {
-      pause_until(link_->book(task.source.size(), options_.link_bytes_per_second));
-    }
+    if (paced) pause_until(crossed);
   }
 
   void execute(const MarkTask& task) noexcept {
