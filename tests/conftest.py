@@ -7,10 +7,15 @@ Tests of one room keep their fixtures beside them; what users of the library may
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # No deadlines: a shared machine is slow at times, and time is asserted in one place only (test_imports.py).
 settings.register_profile("local", deadline=None)
@@ -23,3 +28,21 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 def repository() -> Path:
     """The root of the repository."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def open_descriptors() -> Callable[[], set[str]]:
+    """Return a function that lists the descriptors this process has open."""
+    return lambda: set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path would hold one of its own while it lists
+
+
+@pytest.fixture
+def own_threads() -> Callable[[], list[str]]:
+    """Return a function that names the threads streamload runs in this process, native ones and Python's."""
+
+    def own_threads() -> list[str]:
+        native = [comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")]
+        names = [*native, *(thread.name for thread in threading.enumerate())]
+        return [name for name in names if name.startswith("streamload")]
+
+    return own_threads

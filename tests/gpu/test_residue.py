@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from torch.autograd import DeviceType
@@ -13,13 +11,6 @@ from streamload._checkpoint import open as open_checkpoint
 from streamload._demo._measure import _residue
 from streamload.options import StreamOptions
 from streamload.torch import load_file, stream_module
-
-
-def native_threads() -> set[str]:
-    """Ids of this process's threads, native ones too."""
-    from pathlib import Path
-
-    return {entry.name for entry in Path("/proc/self/task").iterdir()}
 
 
 def test_module_is_ordinary_once_all_is_resident(place, checkpoint_path, make_module):
@@ -40,13 +31,10 @@ def test_module_is_ordinary_once_all_is_resident(place, checkpoint_path, make_mo
         assert not parameter.requires_grad
 
 
-def test_threads_end_with_the_load(place, checkpoint_path, make_module):
-    for _ in range(2):  # the first round brings in what lives as long as the process
-        before, named = native_threads(), set(threading.enumerate())
-        with open_checkpoint(checkpoint_path) as checkpoint, place.engine() as engine:
-            stream_module(make_module(), checkpoint, place.torch_device, engine=engine).close()
-    assert not {thread.name for thread in set(threading.enumerate()) - named if thread.name.startswith("streamload")}
-    assert len(native_threads()) <= len(before)
+def test_threads_end_with_the_load(place, checkpoint_path, make_module, own_threads):
+    with open_checkpoint(checkpoint_path) as checkpoint, place.engine() as engine:
+        stream_module(make_module(), checkpoint, place.torch_device, engine=engine).close()
+    assert not own_threads()
 
 
 def test_the_ring_is_freed_with_the_engine(place, checkpoint_path, make_module):

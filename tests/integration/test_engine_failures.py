@@ -8,7 +8,7 @@ import os
 import pickle
 import threading
 from dataclasses import fields
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +18,9 @@ from streamload._plan import Copy, make_plan
 from streamload._sources import FileSource, MemorySource
 from streamload.errors import ChangedError, DeviceError, ShortReadError, SourceError, StreamClosedError
 from streamload.options import StreamOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHUNK = 64 << 10
 GROUPS = 4
@@ -65,14 +68,11 @@ def data_file(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def nothing_left():
-    def census():
-        threads = [comm.read_text() for comm in Path("/proc/self/task").glob("*/comm")]
-        return sum(1 for _ in Path("/proc/self/fd").iterdir()), sum(name.startswith("streamload") for name in threads)
-
-    before = census()
+def nothing_left(open_descriptors, own_threads):
+    before = open_descriptors()
     yield
-    assert census() == before
+    assert open_descriptors() == before
+    assert not own_threads()
 
 
 def run_to_failure(source, device=None) -> BaseException | None:

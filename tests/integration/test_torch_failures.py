@@ -31,14 +31,6 @@ def is_arriving(tensor):
     return type(tensor).__name__.startswith("Arriving")
 
 
-def threads_left():
-    return [thread.name for thread in threading.enumerate() if "streamload" in thread.name]
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # of this process
-
-
 def with_source(checkpoint, wrap):
     """The checkpoint with its one source wrapped."""
     (shard,) = checkpoint.shards
@@ -69,7 +61,7 @@ def assert_unusable(module, error):
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("at", range(3))
-def test_a_device_that_fails_at_step_k_fails_every_use_or_nothing(step, at, build, reference, model_path):
+def test_a_device_that_fails_at_step_k_fails_every_use_or_nothing(step, at, build, reference, model_path, own_threads):
     device = HostDevice(fail_step=step, fail_at=at, fail_from=True, poison=True)
     module = build("meta")
     with CopyEngine(device, SMALL) as engine, streamload.open(model_path) as checkpoint:
@@ -85,12 +77,12 @@ def test_a_device_that_fails_at_step_k_fails_every_use_or_nothing(step, at, buil
         else:
             assert torch.equal(module(IDS), reference(IDS))
         loading.close()
-    assert not threads_left()
+    assert not own_threads()
 
 
 @pytest.mark.parametrize("at", range(4))
 @pytest.mark.parametrize("kind", ["error", "short"])
-def test_a_read_that_fails_says_where_and_fails_every_use(at, kind, build, model_path):
+def test_a_read_that_fails_says_where_and_fails_every_use(at, kind, build, model_path, own_threads):
     fault = {"fail": {at: OSError(5, "broken")}} if kind == "error" else {"short": dict.fromkeys(range(at, 99), 0)}
     module = build("meta")
     with CopyEngine(HostDevice(poison=True), SMALL) as engine, streamload.open(model_path) as opened:
@@ -102,7 +94,7 @@ def test_a_read_that_fails_says_where_and_fails_every_use(at, kind, build, model
         assert caught.value.offset is not None
         assert caught.value.nbytes
         assert_unusable(module, type(caught.value))
-    assert not threads_left()
+    assert not own_threads()
 
 
 def test_waiters_of_a_failing_load_all_wake(build, model_path):
@@ -151,8 +143,8 @@ def test_a_failed_submit_leaves_the_module_as_it_was(build, model_path, slow_eng
     assert all(parameter.is_meta for parameter in module.parameters())
 
 
-def test_a_failing_feed_raises_from_next_and_leaves_nothing(model_path):
-    before = descriptors()
+def test_a_failing_feed_raises_from_next_and_leaves_nothing(model_path, open_descriptors):
+    before = open_descriptors()
     with CopyEngine(HostDevice(), SMALL) as engine, streamload.open(model_path) as opened:
         source = FaultySource(opened.shards[0].source, fail={2: OSError(5, "broken")})
         checkpoint = with_source(opened, lambda _: source)
@@ -164,12 +156,12 @@ def test_a_failing_feed_raises_from_next_and_leaves_nothing(model_path):
             stream(with_source(opened, lambda _: source), "cpu", engine=engine) as layers,
         ):
             list(layers)
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
-def test_loads_leave_no_descriptor_and_no_thread(build, model_path):
+def test_loads_leave_no_descriptor_and_no_thread(build, model_path, own_threads, open_descriptors):
     load_file(model_path)
-    before = descriptors()
+    before = open_descriptors()
     for _ in range(3):
         module = build("meta")
         with streamload.open(model_path) as checkpoint:
@@ -177,8 +169,8 @@ def test_loads_leave_no_descriptor_and_no_thread(build, model_path):
             list(iter_tensors(checkpoint))
         list(iter_tensors(model_path))
         next(iter_tensors(model_path))
-    assert descriptors() == before
-    assert not threads_left()
+    assert open_descriptors() == before
+    assert not own_threads()
 
 
 PROLOGUE = """

@@ -1,9 +1,8 @@
-"""What several unit tests need: small checkpoints, work counted instead of timed, open descriptors."""
+"""What several unit tests need: small checkpoints, work counted instead of timed."""
 
 from __future__ import annotations
 
 import json
-import os
 import struct
 import sys
 from typing import TYPE_CHECKING
@@ -34,12 +33,6 @@ def count_calls() -> Callable[[Callable[[], object]], int]:
         return calls
 
     return count
-
-
-@pytest.fixture
-def open_descriptors() -> Callable[[], int]:
-    """Return a function that counts the descriptors this process has open."""
-    return lambda: len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path would hold one of its own while it lists
 
 
 @pytest.fixture

@@ -27,10 +27,6 @@ def path(tmp_path):
     return file
 
 
-def open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path would hold a descriptor of its own while it lists
-
-
 @contextlib.contextmanager
 def another_user():
     """Run as a user without privileges: root may read everything."""
@@ -106,7 +102,7 @@ def test_stamp_is_that_of_the_open_file(path):
         assert source.nbytes == len(DATA)
 
 
-def test_file_is_opened_once_and_closed(path):
+def test_file_is_opened_once_and_closed(path, open_descriptors):
     before = open_descriptors()
     with FileSource(path) as source:
         assert len(open_descriptors() - before) == 1
@@ -195,7 +191,7 @@ def test_link_to_a_file_is_followed(tmp_path, path):
         assert source.nbytes == len(DATA)
 
 
-def test_directory_is_refused(tmp_path):
+def test_directory_is_refused(tmp_path, open_descriptors):
     before = open_descriptors()
     with pytest.raises(IsADirectoryError, match="got a directory"):
         FileSource(tmp_path)
