@@ -112,7 +112,7 @@ TEST(each_step_fails_on_request_at_its_call) {
   for (const char* step : {"create_stream", "create_event", "record", "wait", "query", "synchronize", "copy", "pin",
                            "allocate", "read_back"}) {
     std::vector<std::byte> bytes(16);  // before the device, which may still copy when it ends
-    std::vector<std::byte> target(16);
+    std::vector<std::vector<std::byte>> targets(3, bytes);  // each round has a stream of its own: no order between them
     std::vector<std::byte> back(16);
     HostDeviceOptions options;
     options.fail_step = step;
@@ -123,11 +123,11 @@ TEST(each_step_fails_on_request_at_its_call) {
     DeviceSpan memory;
     bool done = false;
     int failed = 0;
-    for (int round = 0; round < 3; ++round) {
+    for (std::size_t round = 0; round < targets.size(); ++round) {
       for (const Status& status :
            {device->create_stream(stream), device->create_event(event), device->record(event, stream),
             device->wait(stream, event), device->query(event, done), device->synchronize(event),
-            device->copy(span_of(target), bytes, stream), device->pin(bytes), device->allocate(16, memory),
+            device->copy(span_of(targets[round]), bytes, stream), device->pin(bytes), device->allocate(16, memory),
             device->read_back(back, span_of(bytes))}) {
         if (status.ok()) continue;
         ++failed;
