@@ -111,7 +111,7 @@ TEST(two_streams_share_one_link) {
 TEST(each_step_fails_on_request_at_its_call) {
   for (const char* step : {"create_stream", "create_event", "record", "wait", "query", "synchronize", "copy", "pin",
                            "allocate", "read_back"}) {
-    std::vector<std::byte> bytes(16);  // before the device, which may still copy when it ends
+    std::vector<std::byte> bytes(16);                       // before the device, which may still copy when it ends
     std::vector<std::vector<std::byte>> targets(3, bytes);  // each round has a stream of its own: no order between them
     std::vector<std::byte> back(16);
     HostDeviceOptions options;
