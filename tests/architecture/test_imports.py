@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-FRAMEWORKS = {"torch", "numpy", "safetensors", "transformers", "matplotlib", "huggingface_hub", "vllm", "psutil"}
+FRAMEWORKS = {"torch", "numpy", "safetensors", "transformers", "matplotlib", "huggingface_hub", "vllm"}
 IMPORT_LIMIT_SECONDS = 0.050
 RUNS = 20
 
