@@ -5,7 +5,6 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -14,6 +13,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/build_type.hpp"
 #include "core/interruptible_wait.hpp"
 #include "core/park_on_unwind.hpp"
 #include "core/process_bound.hpp"
@@ -43,18 +43,11 @@ bool finalizing() noexcept {
 class GilRelease {
  public:
   GilRelease() noexcept : state_(PyEval_SaveThread()) {}
-  GilRelease(const GilRelease&) = delete;
-  GilRelease& operator=(const GilRelease&) = delete;
-  ~GilRelease() { take_back(state_); }
-
- private:
-  // A frame of its own: unwinding reaches it before the noexcept ones that call it.
-  [[gnu::noinline]] static void take_back(PyThreadState* state) {
-    ParkOnUnwind park;
-    PyEval_RestoreThread(state);
-    park.disarm();
+  ~GilRelease() {
+    park_if_unwound([this] { PyEval_RestoreThread(state_); });
   }
 
+ private:
   PyThreadState* state_;
 };
 
@@ -76,9 +69,7 @@ struct PyDevice {
   Bound<Device> device;
 };
 struct PyHostDevice : PyDevice {};
-struct PyCudaDevice : PyDevice {
-  std::shared_ptr<CudaDevice> cuda;
-};
+struct PyCudaDevice : PyDevice {};
 struct PySource {
   std::shared_ptr<Source> source;
 };
@@ -88,6 +79,17 @@ struct PyEngine {
 struct PyTicket {
   nb::object keep_alive;  // declared first: destroyed after the ticket has drained
   Bound<Ticket> ticket;
+
+  PyTicket(nb::object owner, std::shared_ptr<Ticket> started)
+      : keep_alive(std::move(owner)), ticket(std::move(started)) {}
+  PyTicket(PyTicket&&) noexcept = default;
+  ~PyTicket() {
+    if (!ticket.holds_here() || !ticket.get().runs_here()) return;
+    // A Python source let go of the ticket that is reading it: its thread cannot wait for itself, so all of it stays.
+    ticket.get().cancel();
+    ticket.leak();
+    static_cast<void>(keep_alive.release());
+  }
 };
 
 // Waits without the GIL until ready or until `timeout` seconds are over; Python's signal handlers run in between.
@@ -100,13 +102,24 @@ bool wait_with_signals(std::optional<double> timeout, Wait&& wait) {
       });
 }
 
+// A view lent for one call, dead afterwards however the call ends. Slices and arrays over it would live on.
+struct View {
+  nb::object object;
+
+  ~View() {
+    if (const auto none = nb::steal(PyObject_CallMethod(object.ptr(), "release", nullptr)); !none) PyErr_Clear();
+  }
+  [[nodiscard]] bool kept() const {
+    const auto* view = reinterpret_cast<PyMemoryViewObject*>(object.ptr());
+    return view->exports > 0 || view->mbuf->exports > 1;
+  }
+};
+
 // A Python `read_into(offset, memoryview) -> int`, whose last reference may go on any thread.
 struct ReadInto {
   nb::callable call;
 
   explicit ReadInto(nb::callable callable) : call(std::move(callable)) {}
-  ReadInto(const ReadInto&) = delete;
-  ReadInto& operator=(const ReadInto&) = delete;
   ~ReadInto() {
     if (finalizing()) {
       static_cast<void>(call.release());  // leaked: the interpreter is past counting
@@ -121,34 +134,37 @@ struct ReadInto {
     const nb::gil_scoped_acquire gil;
     try {
       auto* address = reinterpret_cast<char*>(buffer.data());
-      const auto view =
-          nb::steal(PyMemoryView_FromMemory(address, static_cast<Py_ssize_t>(buffer.size()), PyBUF_WRITE));
-      got = nb::cast<std::size_t>(call(offset, view));
-      view.attr("release")();  // a view kept by the callee must not reach the buffer's next use
-      return {};
+      const View view(nb::steal(PyMemoryView_FromMemory(address, static_cast<Py_ssize_t>(buffer.size()), PyBUF_WRITE)));
+      const nb::object answer = call(offset, view.object);
+      if (view.kept()) return Status::failure(Code::kCallbackFailed, "read_into kept a part of the buffer it was lent");
+      if (nb::try_cast(answer, got)) return {};
+      return Status::failure(Code::kCallbackFailed, std::string("read_into returned ") + nb::repr(answer).c_str() +
+                                                        ", expected how many bytes it read");
     } catch (const std::exception& error) {
       return Status::failure(Code::kCallbackFailed, error.what());
     }
   }
 };
 
-std::shared_ptr<Source> make_callback_source(std::string url, nb::callable callable) {
+PySource callback_source(std::string url, nb::callable callable) {
   const auto call = std::make_shared<ReadInto>(std::move(callable));
   const auto read = [call](std::uint64_t offset, HostSpan to, std::size_t& got) { return (*call)(offset, to, got); };
-  return std::make_shared<CallbackSource>(std::move(url), read);
+  return {std::make_shared<CallbackSource>(std::move(url), read)};
 }
 
-std::shared_ptr<Source> open_file_source(std::string path, std::uint64_t device, std::uint64_t inode,
-                                         std::uint64_t nbytes, std::int64_t mtime_ns, std::optional<bool> direct) {
-  std::shared_ptr<Source> source;
-  run_released([&] { return FileSource::open(std::move(path), {device, inode, nbytes, mtime_ns}, direct, source); });
-  return source;
+PySource file_source(const nb::bytes& path, std::uint64_t device, std::uint64_t inode, std::uint64_t nbytes,
+                     std::int64_t mtime_ns, std::optional<bool> direct) {
+  const std::string name(path.c_str(), path.size());
+  PySource out;
+  run_released([&] { return FileSource::open(name, {device, inode, nbytes, mtime_ns}, direct, out.source); });
+  return out;
 }
 
-std::shared_ptr<MappedFile> open_mapped_file(const std::string& path, std::uint64_t device, std::uint64_t inode,
+std::shared_ptr<MappedFile> open_mapped_file(const nb::bytes& path, std::uint64_t device, std::uint64_t inode,
                                              std::uint64_t nbytes, std::int64_t mtime_ns) {
+  const std::string name(path.c_str(), path.size());
   std::shared_ptr<MappedFile> file;
-  run_released([&] { return MappedFile::open(path, {device, inode, nbytes, mtime_ns}, file); });
+  run_released([&] { return MappedFile::open(name, {device, inode, nbytes, mtime_ns}, file); });
   return file;
 }
 
@@ -161,8 +177,7 @@ PyTicket submit(const PyEngine& engine, const FlatArray& reads, const FlatArray&
   std::vector<std::shared_ptr<Source>> shared;
   shared.reserve(sources.size());
   for (const PySource* source : sources) shared.push_back(source->source);
-  std::optional<StreamView> after;
-  if (after_stream) after = StreamView{*after_stream};
+  const auto after = after_stream ? std::optional(StreamView{*after_stream}) : std::nullopt;
   std::shared_ptr<Ticket> ticket;
   run_released([&] {
     Plan plan;
@@ -170,20 +185,17 @@ PyTicket submit(const PyEngine& engine, const FlatArray& reads, const FlatArray&
                                target.options().chunk_bytes, plan);
     return status.ok() ? target.submit(std::move(plan), std::move(shared), after, ticket) : status;
   });
-  return PyTicket{std::move(keep_alive), Bound<Ticket>(std::move(ticket))};
+  return {std::move(keep_alive), std::move(ticket)};
 }
 
-// -> (ready, resident)
-std::pair<bool, bool> wait_group(const PyTicket& self, std::uint32_t group, std::optional<std::uintptr_t> stream,
-                                 std::optional<double> timeout) {
-  Ticket& ticket = self.ticket.get();
-  std::optional<StreamView> view;
-  if (stream) view = StreamView{*stream};
+// Blocks until the group may be used; true when it is resident.
+bool wait_group(const PyTicket& self, std::uint32_t group, std::optional<std::uintptr_t> stream) {
+  const auto view = stream ? std::optional(StreamView{*stream}) : std::nullopt;
   bool resident = false;
-  const bool ready = wait_with_signals(timeout, [&](Clock::duration patience, bool& is_ready) {
-    return ticket.wait_group(group, view, patience, is_ready, resident);
+  wait_with_signals({}, [&](Clock::duration patience, bool& ready) {
+    return self.ticket.get().wait_group(group, view, patience, ready, resident);
   });
-  return {ready, resident};
+  return resident;
 }
 
 template <class Record>
@@ -204,32 +216,22 @@ nb::list trace_of(const PyTicket& self) {
 
 void close_ticket(PyTicket& self) {
   if (!self.ticket.here()) return;  // a forked child has nothing to close
-  Ticket& ticket = self.ticket.get();
   {
     const GilRelease released;
-    ticket.close();
+    self.ticket.get().close();
   }
-  self.keep_alive.reset();  // every copy has landed
+  if (!self.ticket.get().runs_here()) self.keep_alive.reset();  // every copy has landed
 }
 
 void close_engine(const PyEngine& self) {
-  if (!self.engine.here()) return;
-  CopyEngine& engine = self.engine.get();
   const GilRelease released;
-  engine.close();
+  if (self.engine.here()) self.engine.get().close();
 }
 
 std::vector<double> measure_link(const PyDevice& self, std::size_t nbytes, int repeats) {
-  Device& device = self.device.get();
   std::vector<double> seconds;
-  run_released([&] { return device.measure_link(nbytes, repeats, seconds); });
+  run_released([&] { return self.device.get().measure_link(nbytes, repeats, seconds); });
   return seconds;
-}
-
-std::uintptr_t allocate(const PyDevice& self, std::size_t nbytes) {
-  DeviceSpan memory;
-  throw_if_error(self.device.get().allocate(nbytes, memory));
-  return memory.address;
 }
 
 nb::bytes read_back(const PyDevice& self, std::uintptr_t address, std::size_t nbytes) {
@@ -245,6 +247,11 @@ nb::ndarray<std::uint8_t> export_tensor(std::uintptr_t address, std::size_t nbyt
       reinterpret_cast<std::uint8_t*>(address), {nbytes}, owner, {}, nb::dtype<std::uint8_t>(), device_type, device_id};
 }
 
+// Paths may hold any bytes; Python spells those that are not text with surrogates, as os.fsdecode does.
+nb::object text_of(const std::string& bytes) {
+  return nb::steal(PyUnicode_DecodeFSDefaultAndSize(bytes.data(), static_cast<Py_ssize_t>(bytes.size())));
+}
+
 void bind_errors(nb::module_& m) {
   constexpr const char* kDoc = "A native failure: code, system_code, source, offset, nbytes; str() says what happened.";
   nb::object type =
@@ -257,11 +264,11 @@ void bind_errors(nb::module_& m) {
         } catch (const Error& error) {
           const Status& status = error.status();
           const nb::handle kind(static_cast<PyObject*>(payload));
-          nb::object instance = kind(status.text);
+          nb::object instance = kind(text_of(status.text));
           const std::string_view code = code_name(status.code);
           instance.attr("code") = nb::str(code.data(), code.size());
           instance.attr("system_code") = status.system_code;
-          instance.attr("source") = status.source;
+          instance.attr("source") = text_of(status.source);
           instance.attr("offset") = status.offset;
           instance.attr("nbytes") = status.nbytes;
           PyErr_SetObject(kind.ptr(), instance.ptr());
@@ -275,7 +282,14 @@ void bind_devices(nb::module_& m) {
       .def_prop_ro("name", [](const PyDevice& self) { return self.device.get().name(); })
       .def("measure_link", &measure_link, "nbytes"_a, "repeats"_a = 5,
            "Seconds of each of `repeats` pinned copies of `nbytes` to the device. Blocks.")
-      .def("allocate", &allocate, "nbytes"_a, "Address of fresh device memory, owned by the caller.")
+      .def(
+          "allocate",
+          [](const PyDevice& self, std::size_t nbytes) {
+            DeviceSpan memory;
+            throw_if_error(self.device.get().allocate(nbytes, memory));
+            return memory.address;
+          },
+          "nbytes"_a, "Address of fresh device memory, owned by the caller.")
       .def(
           "deallocate",
           [](const PyDevice& self, std::uintptr_t address, std::size_t nbytes) {
@@ -302,13 +316,12 @@ void bind_devices(nb::module_& m) {
           [](PyCudaDevice* self, int ordinal, const std::string& library) {
             std::shared_ptr<CudaDevice> device;
             throw_if_error(CudaDevice::make(ordinal, library, device));
-            ::new (self) PyCudaDevice{{Bound<Device>(device)}, device};
+            ::new (self) PyCudaDevice{{Bound<Device>(std::move(device))}};
           },
           "ordinal"_a = 0, nb::kw_only(), "library"_a = "libcuda.so.1")
       .def_prop_ro("properties", [](const PyCudaDevice& self) {
-        static_cast<void>(self.device.get());
         CudaProperties facts;
-        throw_if_error(self.cuda->properties(facts));
+        throw_if_error(static_cast<CudaDevice&>(self.device.get()).properties(facts));
         return dict_of(facts);
       });
 }
@@ -316,19 +329,8 @@ void bind_devices(nb::module_& m) {
 void bind_sources(nb::module_& m) {
   nb::class_<PySource>(m, "Source", "Where the engine's threads read; made by file_source or callback_source.")
       .def_prop_ro("url", [](const PySource& self) { return self.source->url(); });
-  m.def(
-      "file_source",
-      [](std::string path, std::uint64_t device, std::uint64_t inode, std::uint64_t nbytes, std::int64_t mtime_ns,
-         std::optional<bool> direct) {
-        return PySource{open_file_source(std::move(path), device, inode, nbytes, mtime_ns, direct)};
-      },
-      "path"_a, "device"_a, "inode"_a, "nbytes"_a, "mtime_ns"_a, "direct"_a.none());
-  m.def(
-      "callback_source",
-      [](std::string url, nb::callable read_into) {
-        return PySource{make_callback_source(std::move(url), std::move(read_into))};
-      },
-      "url"_a, "read_into"_a);
+  m.def("file_source", &file_source, "path"_a, "device"_a, "inode"_a, "nbytes"_a, "mtime_ns"_a, "direct"_a.none());
+  m.def("callback_source", &callback_source, "url"_a, "read_into"_a);
   nb::class_<MappedFile>(m, "MappedFile", "A file in memory, private and writable; unmapped with its last tensor.")
       .def(nb::new_(&open_mapped_file), "path"_a, "device"_a, "inode"_a, "nbytes"_a, "mtime_ns"_a)
       .def_prop_ro("address",
@@ -344,7 +346,7 @@ void bind_engine(nb::module_& m) {
       .def(
           "resident", [](const PyTicket& self, std::uint32_t group) { return self.ticket.get().resident(group); },
           "group"_a)
-      .def("wait_group", &wait_group, "group"_a, "stream"_a.none(), "timeout"_a.none())
+      .def("wait_group", &wait_group, "group"_a, "stream"_a.none())
       .def(
           "wait_all",
           [](const PyTicket& self, std::optional<double> timeout) {
@@ -386,11 +388,7 @@ NB_MODULE(_native, m) {
   // At exit a script's own globals may still hold a ticket; that is no leak of ours.
   nb::set_leak_warnings(false);
   m.doc() = "The compiled leaf: devices, sources and the copy engine. Wrapped by streamload._engine; knows no torch.";
-#ifdef NDEBUG
-  m.attr("build_type") = "release";
-#else
-  m.attr("build_type") = "debug";
-#endif
+  m.attr("build_type") = streamload::kBuildType;
   streamload::bind_errors(m);
   streamload::bind_devices(m);
   streamload::bind_sources(m);

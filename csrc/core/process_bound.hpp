@@ -23,15 +23,19 @@ class ProcessBound {
   ProcessBound(const ProcessBound&) = delete;
   ProcessBound& operator=(const ProcessBound&) = delete;
   ~ProcessBound() {
-    if (!here()) {  // leaked on purpose: its destructor would join threads that this process never had
-      static_cast<void>(std::make_unique<std::shared_ptr<T>>(std::move(value_)).release());
+    if (!here()) {
+      leak();  // its destructor would join threads that this process never had
     } else if (value_) {
       const Blocking scope;
       value_.reset();
     }
   }
 
+  // Gives the object up without destroying it: for where destroying it would wait for something that cannot come.
+  void leak() noexcept { static_cast<void>(std::make_unique<std::shared_ptr<T>>(std::move(value_)).release()); }
+
   [[nodiscard]] bool here() const noexcept { return owner_ == ::getpid(); }
+  [[nodiscard]] bool holds_here() const noexcept { return value_ != nullptr && here(); }
   [[nodiscard]] const std::shared_ptr<T>& share() const {
     if (!here()) {
       throw_if_error(Status::failure(Code::kForked, "made in process " + std::to_string(owner_) +

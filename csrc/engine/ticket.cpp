@@ -64,6 +64,7 @@ Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<Stag
   ticket->readers_running_ = static_cast<std::uint32_t>(readers);
   try {
     ticket->threads_.reserve(readers + 1);
+    ticket->thread_ids_.reserve(readers + 1);
     ticket->threads_.emplace_back([self = ticket.get()] { self->run_lander(); });
     for (std::uint32_t thread = 0; thread < readers; ++thread) {
       ticket->threads_.emplace_back([self = ticket.get(), thread] { self->run_reader(thread); });
@@ -75,6 +76,7 @@ Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<Stag
     }
     return Status::failure(Code::kDeviceFailed, std::string("cannot start the load's threads: ") + error.what());
   }
+  for (const std::jthread& thread : ticket->threads_) ticket->thread_ids_.push_back(thread.get_id());
   out = std::move(ticket);
   return {};
 }
@@ -277,7 +279,12 @@ void Ticket::fail(Status status) noexcept {
 
 void Ticket::cancel() noexcept { fail(Status::failure(Code::kCancelled, "the load was cancelled")); }
 
+bool Ticket::runs_here() const noexcept {
+  return std::find(thread_ids_.begin(), thread_ids_.end(), std::this_thread::get_id()) != thread_ids_.end();
+}
+
 void Ticket::close() noexcept {
+  if (runs_here()) return cancel();
   const std::lock_guard closing(closing_);
   cancel();
   threads_.clear();  // joins

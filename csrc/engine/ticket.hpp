@@ -107,7 +107,10 @@ class Ticket {
   [[nodiscard]] std::vector<ChunkTrace> trace() const;  // of the reads that have landed
 
   void cancel() noexcept;  // no effect once done
-  void close() noexcept;   // cancels what is not done, waits for the threads and the copies; idempotent
+  // Cancels what is not done and waits for the threads and the copies; idempotent. Called on one of those threads (by
+  // a callback source), it cancels only.
+  void close() noexcept;
+  [[nodiscard]] bool runs_here() const noexcept;  // whether the calling thread is one of the ticket's
 
  private:
   struct Group {
@@ -173,6 +176,7 @@ class Ticket {
   std::mutex closing_;  // serialises close()
   std::stop_source stop_;
   std::vector<std::jthread> threads_;
+  std::vector<std::thread::id> thread_ids_;  // complete before anyone else has the ticket
 };
 
 }  // namespace streamload

@@ -78,9 +78,14 @@ bool in_memory(int fd) noexcept {
 }  // namespace
 
 Status open_stamped(const std::string& path, const FileStamp& expected, UniqueFd& out) noexcept {
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // O_NONBLOCK: a FIFO put in the file's place must not be waited for. It means nothing to a regular file.
+  UniqueFd fd;
+  int error = EINTR;
+  while (!fd && error == EINTR) {
+    fd = UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+    error = errno;
+  }
   if (!fd) {
-    const int error = errno;
     const Code code = error == ENOENT                     ? Code::kNotFound
                       : error == EACCES || error == EPERM ? Code::kPermission
                                                           : Code::kReadFailed;

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamOptions"]
 
 _MIB = 1 << 20
-_PREFIX = "STREAMLOAD_"
+_PREFIX = "STREAMLOAD_OPTION_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,9 @@ class StreamOptions:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> StreamOptions:
-        """Build options from `STREAMLOAD_<FIELD>` entries of a mapping such as `os.environ`.
+        """Build options from `STREAMLOAD_OPTION_<FIELD>` entries of a mapping such as `os.environ`.
 
-        Integers are written in bytes or threads (`STREAMLOAD_CHUNK_BYTES=4194304`), booleans as `true` or
+        Integers are written in bytes or threads (`STREAMLOAD_OPTION_CHUNK_BYTES=4194304`), booleans as `true` or
         `false`; an entry that is missing keeps its default, and `none` means None.
 
         Raises:

@@ -63,9 +63,9 @@ def test_plan_with_smaller_chunks_reads_more_often(tmp_path):
 
 
 def test_plan_takes_its_options_from_the_environment(checkpoint, monkeypatch):
-    monkeypatch.setenv("STREAMLOAD_CHUNK_BYTES", "65536")
+    monkeypatch.setenv("STREAMLOAD_OPTION_CHUNK_BYTES", "65536")
     assert json.loads(run("plan", "--json", checkpoint).output)["chunk_bytes"] == 65536
-    monkeypatch.setenv("STREAMLOAD_CHUNK_BITES", "65536")
+    monkeypatch.setenv("STREAMLOAD_OPTION_CHUNK_BITES", "65536")
     assert run("plan", checkpoint).exit_code == 2
 
 

@@ -336,3 +336,61 @@ def test_errors_survive_pickling():
         assert type(copy) is type(error)
         assert str(copy) == str(error)
         assert vars(copy) == vars(error)
+
+
+def test_a_source_that_closes_its_own_load_cancels_it():
+    tickets = []
+
+    def fault(offset, buffer):
+        handed_over.wait(30)
+        tickets.pop().close()  # the last reference, too
+        return MemorySource(DATA).read_into(offset, buffer)
+
+    handed_over = threading.Event()
+    memory = Memory()
+    with CopyEngine(HostDevice(poison=True), OPTIONS) as engine:
+        ticket = engine.submit(memory.plan, [FailingSource(0, fault)], keep_alive=[memory.bytes])
+        tickets.append(ticket)
+        handed_over.set()
+        with pytest.raises(StreamClosedError):
+            ticket.wait(30)
+
+
+def test_a_path_that_is_not_text_loads_and_is_named_in_errors(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"weights-\xff\xfe.bin")  # noqa: PTH118 - pathlib takes no bytes
+    with open(path, "wb") as file:  # noqa: PTH123 - as above
+        file.write(DATA)
+    memory = Memory()
+    with FileSource(os.fsdecode(path)) as source, CopyEngine(HostDevice(), OPTIONS) as engine:
+        with engine.submit(memory.plan, [source], keep_alive=[memory.bytes]) as ticket:
+            ticket.wait(30)
+        assert memory.holds_data()
+        os.truncate(path, 10)
+        with pytest.raises(ChangedError) as caught:
+            engine.submit(memory.plan, [source])
+        assert os.fsencode(caught.value.url) == path
+
+
+def test_a_relative_path_is_read_wherever_the_process_has_moved_to(data_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    memory = Memory()
+    with FileSource(data_file.name) as source, CopyEngine(HostDevice(), OPTIONS) as engine:
+        monkeypatch.chdir("/")
+        with engine.submit(memory.plan, [source], keep_alive=[memory.bytes]) as ticket:
+            ticket.wait(30)
+    assert memory.holds_data()
+
+
+@pytest.mark.parametrize(
+    "part", [lambda view: view[10:20], memoryview, lambda view: (ctypes.c_ubyte * 8).from_buffer(view)]
+)
+def test_a_source_that_keeps_a_part_of_its_buffer_is_refused(part):
+    kept = []
+
+    def fault(offset, buffer):
+        kept.append(part(buffer))
+        return MemorySource(DATA).read_into(offset, buffer)
+
+    error = run_to_failure(FailingSource(1, fault))
+    assert type(error) is SourceError
+    assert "kept a part of the buffer" in str(error)

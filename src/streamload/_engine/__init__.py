@@ -144,7 +144,12 @@ class CopyEngine:
         if isinstance(source, FileSource):
             stamp = source.stamp
             return _native.file_source(
-                source.path, stamp.device, stamp.inode, stamp.nbytes, stamp.mtime_ns, self._options.direct_io
+                os.fsencode(source.path),
+                stamp.device,
+                stamp.inode,
+                stamp.nbytes,
+                stamp.mtime_ns,
+                self._options.direct_io,
             )
         callback = CallbackSource(source)
         callbacks.append(callback)
@@ -197,6 +202,6 @@ def map_file(source: FileSource) -> _native.MappedFile:
     """
     stamp = source.stamp
     try:
-        return _native.MappedFile(source.path, stamp.device, stamp.inode, stamp.nbytes, stamp.mtime_ns)
+        return _native.MappedFile(os.fsencode(source.path), stamp.device, stamp.inode, stamp.nbytes, stamp.mtime_ns)
     except _native.NativeError as error:
         raise_typed(error)

@@ -148,7 +148,7 @@ class Ticket:
         Raises:
             SourceError, DeviceError, StreamClosedError: As `wait` does.
         """
-        return self._call(lambda native: native.wait_group(group, stream, None)[1])
+        return self._call(lambda native: native.wait_group(group, stream))
 
     def promote(self, group: int) -> None:
         """Make the unread part of a group the next to be read."""

@@ -35,6 +35,9 @@ _KINDS = {
 class FileStamp:
     """Identify the state of a file, to notice that it was replaced or written to.
 
+    A rewrite in place that keeps the length and puts the time back is not noticed. The time of the last change of
+    metadata would tell, but it moves whenever somebody links or renames a cached file.
+
     Attributes:
         device: Number of the file system's device.
         inode: Number of the file on it.
@@ -67,16 +70,19 @@ class FileSource:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, url: str | None = None) -> None:
-        self._path = _check_path(os.fspath(path))
-        self._url = self._path if url is None else url
+        given = _check_path(os.fspath(path))
+        self._url = given if url is None else url
+        # Joined, not normalised: "link/.." is not where it seems. The engine opens the file again, and by then the
+        # working directory may be another.
+        self._path = given if given.startswith("/") else os.path.join(os.getcwd(), given)  # noqa: PTH109, PTH118 - as said
         # O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing to a regular file.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         try:
             descriptor = os.open(self._path, flags)
         except OSError as error:
-            _raise_open_error(error, self._path, self._url)
+            _raise_open_error(error, given, self._url)
         try:
-            self._stamp = _stamp_regular(os.fstat(descriptor), self._path, self._url)
+            self._stamp = _stamp_regular(os.fstat(descriptor), given, self._url)
         except BaseException:
             os.close(descriptor)
             raise
@@ -89,7 +95,7 @@ class FileSource:
 
     @property
     def path(self) -> str:
-        """The local path that was opened."""
+        """The local path that was opened, from the root on."""
         return self._path
 
     @property

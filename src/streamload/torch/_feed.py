@@ -7,7 +7,7 @@ so that a checkpoint larger than the device passes through if its consumer lets 
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, cast
 
@@ -118,7 +118,8 @@ class Feed:
             ticket.cancel()
         for ticket in tickets:
             ticket.close()
-            self._finished.append(ticket.stats())
+            with suppress(StreamClosedError):  # in a forked child the load and its numbers are the parent's
+                self._finished.append(ticket.stats())
 
     def stats(self) -> LoadStats:
         """Return what was done so far, over all windows submitted."""

@@ -18,6 +18,7 @@ from torch.nn import Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 _ARRIVAL = "_streamload_arrival"
 
@@ -92,7 +93,7 @@ class _Gate:
     ) -> object:
         kwargs = {} if kwargs is None else kwargs
         if func in _METADATA or (func == torch.Tensor.type and len(args) == 1 and not kwargs):
-            with torch._C.DisableTorchFunctionSubclass():
+            with without_gates():
                 return func(*args, **kwargs)
         if func == torch.Tensor.detach and sys._getframe(1).f_code is Parameter.__new__.__code__:
             return _detach_for_parameter(cast("torch.Tensor", args[0]))
@@ -179,6 +180,11 @@ def settle(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def without_gates() -> AbstractContextManager[None]:
+    """Return a context in which this thread sees arriving tensors as they are, and waits for nothing."""
+    return torch._C.DisableTorchFunctionSubclass()
+
+
 def _arriving(value: object) -> Iterator[torch.Tensor]:
     """Yield the arriving tensors in an argument, whatever lists, tuples and dicts they are in."""
     if isinstance(value, _Gate):
@@ -217,7 +223,7 @@ def _call_ordered(
         result = kind.__torch_function__(func, others, args, kwargs)  # type: ignore[no-untyped-call]  # torch gives it no types
         if result is not NotImplemented:
             return result
-    with torch._C.DisableTorchFunctionSubclass():
+    with without_gates():
         return func(*args, **kwargs)
 
 

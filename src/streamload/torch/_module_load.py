@@ -45,16 +45,20 @@ class ModuleLoad:
         ]
         self._error: BaseException | None = None
         self._over = threading.Event()
-        self._close_gates()
         self._watcher = threading.Thread(target=self._watch, args=(ticket,), name="streamload-watch", daemon=True)
         # At the interpreter's end no thread may come back from native code into a Python that is going away.
         self._at_exit = weakref.finalize(self, _stop, ticket, self._watcher, self._process)
-        self._watcher.start()
+        try:
+            self._close_gates()
+            self._watcher.start()
+        except BaseException as error:  # no thread to be had, or a signal's handler raised
+            self._end_unwatched(error)
+            raise
 
     @property
     def over(self) -> bool:
-        """Whether every gate is open, or closed for good."""
-        return self._over.is_set()
+        """Whether every gate is open, or closed for good; in a forked child the parent's load is over."""
+        return self._over.is_set() or self._process != os.getpid()
 
     def order(self, group: int) -> bool:
         """Let the current stream see a group's bytes, blocking; True when nobody need wait for it again.
@@ -62,8 +66,8 @@ class ModuleLoad:
         A group that is not read yet becomes the next to be read.
         """
         self._check_process()
-        self._raise_failure()
         ticket = self._ticket
+        self._raise_failure()  # after the ticket was read: the watcher sets the error before it lets go of the ticket
         if ticket is None or ticket.resident(group):
             return True
         stream = current_stream(self._device)
@@ -108,6 +112,16 @@ class ModuleLoad:
             ticket.close()
             self._at_exit.detach()
             self._over.set()
+
+    def _end_unwatched(self, error: BaseException) -> None:
+        """End as a load that failed, which may be tried again; unless the watcher runs, and will do so itself."""
+        if self._watcher.ident is not None:
+            return
+        self._error = StreamClosedError(f"the load could not be watched: {error!r}")
+        self._at_exit.detach()
+        self._tensors = []
+        self._ticket = None
+        self._over.set()
 
     def _close_gates(self) -> None:
         for tensor, group in self._tensors:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ._gate import arriving_load, open_gate
+from ._gate import arriving_load, without_gates
 from ._groups import cut, layers_in_order
 from ._memory import place, resolve_device
 from ._module_load import ModuleLoad
@@ -139,12 +139,13 @@ def stream_module(
     where = resolve_device(device)
     chosen_engine = choose_engine(where, options, engine)
     seating = seat(module, checkpoint, where, strict=strict)
-    _reopen_failed([found.tensor for found, _ in seating.taken])
+    _refuse_unfinished([found.tensor for found, _ in seating.taken])
     layers = layers_in_order(seating.taken, checkpoint, lambda pair: pair[1])
     groups = [group for layer in layers for group in cut(layer, lambda pair: pair[1].nbytes)]
-    targets, blocks = _find_memory(groups, where)
-    copies = [[target.copy() for target in group] for group in targets]
-    memory = [*blocks, *(target.tensor.untyped_storage() for group in targets for target in group)]
+    with without_gates():  # a failed load's gates stay closed until this one's take their place
+        targets, blocks = _find_memory(groups, where)
+        copies = [[target.copy() for target in group] for group in targets]
+        memory = [*blocks, *(target.tensor.untyped_storage() for group in targets for target in group)]
     ticket = submit(chosen_engine, checkpoint.shards, copies, where, memory)
     try:
         load = _occupy(groups, targets, ticket, where)
@@ -155,14 +156,12 @@ def stream_module(
     return ModuleStream(load, ticket, seating)
 
 
-def _reopen_failed(tensors: Sequence[torch.Tensor]) -> None:
-    """Let a module whose load failed be filled again, and refuse one whose load is not over."""
+def _refuse_unfinished(tensors: Sequence[torch.Tensor]) -> None:
+    """Refuse a module whose load is not over; one whose load failed may be filled again."""
     for tensor in tensors:
         load = arriving_load(tensor)
         if isinstance(load, ModuleLoad) and not load.over:
             raise RuntimeError("the module is still being filled by another stream; wait for it, or close it")
-    for tensor in tensors:
-        open_gate(tensor)
 
 
 def _find_memory(
