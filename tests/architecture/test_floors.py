@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FLOORS = {
+    "_closing": 0,
     "errors": 0,
     "options": 0,
     "_native": 0,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import TYPE_CHECKING, TypeVar, overload
 
+from .._closing import Closing
 from .._format import Header, TensorInfo, header_nbytes, parse_header
 from .._sources import FileSource, Source, local_path
 from ..errors import FormatError, ShortReadError, StreamClosedError
@@ -23,7 +24,6 @@ from ._layers import Layer, group_layers
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -47,7 +47,7 @@ class Shard:
     metadata: Mapping[str, str]
 
 
-class Checkpoint(Mapping[str, TensorInfo]):
+class Checkpoint(Closing, Mapping[str, TensorInfo]):
     """Map tensor names to where their bytes are, in shard and file order; a context manager.
 
     Made by `open`. Holds every shard's file open until `close`, after which use raises `StreamClosedError`.
@@ -141,11 +141,6 @@ class Checkpoint(Mapping[str, TensorInfo]):
     def __enter__(self) -> Self:
         self._check_open()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"shards={len(self._shards)}"

@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from .. import _native
+from .._closing import Closing
 from .._sources import FileSource
 from ..errors import StreamClosedError
 from ..options import StreamOptions
@@ -19,9 +20,6 @@ from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from .._native import CudaDevice, HostDevice
     from .._plan import LoadPlan
@@ -40,7 +38,7 @@ __all__ = [
 _MOST_READ_THREADS: Final = 8  # two fill a PCIe gen5 link from the page cache; more only steal cores from compute
 
 
-class CopyEngine:
+class CopyEngine(Closing):
     """Own the threads and the pinned ring that move bytes to one device; a context manager.
 
     Thread-safe. Ends with its last reference: tickets keep what they need by themselves. In a forked child an
@@ -131,14 +129,6 @@ class CopyEngine:
     def close(self) -> None:
         """Cancel every load, wait for its threads and copies. Harmless when repeated."""
         self._finalizer()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open(self, source: Source, callbacks: list[CallbackSource]) -> _native.Source:
         if isinstance(source, FileSource):

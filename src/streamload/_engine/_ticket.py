@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from .. import _native
+from .._closing import Closing
 from ._failures import raise_typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from .._sources import Source
     from . import CopyEngine
@@ -89,7 +87,7 @@ class ChunkTrace:
     copy_done: float
 
 
-class Ticket:
+class Ticket(Closing):
     """One submitted plan: wait for its groups, watch it, cancel it; a context manager.
 
     Thread-safe. Once a load has failed, every wait raises the same error. Dropping the last reference cancels
@@ -175,14 +173,6 @@ class Ticket:
                 lambda native: native.trace()
             )
         ]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _call(self, use: Callable[[_native.Ticket], T]) -> T:
         try:

@@ -12,14 +12,10 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from .._closing import Closing
 from ..errors import SourceError, StreamClosedError
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|file:", re.IGNORECASE)
 _KINDS = {
@@ -51,7 +47,7 @@ class FileStamp:
     mtime_ns: int
 
 
-class FileSource:
+class FileSource(Closing):
     """Read one local file, opened once; a context manager.
 
     Any number of threads may read at once; close only when none does. The descriptor is closed with the
@@ -157,14 +153,6 @@ class FileSource:
     def close(self) -> None:
         """Close the file. Harmless when repeated."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"FileSource({self._url!r}, nbytes={self.nbytes}{', closed' if self.closed else ''})"

@@ -5,17 +5,11 @@ Floor 1, part of `_sources`. For weights that arrived some other way, and for te
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from .._closing import Closing
 from ..errors import StreamClosedError
 
-if TYPE_CHECKING:
-    from types import TracebackType
 
-    from typing_extensions import Self
-
-
-class MemorySource:
+class MemorySource(Closing):
     """Read from bytes held in memory; a context manager.
 
     The bytes are borrowed, not copied: whoever made them must not change them while they are read.
@@ -66,14 +60,6 @@ class MemorySource:
         """Let go of the bytes. Harmless when repeated."""
         self._closed = True
         self._view = memoryview(b"")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"MemorySource({self._url!r}, nbytes={self._nbytes}{', closed' if self._closed else ''})"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from .._checkpoint import Checkpoint
 from .._checkpoint import open as open_checkpoint
+from .._closing import Closing
 from .._engine import LoadStats
 from ..errors import StreamClosedError
 from ._groups import cut
@@ -22,10 +23,8 @@ from ._submit import Target, choose_engine, submit
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
 
     import torch
-    from typing_extensions import Self
 
     from .._engine import CopyEngine, Ticket
     from .._format import TensorInfo
@@ -157,7 +156,7 @@ class Feed:
         self._tickets = kept
 
 
-class LayerStream:
+class LayerStream(Closing):
     """Iterate over a checkpoint's layers as they arrive; a context manager.
 
     Made by `stream`. Not safe to iterate from several threads.
@@ -197,14 +196,6 @@ class LayerStream:
         """Cancel what has not arrived. Layers taken stay valid. Harmless when repeated."""
         self._closed = True
         self._feed.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def stream(

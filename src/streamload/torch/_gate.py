@@ -3,8 +3,10 @@
 Floor 4, part of `torch`. While its bytes are on the way, a parameter's class is a subclass whose `__torch_function__`
 first waits for the tensor's group; the class is swapped back once the group is resident, and nothing is left. What
 only asks for metadata (`shape`, `dtype`, `device`, …) does not wait. What takes a tensor without offering it to
-`__torch_function__` cannot be seen here: `torch.tensor(p)`, `torch.as_tensor(p, dtype=…)`, `torch.func` transforms,
-C++ extensions outside torch's dispatcher; wait for the load before those. Read next: `_module_stream`.
+`__torch_function__` cannot be seen here, and reads what is there: constructors (`torch.tensor(p)`, `torch.Tensor(p)`,
+`p.new_tensor(p)`, sparse and nested tensors of it), a 0-dim tensor where torch wants a number (`torch.full((2,), p)`),
+`torch.func` transforms, TorchScript functions, subclasses that switch torch functions off, C++ extensions outside
+torch's dispatcher. Wait for the load before those. Read next: `_module_stream`.
 """
 
 from __future__ import annotations

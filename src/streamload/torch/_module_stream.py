@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._closing import Closing
 from ._gate import arriving_load, without_gates
 from ._groups import cut, layers_in_order
 from ._memory import place, resolve_device
@@ -20,9 +21,6 @@ from ._submit import Target, choose_engine, submit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, LoadStats, Ticket
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from ._seats import Seat, Seating
 
 
-class ModuleStream:
+class ModuleStream(Closing):
     """Watch a module being filled; a context manager, whose end cancels what has not arrived.
 
     Made by `stream_module`. Nobody has to hold or wait for it: the module finishes by itself. Thread-safe.
@@ -85,14 +83,6 @@ class ModuleStream:
         self.cancel()
         self._load.join()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def stream_module(
     module: torch.nn.Module,
@@ -109,8 +99,9 @@ def stream_module(
     arrived waits for it, and it is read next. Tensors on the meta device become new ones of the file's dtype, at
     their final addresses; real ones are filled where they are. When all is resident every trace of the load is gone.
 
-    What takes tensors past `__torch_function__` does not wait: `torch.tensor(p)`, `torch.func` transforms, C++
-    extensions outside torch's dispatcher, CUDA graph capture. Call `wait` before those.
+    What takes tensors past `__torch_function__` cannot wait and sees unfinished memory: `torch.tensor(p)` and its kin, a
+    0-dim tensor given as a number, `torch.func` transforms, TorchScript functions, C++ extensions outside torch's
+    dispatcher. Call `wait` before those, and before capturing a CUDA graph.
 
     Args:
         module: Built on the meta device, all or in part, or real. Buffers that are not saved must be real.

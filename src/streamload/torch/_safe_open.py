@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._checkpoint import open as open_checkpoint
+from .._closing import Closing
 from .._plan import Copy
 from ..errors import StreamClosedError
 from ._dtypes import torch_dtype, torch_shape
@@ -22,9 +23,6 @@ from ._submit import Target, choose_engine, submit
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from .._engine import CopyEngine
     from .._format import TensorInfo
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 _FRAMEWORKS = ("pt", "torch", "pytorch")
 
 
-class safe_open:  # safetensors' name
+class safe_open(Closing):  # safetensors' name
     """Open a safetensors file; a context manager.
 
     On the CPU, whole tensors are mapped without a copy and slices are read; on CUDA both are read through the copy
@@ -122,14 +120,6 @@ class safe_open:  # safetensors' name
         self._checkpoint.close()
         self._host = HostTensors(())
         self._engine = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _info(self, name: str) -> TensorInfo:
         if not isinstance(name, str):
