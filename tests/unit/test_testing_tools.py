@@ -1,4 +1,4 @@
-"""The shipped test tools keep their own promises, and our sources keep those of a source."""
+"""The shipped test tools keep their own promises."""
 
 from __future__ import annotations
 
@@ -9,31 +9,10 @@ import pytest
 from safetensors import safe_open
 
 from streamload._checkpoint import open as open_checkpoint
-from streamload._sources import FileSource, MemorySource
-from streamload.testing import FaultySource, LlamaShape, SourceTests, make_checkpoint
+from streamload._sources import MemorySource
+from streamload.testing import FaultySource, LlamaShape, make_checkpoint
 
 SHAPE = LlamaShape(layers=2, hidden=16, heads=4, kv_heads=2, intermediate=32, vocab=24, dtype="F32")
-
-
-class TestMemorySource(SourceTests):
-    def make_source(self, data):
-        return MemorySource(data)
-
-
-class TestFaultySourceWithoutFaults(SourceTests):
-    def make_source(self, data):
-        return FaultySource(MemorySource(data))
-
-
-class TestFileSource(SourceTests):
-    @pytest.fixture(autouse=True)
-    def _directory(self, tmp_path):
-        self.directory = tmp_path
-
-    def make_source(self, data):
-        path = self.directory / "bytes"
-        path.write_bytes(data)
-        return FileSource(path)
 
 
 def test_faulty_source_fails_the_named_read_and_no_other():
