@@ -99,9 +99,8 @@ def stream_module(
     arrived waits for it, and it is read next. Tensors on the meta device become new ones of the file's dtype, at
     their final addresses; real ones are filled where they are. When all is resident every trace of the load is gone.
 
-    What takes tensors past `__torch_function__` cannot wait and sees unfinished memory: `torch.tensor(p)` and its kin,
-    a 0-dim tensor given as a number, `torch.func` transforms, TorchScript functions, C++ extensions outside torch's
-    dispatcher. Call `wait` before those, and before capturing a CUDA graph.
+    What takes tensors past `__torch_function__` (`torch.tensor(p)`, a 0-dim tensor given as a number, `torch.func`,
+    TorchScript, C++ extensions outside the dispatcher) cannot wait: call `wait` before it and before capturing a graph.
 
     Args:
         module: Built on the meta device, all or in part, or real. Buffers that are not saved must be real.
