@@ -6,6 +6,7 @@ Tests of one room keep their fixtures beside them; what users of the library may
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -41,8 +42,10 @@ def own_threads() -> Callable[[], list[str]]:
     """Return a function that names the threads streamload runs in this process, native ones and Python's."""
 
     def own_threads() -> list[str]:
-        native = [comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")]
-        names = [*native, *(thread.name for thread in threading.enumerate())]
+        names = [thread.name for thread in threading.enumerate()]
+        for comm in Path("/proc/self/task").glob("*/comm"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                names.append(comm.read_text().strip())
         return [name for name in names if name.startswith("streamload")]
 
     return own_threads

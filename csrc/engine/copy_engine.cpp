@@ -1,5 +1,6 @@
 #include "engine/copy_engine.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace streamload {
@@ -28,15 +29,18 @@ Status CopyEngine::submit(Plan plan, std::vector<std::shared_ptr<Source>> source
 
 void CopyEngine::close() noexcept {
   std::shared_ptr<StagingRing> ring;
-  std::vector<std::weak_ptr<Ticket>> tickets;
+  std::vector<std::shared_ptr<Ticket>> tickets;
   {
     const std::lock_guard lock(mutex_);
     ring.swap(ring_);
-    tickets.swap(tickets_);
+    for (const auto& known : tickets_) {
+      if (auto ticket = known.lock()) tickets.push_back(std::move(ticket));
+    }
   }
-  for (const auto& known : tickets) {
-    if (const auto ticket = known.lock()) ticket->close();
-  }
+  for (const auto& ticket : tickets) ticket->cancel();
+  const auto runs_here = [](const auto& ticket) { return ticket->runs_here(); };
+  if (std::any_of(tickets.begin(), tickets.end(), runs_here)) return;  // a thread cannot wait for itself
+  for (const auto& ticket : tickets) ticket->close();                  // blocks while another caller closes it
 }
 
 std::size_t CopyEngine::pinned_bytes() const {

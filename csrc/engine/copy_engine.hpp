@@ -27,7 +27,8 @@ class CopyEngine {
   // Starts a load and returns at once; see Ticket::start. Fails with kClosed after close.
   [[nodiscard]] Status submit(Plan plan, std::vector<std::shared_ptr<Source>> sources, std::optional<StreamView> after,
                               std::shared_ptr<Ticket>& out);
-  void close() noexcept;  // cancels and joins every ticket; idempotent
+  // Cancels and joins every ticket; idempotent. Called on one of their threads (by a callback source), cancels only.
+  void close() noexcept;
 
   [[nodiscard]] std::size_t pinned_bytes() const;  // of the ring, now
   [[nodiscard]] std::size_t leased() const;        // staging buffers in use

@@ -67,7 +67,10 @@ Status StagingRing::lease(const std::stop_token& stop, Buffer& out) noexcept {
   std::unique_lock lock(mutex_);
   Status refused;
   while (true) {
-    if (stop.stop_requested()) return Status::failure(Code::kCancelled, "the load was stopped");
+    if (stop.stop_requested()) {
+      changed_.notify_one();  // the wake that came here may have been about a buffer that another load waits for
+      return Status::failure(Code::kCancelled, "the load was stopped");
+    }
     if (!free_.empty()) {
       out = Buffer(shared_from_this(), std::move(free_.back()));
       free_.pop_back();

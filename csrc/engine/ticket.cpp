@@ -19,6 +19,7 @@ Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<StagingRing> ring
       plan_(std::move(plan)),
       groups_(plan_.group_count),
       traces_(plan_.reads.size()),
+      groups_of_source_(sources.size()),
       ring_(std::move(ring)),
       sources_(std::move(sources)) {
   for (std::size_t i = 0; i < plan_.reads.size(); ++i) {
@@ -27,6 +28,7 @@ Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<StagingRing> ring
     group.last_read = i + 1;
   }
   for (Group& group : groups_) {
+    for_each_source(group, [&](std::uint32_t source) { ++groups_of_source_[source]; });
     group.to_land = group.last_read - group.first_read;
     group.to_issue = group.to_land;
     if (group.to_land == 0) {  // nothing but empty tensors
@@ -197,7 +199,12 @@ Status Ticket::enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffe
 Status Ticket::issue(std::size_t read) noexcept {
   Group& group = groups_[plan_.reads[read].group];
   if (group.to_issue.fetch_sub(1) != 1) return {};
-  if (Status status = check_sources(group); !status.ok()) return status;
+  Status changed;
+  for_each_source(group, [&](std::uint32_t source) {
+    if (changed.ok()) changed = sources_[source]->check_unchanged();
+    if (groups_of_source_[source].fetch_sub(1) == 1) sources_[source]->retire();
+  });
+  if (!changed.ok()) return changed;
   if (Status status = device_->record(group.event->view(), stream_view_); !status.ok()) return status;
   {
     const std::lock_guard lock(mutex_);
@@ -207,14 +214,12 @@ Status Ticket::issue(std::size_t read) noexcept {
   return {};
 }
 
-Status Ticket::check_sources(const Group& group) noexcept {
-  std::uint32_t checked = ~std::uint32_t{0};
+template <class Visit>
+void Ticket::for_each_source(const Group& group, Visit&& visit) const {
+  std::uint32_t last = ~std::uint32_t{0};  // within a group, reads of one source stand together
   for (std::size_t i = group.first_read; i < group.last_read; ++i) {
-    const std::uint32_t source = plan_.reads[i].source;
-    if (std::exchange(checked, source) == source) continue;
-    if (Status status = sources_[source]->check_unchanged(); !status.ok()) return status;
+    if (const std::uint32_t source = plan_.reads[i].source; std::exchange(last, source) != source) visit(source);
   }
-  return {};
 }
 
 void Ticket::run_lander() noexcept {

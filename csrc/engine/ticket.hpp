@@ -134,7 +134,9 @@ class Ticket {
   [[nodiscard]] Status serve_in_place(std::size_t read, bool& taken) noexcept;
   [[nodiscard]] Status enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffer buffer) noexcept;
   [[nodiscard]] Status issue(std::size_t read) noexcept;
-  [[nodiscard]] Status check_sources(const Group& group) noexcept;
+  // Calls visit(source) for each source that a group reads from.
+  template <class Visit>
+  void for_each_source(const Group& group, Visit&& visit) const;
   [[nodiscard]] bool claim(std::size_t& read) noexcept;
   void land(std::size_t read) noexcept;
   void fail(Status status) noexcept;
@@ -164,6 +166,7 @@ class Ticket {
   std::atomic<std::uint64_t> bytes_read_{0};
   std::atomic<std::uint64_t> bytes_resident_{0};
   std::array<std::atomic<std::uint64_t>, 4> bytes_by_route_{};
+  std::vector<std::atomic<std::size_t>> groups_of_source_;  // groups not issued yet that read from source i
   std::atomic<std::int64_t> stall_nanoseconds_{0};
 
   // Set before the threads start and let go of after they ended.

@@ -63,7 +63,9 @@ Status changed(const std::string& path, const FileStamp& expected, const FileSta
 }
 
 Status system_failure(Code code, const std::string& path, const char* call, int error) {
-  Status status = Status::failure(code, path + ": " + call + ": " + std::system_category().message(error), error);
+  const char* hint = error == EMFILE ? "; raise the limit of open files (ulimit -n)" : "";
+  Status status =
+      Status::failure(code, path + ": " + call + ": " + std::system_category().message(error) + hint, error);
   status.source = path;
   return status;
 }
@@ -101,35 +103,43 @@ Status open_stamped(const std::string& path, const FileStamp& expected, UniqueFd
 
 Status FileSource::open(std::string path, const FileStamp& expected, std::optional<bool> direct,
                         std::shared_ptr<Source>& out) noexcept {
-  UniqueFd buffered;
-  if (Status status = open_stamped(path, expected, buffered); !status.ok()) return status;
-  UniqueFd around;
-  if (direct.value_or(!in_memory(buffered.get()))) {
-    around = UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
-    struct stat facts{};
-    // Another file by now: the buffered descriptor is the one that was checked, so read through that.
-    if (around && (::fstat(around.get(), &facts) != 0 || stamp_of(facts) != expected)) around = UniqueFd();
-  }
-  out = std::make_shared<FileSource>(std::move(path), expected, std::move(buffered), std::move(around),
-                                     direct.value_or(false));
+  UniqueFd checked;
+  if (Status status = open_stamped(path, expected, checked); !status.ok()) return status;
+  out = std::make_shared<FileSource>(std::move(path), expected, direct);
   return {};
 }
 
-FileSource::FileSource(std::string path, const FileStamp& expected, UniqueFd buffered, UniqueFd direct,
-                       bool always_direct)
-    : path_(std::move(path)),
-      expected_(expected),
-      buffered_(std::move(buffered)),
-      direct_(std::move(direct)),
-      always_direct_(always_direct) {}
+Status FileSource::acquire(std::shared_ptr<const Files>& out) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!files_) {
+    Files files;
+    if (Status status = open_stamped(path_, expected_, files.buffered); !status.ok()) return status;
+    if (direct_.value_or(!in_memory(files.buffered.get()))) {
+      files.direct = UniqueFd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+      struct stat facts{};
+      // Another file by now: the buffered descriptor is the one that was checked, so read through that.
+      const bool same = files.direct && ::fstat(files.direct.get(), &facts) == 0 && stamp_of(facts) == expected_;
+      if (!same) files.direct = UniqueFd();
+    }
+    files_ = std::make_shared<const Files>(std::move(files));
+  }
+  out = files_;
+  return {};
+}
 
-bool FileSource::reads_direct(std::uint64_t offset, std::size_t nbytes) const noexcept {
-  if (!direct_ || direct_refused_.load()) return false;
-  if (always_direct_) return true;
+void FileSource::retire() noexcept {
+  std::shared_ptr<const Files> files;  // closed outside the lock, when the last read has ended
+  const std::lock_guard lock(mutex_);
+  files.swap(files_);
+}
+
+bool FileSource::reads_direct(const Files& files, std::uint64_t offset, std::size_t nbytes) const noexcept {
+  if (!files.direct || direct_refused_.load()) return false;
+  if (direct_.has_value()) return true;
   const std::uint64_t first = align_down(offset);
   const CachestatRange range{first, align_up(offset + nbytes) - first};
   Cachestat found{};
-  if (::syscall(kSysCachestat, buffered_.get(), &range, &found, 0U) != 0) return false;
+  if (::syscall(kSysCachestat, files.buffered.get(), &range, &found, 0U) != 0) return false;
   const std::uint64_t end = std::min(range.offset + range.nbytes, align_up(expected_.nbytes));
   const std::uint64_t pages = (end - std::min(first, end)) / kPageBytes;
   return found.cached * 10 < pages * kCachedTenths;
@@ -137,9 +147,11 @@ bool FileSource::reads_direct(std::uint64_t offset, std::size_t nbytes) const no
 
 Status FileSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
                         Route& route) noexcept {
-  if (reads_direct(offset, nbytes)) {
+  std::shared_ptr<const Files> files;
+  if (Status status = acquire(files); !status.ok()) return status;
+  if (reads_direct(*files, offset, nbytes)) {
     bool refused = false;
-    Status status = read_direct(offset, nbytes, buffer, out, refused);
+    Status status = read_direct(*files, offset, nbytes, buffer, out, refused);
     if (!refused) {
       route = Route::kDirect;
       return status;
@@ -148,7 +160,8 @@ Status FileSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffe
   route = Route::kBuffered;
   std::size_t got = 0;
   while (got < nbytes) {
-    const ssize_t n = ::pread(buffered_.get(), buffer.data() + got, nbytes - got, static_cast<off_t>(offset + got));
+    const ssize_t n =
+        ::pread(files->buffered.get(), buffer.data() + got, nbytes - got, static_cast<off_t>(offset + got));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return failed(errno, offset, nbytes);
     if (n == 0) return ended(offset, nbytes, got);
@@ -158,10 +171,10 @@ Status FileSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffe
   return {};
 }
 
-// Reads the aligned blocks around the wanted bytes. `refused`: the file system takes no such read (EINVAL), or
-// the blocks do not fit the buffer.
-Status FileSource::read_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
-                               bool& refused) noexcept {
+// Reads the aligned blocks around the wanted bytes. `refused`: the file system takes no such read (EINVAL), the blocks
+// do not fit the buffer, or fewer came than wanted; a buffered read then finds out whether the file has ended.
+Status FileSource::read_direct(const Files& files, std::uint64_t offset, std::size_t nbytes, HostSpan buffer,
+                               ConstHostSpan& out, bool& refused) noexcept {
   const std::uint64_t first = align_down(offset);
   const std::size_t lead = offset - first;
   const std::size_t blocks = align_up(offset + nbytes) - first;
@@ -169,7 +182,7 @@ Status FileSource::read_direct(std::uint64_t offset, std::size_t nbytes, HostSpa
   if (refused) return {};
   std::size_t got = 0;
   while (got < lead + nbytes) {
-    const ssize_t n = ::pread(direct_.get(), buffer.data() + got, blocks - got, static_cast<off_t>(first + got));
+    const ssize_t n = ::pread(files.direct.get(), buffer.data() + got, blocks - got, static_cast<off_t>(first + got));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EINVAL) {
       direct_refused_.store(true);
@@ -178,10 +191,10 @@ Status FileSource::read_direct(std::uint64_t offset, std::size_t nbytes, HostSpa
     }
     if (n < 0) return failed(errno, offset, nbytes);
     got += static_cast<std::size_t>(n);
-    // Only the end of the file stops a direct read off the grid; asking on from there would be refused.
-    if (n == 0 || got % kDirectAlignment != 0) break;
+    if (n == 0 || got % kDirectAlignment != 0) break;  // asking on from off the grid would be refused
   }
-  if (got < lead + nbytes) return ended(offset, nbytes, got - std::min(got, lead));
+  refused = got < lead + nbytes;
+  if (refused) return {};
   out = buffer.subspan(lead, nbytes);
   return {};
 }
@@ -189,7 +202,9 @@ Status FileSource::read_direct(std::uint64_t offset, std::size_t nbytes, HostSpa
 Status FileSource::read_in_place(std::uint64_t offset, std::span<const HostSpan> targets, bool& taken) noexcept {
   std::size_t nbytes = 0;
   for (const HostSpan& target : targets) nbytes += target.size();
-  taken = !reads_direct(offset, nbytes);
+  std::shared_ptr<const Files> files;
+  if (Status status = acquire(files); !status.ok()) return status;
+  taken = !reads_direct(*files, offset, nbytes);
   if (!taken) return {};
   constexpr std::size_t kMost = 512;  // half of Linux's IOV_MAX; the plan keeps reads below it
   std::array<iovec, kMost> parts{};
@@ -203,7 +218,7 @@ Status FileSource::read_in_place(std::uint64_t offset, std::span<const HostSpan>
       parts[count] = iovec{targets[i].data() + skip, targets[i].size() - skip};
     }
     const ssize_t n =
-        ::preadv(buffered_.get(), parts.data(), static_cast<int>(count), static_cast<off_t>(offset + got));
+        ::preadv(files->buffered.get(), parts.data(), static_cast<int>(count), static_cast<off_t>(offset + got));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return failed(errno, offset, nbytes);
     if (n == 0) return ended(offset, nbytes, got);
@@ -215,8 +230,10 @@ Status FileSource::read_in_place(std::uint64_t offset, std::span<const HostSpan>
 }
 
 Status FileSource::check_unchanged() noexcept {
+  std::shared_ptr<const Files> files;
+  if (Status status = acquire(files); !status.ok()) return status;
   struct stat facts{};
-  if (::fstat(buffered_.get(), &facts) != 0) return system_failure(Code::kReadFailed, path_, "fstat", errno);
+  if (::fstat(files->buffered.get(), &facts) != 0) return system_failure(Code::kReadFailed, path_, "fstat", errno);
   if (const FileStamp found = stamp_of(facts); found != expected_) return changed(path_, expected_, found);
   // A deleted file still holds its bytes behind our descriptor; another file under its name is a new checkpoint.
   if (::stat(path_.c_str(), &facts) == 0) {

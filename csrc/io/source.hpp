@@ -45,6 +45,9 @@ class Source {
 
   // Says whether the source is still the one whose header was read. Called after the reads of a group.
   [[nodiscard]] virtual Status check_unchanged() noexcept { return {}; }
+
+  // Told when nothing more will be read: lets go of descriptors. A later read opens them again.
+  virtual void retire() noexcept {}
 };
 
 }  // namespace streamload

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
-import pickle
 import threading
-from dataclasses import fields
-from typing import TYPE_CHECKING
 
 import pytest
 
-from streamload._engine import ChunkTrace, CopyEngine, LoadStats, open_device, shared_engine
+from streamload._engine import CopyEngine
 from streamload._native import HostDevice
 from streamload._plan import Copy, make_plan
 from streamload._sources import FileSource, MemorySource
 from streamload.errors import ChangedError, DeviceError, ShortReadError, SourceError, StreamClosedError
 from streamload.options import StreamOptions
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CHUNK = 64 << 10
 GROUPS = 4
@@ -202,55 +195,6 @@ def test_out_of_pinned_memory_from_the_start_is_a_device_error(data_file):
         assert run_to_failure(source, HostDevice(fail_step="pin", fail_at=2, fail_from=True)) is None
 
 
-@pytest.mark.parametrize("poison", [True, False])
-@pytest.mark.parametrize("change", ["truncate", "replace", "rewrite"])
-def test_a_file_changed_before_the_load_is_a_changed_error(data_file, change, poison):
-    with FileSource(data_file) as source:
-        change_file(data_file, change)
-        with CopyEngine(HostDevice(poison=poison), OPTIONS) as engine, pytest.raises(ChangedError) as caught:
-            engine.submit(Memory().plan, [source])
-    assert caught.value.url == str(data_file)
-    assert str(data_file) in str(caught.value)
-
-
-@pytest.mark.parametrize("change", ["truncate", "replace", "rewrite"])
-def test_a_file_changed_under_the_load_is_never_loaded(data_file, change):
-    # A link slow enough that most of the file is unread when it changes: 12 chunks of 4 ms, 4 staging buffers.
-    device = HostDevice(link_bytes_per_second=CHUNK / 4e-3)
-    memory = Memory()
-    with FileSource(data_file) as source, CopyEngine(device, OPTIONS) as engine:
-        ticket = engine.submit(memory.plan, [source], keep_alive=[memory.bytes])
-        ticket.wait_group(0)
-        change_file(data_file, change)
-        with pytest.raises((ChangedError, ShortReadError)) as caught:
-            ticket.wait(30)
-        assert caught.value.url == str(data_file)
-        with pytest.raises((ChangedError, ShortReadError)):
-            ticket.wait_group(0)
-        ticket.close()
-
-
-def change_file(path: Path, change: str) -> None:
-    if change == "truncate":
-        os.truncate(path, NBYTES // 2)
-    elif change == "replace":
-        other = path.with_suffix(".new")
-        other.write_bytes(DATA)
-        other.replace(path)
-    else:
-        with path.open("r+b") as file:
-            file.write(b"\xff")
-        os.utime(path, ns=(1, 1))
-
-
-def test_a_missing_file_and_a_file_without_permission_are_builtin_errors(data_file):
-    with FileSource(data_file) as source, CopyEngine(HostDevice(), OPTIONS) as engine:
-        data_file.unlink()
-        with pytest.raises(FileNotFoundError) as caught:
-            engine.submit(Memory().plan, [source])
-    assert caught.value.filename == str(data_file)
-
-
 def test_a_timeout_leaves_the_load_running(data_file):
     memory = Memory()
     with FileSource(data_file) as source, CopyEngine(HostDevice(link_bytes_per_second=1000), OPTIONS) as engine:
@@ -280,64 +224,6 @@ def test_closing_twice_and_using_after_close(data_file):
         ticket.close()
 
 
-@pytest.mark.parametrize("name", ["", "gpu", "cpu:1", "cuda:x", "cuda:-1", "mps", "cuda:0:1"])
-def test_a_device_of_no_known_form_is_a_value_error(name):
-    with pytest.raises(ValueError, match="device must be"):
-        open_device(name)
-
-
-def test_a_cuda_device_that_does_not_exist_is_a_device_error():
-    with pytest.raises(DeviceError, match=r"cuda:99|no CUDA driver"):
-        open_device("cuda:99")
-
-
-def test_loads_of_a_process_share_an_engine_that_ends_with_its_last_user():
-    first = shared_engine("cpu", OPTIONS)
-    assert shared_engine("cpu", OPTIONS) is first
-    assert shared_engine("cpu", StreamOptions()) is not first
-    identity = id(first._native)
-    first.close()
-    again = shared_engine("cpu", OPTIONS)
-    assert again is not first
-    assert not again.closed
-    del first, identity
-
-
-def test_memory_sources_load_like_files():
-    assert run_to_failure(MemorySource(DATA)) is None
-
-
-def test_stats_and_traces_add_up(data_file):
-    memory = Memory()
-    with FileSource(data_file) as source, CopyEngine(HostDevice(poison=True), OPTIONS) as engine:
-        ticket = engine.submit(memory.plan, [source], keep_alive=[memory.bytes])
-        ticket.wait(30)
-        stats, trace = ticket.stats(), ticket.trace()
-        ticket.close()
-    assert {field.name for field in fields(LoadStats)} == set(ticket._native.stats())
-    assert stats.bytes_total == stats.bytes_read == stats.bytes_resident == NBYTES
-    assert stats.buffered_bytes + stats.direct_bytes == NBYTES
-    assert stats.groups == stats.groups_resident == GROUPS
-    assert 0 < stats.first_group_seconds <= stats.seconds
-    assert CHUNK <= stats.pinned_bytes <= OPTIONS.staging_bytes
-    assert isinstance(trace[0], ChunkTrace)
-    assert sum(chunk.nbytes for chunk in trace) == NBYTES
-    for chunk in trace:
-        assert 0 <= chunk.read_start <= chunk.read_end <= chunk.copy_issued <= chunk.copy_done <= stats.seconds
-
-
-def test_errors_survive_pickling():
-    for error in (
-        ShortReadError("short", url="u", offset=1, nbytes=2, errno=3),
-        DeviceError("device", code=700),
-        StreamClosedError("closed"),
-    ):
-        copy = pickle.loads(pickle.dumps(error))
-        assert type(copy) is type(error)
-        assert str(copy) == str(error)
-        assert vars(copy) == vars(error)
-
-
 def test_a_source_that_closes_its_own_load_cancels_it():
     tickets = []
 
@@ -356,31 +242,6 @@ def test_a_source_that_closes_its_own_load_cancels_it():
             ticket.wait(30)
 
 
-def test_a_path_that_is_not_text_loads_and_is_named_in_errors(tmp_path):
-    path = os.path.join(os.fsencode(tmp_path), b"weights-\xff\xfe.bin")  # noqa: PTH118 - pathlib takes no bytes
-    with open(path, "wb") as file:  # noqa: PTH123 - as above
-        file.write(DATA)
-    memory = Memory()
-    with FileSource(os.fsdecode(path)) as source, CopyEngine(HostDevice(), OPTIONS) as engine:
-        with engine.submit(memory.plan, [source], keep_alive=[memory.bytes]) as ticket:
-            ticket.wait(30)
-        assert memory.holds_data()
-        os.truncate(path, 10)
-        with pytest.raises(ChangedError) as caught:
-            engine.submit(memory.plan, [source])
-        assert os.fsencode(caught.value.url) == path
-
-
-def test_a_relative_path_is_read_wherever_the_process_has_moved_to(data_file, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    memory = Memory()
-    with FileSource(data_file.name) as source, CopyEngine(HostDevice(), OPTIONS) as engine:
-        monkeypatch.chdir("/")
-        with engine.submit(memory.plan, [source], keep_alive=[memory.bytes]) as ticket:
-            ticket.wait(30)
-    assert memory.holds_data()
-
-
 @pytest.mark.parametrize(
     "part", [lambda view: view[10:20], memoryview, lambda view: (ctypes.c_ubyte * 8).from_buffer(view)]
 )
@@ -394,3 +255,23 @@ def test_a_source_that_keeps_a_part_of_its_buffer_is_refused(part):
     error = run_to_failure(FailingSource(1, fault))
     assert type(error) is SourceError
     assert "kept a part of the buffer" in str(error)
+
+
+def test_every_caller_of_close_waits_for_the_threads(data_file, own_threads):
+    memory = Memory()
+    with FileSource(data_file) as source:
+        engine = CopyEngine(HostDevice(link_bytes_per_second=NBYTES), OPTIONS)
+        ticket = engine.submit(memory.plan, [source], keep_alive=[memory.bytes])
+        seen = []
+
+        def close():
+            engine.close()
+            seen.append(own_threads())
+
+        threads = [threading.Thread(target=close) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [[]] * 4
+        ticket.close()

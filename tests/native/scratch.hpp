@@ -7,8 +7,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -63,15 +64,10 @@ class ScratchFile {
   std::string path_;
 };
 
-// Open descriptors and threads of this process.
+// How many entries a directory has: of /proc/self/fd (the one that looks included), of /proc/self/task.
 inline std::size_t count_entries(const char* directory) {
-  std::size_t count = 0;
-  const std::string command = std::string("ls ") + directory + " | wc -l";
-  if (FILE* pipe = ::popen(command.c_str(), "r")) {
-    if (std::fscanf(pipe, "%zu", &count) != 1) count = 0;
-    ::pclose(pipe);
-  }
-  return count;
+  const std::filesystem::directory_iterator entries(directory);
+  return static_cast<std::size_t>(std::distance(begin(entries), end(entries)));
 }
 
 }  // namespace streamload

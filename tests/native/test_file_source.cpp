@@ -28,6 +28,16 @@ std::shared_ptr<Source> open_file(const ScratchFile& file, std::optional<bool> d
   return source;
 }
 
+// As open_file, with its descriptors open: what happens to the file from now on happens under the load.
+std::shared_ptr<Source> open_and_read(const ScratchFile& file, std::optional<bool> direct) {
+  auto source = open_file(file, direct);
+  Room room;
+  ConstHostSpan out;
+  Route route{};
+  throw_if_error(source->read(0, 1, room.span(), out, route));
+  return source;
+}
+
 }  // namespace
 
 TEST(both_routes_read_every_offset_and_length) {
@@ -92,7 +102,7 @@ TEST(reading_in_place_scatters_over_the_targets) {
 TEST(a_truncated_file_is_a_short_read_with_its_place) {
   for (const bool direct : {false, true}) {
     const ScratchFile file(kFileBytes);
-    const auto source = open_file(file, direct);
+    const auto source = open_and_read(file, direct);
     file.truncate(5000);
     Room room;
     ConstHostSpan out;
@@ -109,7 +119,7 @@ TEST(a_truncated_file_is_a_short_read_with_its_place) {
 
 TEST(a_file_truncated_before_the_wanted_bytes_got_none_of_them) {
   const ScratchFile file(kFileBytes);
-  const auto source = open_file(file, true);
+  const auto source = open_and_read(file, true);
   file.truncate(100);
   Room room;
   ConstHostSpan out;
@@ -122,7 +132,7 @@ TEST(a_file_truncated_before_the_wanted_bytes_got_none_of_them) {
 TEST(a_replaced_file_is_noticed_and_a_deleted_one_still_reads) {
   const ScratchFile file(kFileBytes);
   const FileStamp stamp = file.stamp();
-  const auto source = open_file(file, false);
+  const auto source = open_and_read(file, false);
   CHECK(source->check_unchanged().ok());
   const ScratchFile other(kFileBytes);
   const std::string spare = other.path() + ".spare";
@@ -141,6 +151,24 @@ TEST(a_missing_file_and_a_directory_say_so) {
   std::shared_ptr<Source> source;
   CHECK(FileSource::open("/nowhere/at/all", {}, std::nullopt, source).code == Code::kNotFound);
   CHECK(FileSource::open("/", {}, std::nullopt, source).code == Code::kChanged);  // no directory has this stamp
+}
+
+TEST(a_retired_file_holds_no_descriptor_and_opens_again) {
+  const ScratchFile file(kFileBytes);
+  const std::size_t before = count_entries("/proc/self/fd");
+  const auto source = open_file(file, std::nullopt);
+  CHECK_EQ(count_entries("/proc/self/fd"), before);  // none until it is read
+  Room room;
+  ConstHostSpan out;
+  Route route{};
+  for (int i = 0; i < 2; ++i) {
+    CHECK(source->read(0, 4096, room.span(), out, route).ok());
+    CHECK(count_entries("/proc/self/fd") > before);
+    source->retire();
+    CHECK_EQ(count_entries("/proc/self/fd"), before);
+  }
+  file.truncate(10);
+  CHECK(source->read(0, 4096, room.span(), out, route).code == Code::kChanged);
 }
 
 TEST(a_mapped_file_is_private) {

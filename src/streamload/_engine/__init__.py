@@ -65,6 +65,7 @@ class CopyEngine(Closing):
         # Runs when the engine is collected and, at the latest, before the interpreter ends: no native thread may
         # meet a Python that is going away.
         self._finalizer = weakref.finalize(self, self._native.close)
+        self._closed = False
 
     @property
     def device(self) -> HostDevice | CudaDevice:
@@ -79,7 +80,7 @@ class CopyEngine(Closing):
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return not self._finalizer.alive
+        return self._closed
 
     @property
     def pinned_bytes(self) -> int:
@@ -128,7 +129,9 @@ class CopyEngine(Closing):
 
     def close(self) -> None:
         """Cancel every load, wait for its threads and copies. Harmless when repeated."""
-        self._finalizer()
+        self._closed = True
+        self._native.close()  # every caller waits, also beside another
+        self._finalizer.detach()
 
     def _open(self, source: Source, callbacks: list[CallbackSource]) -> _native.Source:
         if isinstance(source, FileSource):

@@ -127,6 +127,7 @@ class Ticket(Closing):
         Raises:
             TimeoutError: It took longer; the load goes on.
             SourceError: A read failed (`ShortReadError`, `ChangedError` among them).
+            FileNotFoundError, PermissionError: A file could no longer be opened when it was first read.
             DeviceError: The device failed, or memory could not be pinned.
             StreamClosedError: The load was cancelled, or belongs to a parent process.
         """

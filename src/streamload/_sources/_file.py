@@ -11,11 +11,16 @@ import io
 import os
 import re
 import stat
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .._closing import Closing
 from ..errors import SourceError, StreamClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|file:", re.IGNORECASE)
 _KINDS = {
@@ -50,8 +55,8 @@ class FileStamp:
 class FileSource(Closing):
     """Read one local file, opened once; a context manager.
 
-    Any number of threads may read at once; close only when none does. The descriptor is closed with the
-    object at the latest.
+    Any number of threads may read at once; a close beside them takes effect when the last has read. The descriptor
+    is closed with the object at the latest.
 
     Args:
         path: The file's path, relative ones taken from the working directory.
@@ -83,6 +88,9 @@ class FileSource(Closing):
             os.close(descriptor)
             raise
         self._file = io.FileIO(descriptor)
+        self._lock = threading.Lock()  # guards the two below
+        self._readers = 0
+        self._closed = False
 
     @property
     def url(self) -> str:
@@ -107,7 +115,7 @@ class FileSource(Closing):
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._file.closed
+        return self._closed
 
     def fileno(self) -> int:
         """Return the open descriptor; it stays ours.
@@ -115,7 +123,7 @@ class FileSource(Closing):
         Raises:
             StreamClosedError: The source is closed.
         """
-        if self._file.closed:
+        if self._closed:
             raise StreamClosedError(f"{self._url}: the file is closed")
         return self._file.fileno()
 
@@ -150,9 +158,26 @@ class FileSource(Closing):
             done += count
         return done
 
+    @contextmanager
+    def _reading(self) -> Iterator[int]:
+        """Keep the descriptor open: its number could be another file's by the time it is read."""
+        with self._lock:
+            descriptor = self.fileno()
+            self._readers += 1
+        try:
+            yield descriptor
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if self._closed and not self._readers:
+                    self._file.close()
+
     def close(self) -> None:
-        """Close the file. Harmless when repeated."""
-        self._file.close()
+        """Close the file, once no thread reads it. Harmless when repeated."""
+        with self._lock:
+            self._closed = True
+            if not self._readers:
+                self._file.close()
 
     def __repr__(self) -> str:
         return f"FileSource({self._url!r}, nbytes={self.nbytes}{', closed' if self.closed else ''})"

@@ -30,8 +30,8 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, object]:
         "metadata": dict(checkpoint.metadata),
         "dtypes": _dtypes(checkpoint.values()),
         "shards": [
-            {"url": shard.url, "file_nbytes": shard.nbytes, **_count(_of_shard(checkpoint, number))}
-            for number, shard in enumerate(checkpoint.shards)
+            {"url": shard.url, "file_nbytes": shard.nbytes, **_count(tensors)}
+            for shard, tensors in zip(checkpoint.shards, _by_shard(checkpoint), strict=True)
         ],
         "layers": [{"name": layer.name, **_count(layer.tensors)} for layer in checkpoint.layers],
         "tensors": {
@@ -52,10 +52,10 @@ def inspect_tables(checkpoint: Checkpoint, *, tensors: bool) -> str:
     counts = f"{len(checkpoint)} tensors, {len(checkpoint.shards)} shards, {len(checkpoint.layers)} layers"
     kinds = ", ".join(f"{dtype} {say_bytes(nbytes)}" for dtype, nbytes in _dtypes(checkpoint.values()).items())
     shards = [
-        (shard.url.rpartition("/")[2], *_row(_of_shard(checkpoint, number)))
-        for number, shard in enumerate(checkpoint.shards)
+        (_printable(shard.url.rpartition("/")[2]), *_row(members))
+        for shard, members in zip(checkpoint.shards, _by_shard(checkpoint), strict=True)
     ]
-    layers = [(layer.name or "(rest)", *_row(layer.tensors)) for layer in checkpoint.layers]
+    layers = [(_printable(layer.name) or "(rest)", *_row(layer.tensors)) for layer in checkpoint.layers]
     parts = [
         f"{checkpoint.url}\n{say_bytes(checkpoint.nbytes)} in {counts}\n{kinds or 'no tensors'}",
         _table(("shard", "tensors", "bytes", "dtypes"), shards),
@@ -63,7 +63,12 @@ def inspect_tables(checkpoint: Checkpoint, *, tensors: bool) -> str:
     ]
     if tensors:
         rows = [
-            (tensor.name, tensor.dtype, "x".join(map(str, tensor.shape)) or "scalar", say_bytes(tensor.nbytes))
+            (
+                _printable(tensor.name),
+                tensor.dtype,
+                "x".join(map(str, tensor.shape)) or "scalar",
+                say_bytes(tensor.nbytes),
+            )
             for tensor in checkpoint.values()
         ]
         parts.append(_table(("tensor", "dtype", "shape", "bytes"), rows))
@@ -129,8 +134,16 @@ def plan_table(layers: Sequence[LayerReads], *, chunk_bytes: int) -> str:
     return f"{head}\n\n{_table(('group', 'tensors', 'bytes', 'reads', 'copies'), rows)}"
 
 
-def _of_shard(checkpoint: Checkpoint, number: int) -> list[TensorInfo]:
-    return [tensor for tensor in checkpoint.values() if tensor.shard == number]
+def _by_shard(checkpoint: Checkpoint) -> list[list[TensorInfo]]:
+    shards: list[list[TensorInfo]] = [[] for _ in checkpoint.shards]
+    for tensor in checkpoint.values():
+        shards[tensor.shard].append(tensor)
+    return shards
+
+
+def _printable(name: str) -> str:
+    """Return a name as a terminal may be shown it: control characters would break the table, or worse."""
+    return name if name.isprintable() else repr(name)[1:-1]
 
 
 def _dtypes(tensors: Iterable[TensorInfo]) -> dict[str, int]:
