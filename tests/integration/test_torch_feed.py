@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import threading
+from contextlib import ExitStack
 
 import pytest
 import torch
 
 import streamload
-from streamload.errors import StreamClosedError
+from streamload._engine import CopyEngine
+from streamload._native import HostDevice
+from streamload.errors import DeviceError, StreamClosedError
 from streamload.torch import _feed, _groups, iter_tensors, load_file, save_file, stream
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nan_memory")]
@@ -32,6 +35,18 @@ def small_windows(monkeypatch):
     """Windows and groups so small that a feed has many."""
     monkeypatch.setattr(_feed, "WINDOW_BYTES", 90_000)
     monkeypatch.setattr(_groups, "GROUP_BYTES", 30_000)
+
+
+FACES = {
+    "stream": lambda checkpoint, **rest: stream(checkpoint, "cpu", **rest),
+    "iter_tensors": lambda checkpoint, **rest: iter_tensors(checkpoint, "cpu", **rest),
+}
+
+
+@pytest.fixture(params=FACES.values(), ids=FACES.keys())
+def start(request):
+    """A function that starts one of the two faces on an open checkpoint."""
+    return request.param
 
 
 def watch_threads():
@@ -116,6 +131,66 @@ def test_closing_from_another_thread_wakes_the_one_that_waits(path, stalled_engi
         layers.close()
         waiter.join(60)
     assert len(raised) == 1
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_failed_load_raises_the_same_error_at_every_step(start, path):
+    device = HostDevice(fail_step="copy", fail_at=3, poison=True)
+    with CopyEngine(device) as engine, streamload.open(path) as checkpoint:
+        arrivals = start(checkpoint, engine=engine)
+        with pytest.raises(DeviceError) as first:
+            list(arrivals)
+        for _ in range(3):
+            with pytest.raises(DeviceError) as again:
+                list(arrivals)
+            assert str(again.value) == str(first.value)
+        arrivals.close()
+        with pytest.raises(StreamClosedError):
+            next(arrivals)
+        assert not checkpoint.closed
+
+
+@pytest.mark.parametrize("at", [0, 1, 5])
+@pytest.mark.usefixtures("small_windows")
+def test_after_an_interrupt_the_end_is_not_feigned(at, start, path, monkeypatch):
+    waits = 0
+
+    def current_stream(device):
+        nonlocal waits
+        waits += 1
+        if waits == at + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_feed, "current_stream", current_stream)
+    with streamload.open(path) as checkpoint:
+        arrivals = start(checkpoint)
+        with pytest.raises(KeyboardInterrupt):
+            list(arrivals)
+        for _ in range(2):
+            with pytest.raises(StreamClosedError, match="interrupt"):
+                list(arrivals)
+
+
+def test_an_interrupt_that_loses_an_item_does_not_go_on_with_the_next():
+    class Items:
+        def __init__(self):
+            self.taken = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.taken += 1
+            if self.taken == 2:  # the second item was taken, and the signal came before it was handed over
+                raise KeyboardInterrupt
+            return self.taken
+
+    arrivals = _feed._Arrivals(None, Items(), ExitStack())
+    assert next(arrivals) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(arrivals)
+    with pytest.raises(StreamClosedError):
+        next(arrivals)
 
 
 @pytest.mark.usefixtures("small_windows")

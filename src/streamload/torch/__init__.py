@@ -4,6 +4,7 @@ Floor 4. The map:
 
     _dtypes          safetensors' names for torch's dtypes
     _memory          blocks of device memory, tensors over them, who owns them
+    _failure         one failure, raised to every waiter
     _groups          tensors in order of use, cut into what is waited for as one
     _submit          tensors become addresses, a plan, a ticket
     _host            mapped tensors and read ranges, for the CPU

@@ -7,15 +7,16 @@ so that a checkpoint larger than the device passes through if its consumer lets 
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from .._checkpoint import Checkpoint
 from .._checkpoint import open as open_checkpoint
 from .._closing import Closing
 from .._engine import LoadStats
 from ..errors import StreamClosedError
+from ._failure import raise_again, without_traceback
 from ._groups import cut
 from ._memory import current_stream, place, resolve_device
 from ._submit import Target, choose_engine, submit
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .._engine import CopyEngine, Ticket
     from .._format import TensorInfo
     from ..options import StreamOptions
+
+Item = TypeVar("Item")
 
 WINDOW_BYTES = 512 << 20
 """Bytes submitted at once: 10 ms of a PCIe 5 link, long against the start of a ticket's threads (0.1 ms), short
@@ -156,10 +159,64 @@ class Feed:
         self._tickets = kept
 
 
-class LayerStream(Closing):
+class _Arrivals(Closing, Generic[Item]):
+    """Iterate over what a feed brings, and never end or go on without an error once an item was lost.
+
+    Args:
+        feed: Closed with this.
+        items: A generator over the feed, which ends for good at the first exception that leaves it.
+        opened: What else to close.
+    """
+
+    def __init__(self, feed: Feed, items: Iterator[Item], opened: ExitStack) -> None:
+        self._feed = feed
+        self._items = items
+        self._opened = opened
+        self._whole = True  # every step so far has handed its item over, or is the one that ends it all
+        self._failure: BaseException | None = None
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        """Return the next item, blocking until the current stream may use it.
+
+        Raises:
+            StopIteration: That was the last one.
+            SourceError: Reading failed. What has failed once raises the same at every call.
+            DeviceError: The device failed.
+            StreamClosedError: The stream or its checkpoint was closed, or an interrupt has cut off an earlier call.
+        """
+        if self._closed:
+            raise StreamClosedError("the stream of tensors is closed")
+        if self._failure is not None:
+            raise_again(self._failure)
+        if not self._whole:
+            raise StreamClosedError("the stream of tensors was cut off by an interrupt; start it again")
+        self._whole = False  # before anything else: an interrupt may strike at any line from here on
+        try:
+            item = next(self._items, None)
+        except Exception as error:
+            self._failure = without_traceback(error)
+            raise
+        self._whole = True
+        if item is None:
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        """Cancel what has not arrived. What was taken stays valid. Harmless when repeated."""
+        self._closed = True
+        self._feed.close()
+        self._opened.close()
+
+
+class LayerStream(_Arrivals[LoadedLayer]):
     """Iterate over a checkpoint's layers as they arrive; a context manager.
 
-    Made by `stream`. Not safe to iterate from several threads.
+    Made by `stream`. Not safe to iterate from several threads. Once a load has failed, every further step raises the
+    same error; after an interrupt (Ctrl-C), `StreamClosedError`.
 
     Example:
         >>> with stream(checkpoint, "cuda") as layers:
@@ -168,34 +225,11 @@ class LayerStream(Closing):
     """
 
     def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self._layers = _gather(feed)
-        self._closed = False
-
-    def __iter__(self) -> Iterator[LoadedLayer]:
-        return self
-
-    def __next__(self) -> LoadedLayer:
-        """Return the next layer, blocking until the current stream may use it.
-
-        Raises:
-            StopIteration: That was the last one.
-            SourceError: Reading failed.
-            DeviceError: The device failed.
-            StreamClosedError: The stream or its checkpoint was closed.
-        """
-        if self._closed:
-            raise StreamClosedError("the layer stream is closed")
-        return next(self._layers)
+        super().__init__(feed, _gather(feed), ExitStack())
 
     def stats(self) -> LoadStats:
         """Return what was loaded so far. Totals cover the windows submitted, `seconds` adds up over them."""
         return self._feed.stats()
-
-    def close(self) -> None:
-        """Cancel what has not arrived. Layers taken stay valid. Harmless when repeated."""
-        self._closed = True
-        self._feed.close()
 
 
 def stream(
@@ -233,7 +267,8 @@ def iter_tensors(
     """Iterate over a checkpoint's tensors in layer order while later ones are still arriving.
 
     Each tensor owns its memory (together with those of its group, 16 MiB or one tensor) and may be kept. The stream
-    that is current when a tensor is yielded sees its bytes. Closing the iterator early cancels the rest.
+    that is current when a tensor is yielded sees its bytes. Closing the iterator early cancels the rest. Once a load
+    has failed, every further step raises the same error; after an interrupt (Ctrl-C), `StreamClosedError`.
 
     Args:
         source: Path of a file or directory, or an open checkpoint, which stays open.
@@ -256,14 +291,17 @@ def iter_tensors(
             (layer.name, [info for info in layer.tensors if wanted is None or info.name in wanted])
             for layer in checkpoint.layers
         ]
-        tensors = _yield_tensors(Feed(checkpoint, layers, where, chosen_engine), opened.pop_all())
+        feed = Feed(checkpoint, layers, where, chosen_engine)
+        opened.callback(feed.close)
+        kept = opened.pop_all()
+        tensors = _yield_tensors(feed, kept)
         next(tensors)
-        return cast("Iterator[tuple[str, torch.Tensor]]", tensors)
+        return _Arrivals(feed, cast("Iterator[tuple[str, torch.Tensor]]", tensors), kept)
 
 
 def _yield_tensors(feed: Feed, opened: ExitStack) -> Iterator[tuple[str, torch.Tensor] | None]:
-    with opened, closing(feed):
-        yield None  # taken at once: closing a generator that never ran would close nothing
+    with opened:  # here, so that dropping the iterator closes it too
+        yield None  # taken at once: a generator that never ran would close nothing
         for _, targets, _ in feed.groups():
             while targets:
                 target = targets.pop(0)

@@ -7,7 +7,6 @@ any use, and is never half loaded. Read next: `_gate`, `_module_stream`.
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import weakref
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import DeviceError, StreamClosedError, StreamloadError
+from ._failure import raise_again
 from ._gate import close_gate, open_gate
 from ._memory import current_stream
 
@@ -133,12 +133,7 @@ class ModuleLoad:
 
     def _raise_failure(self) -> None:
         if self._error is not None:
-            # A copy: one exception raised by several threads would mix their tracebacks, and keep their frames alive.
-            try:
-                error = copy.copy(self._error)
-            except TypeError:  # of a source's own class, which cannot be made again
-                error = self._error
-            raise error from self._error.__cause__
+            raise_again(self._error)
 
 
 def _stop(ticket: Ticket, watcher: threading.Thread, process: int) -> None:
