@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy
 import pytest
@@ -13,7 +14,7 @@ from safetensors import safe_open as safetensors_open
 import streamload.torch
 from streamload import ChangedError, FormatError, StreamClosedError
 from streamload._sources import MemorySource
-from streamload.torch import iter_tensors, load, load_file, safe_open, save
+from streamload.torch import _host, _safe_open, iter_tensors, load, load_file, safe_open, save
 
 TENSORS = {
     "a": torch.arange(120.0).view(4, 6, 5),
@@ -120,6 +121,44 @@ def test_use_after_close_raises_and_tensors_stay(path):
         file.get_tensor("a")
     assert part.get_shape() == [4, 6, 5]
     assert torch.equal(tensor, TENSORS["a"])
+
+
+USES_OF_A_FILE = {
+    "tensor": (_host, "torch_dtype", lambda file, part: file.get_tensor("a")),
+    "tensors": (_host, "torch_dtype", lambda file, part: file.get_tensors()),
+    "whole slice": (_safe_open, "select", lambda file, part: part[:]),
+    "slice": (_safe_open, "select", lambda file, part: part[:, 2]),
+    "elements": (_safe_open, "select", lambda file, part: part[:, [2, 0]]),
+}
+
+
+@pytest.mark.parametrize("inside", USES_OF_A_FILE.values(), ids=USES_OF_A_FILE.keys())
+def test_closing_in_the_middle_of_a_use_is_told_as_such(inside, path, monkeypatch):
+    module, name, use = inside
+    real = getattr(module, name)
+    file = safe_open(path)
+    part = file.get_slice("a")
+    assert part[1:2].shape == (1, 6, 5)
+    read = file.bytes_read
+
+    def close_first(*args):  # noqa: ANN002  # whatever the function takes
+        file.close()  # as another thread would, after this one found the file open
+        return real(*args)
+
+    monkeypatch.setattr(module, name, close_first)
+    with pytest.raises(StreamClosedError):
+        use(file, part)
+    assert file.bytes_read == read
+
+
+def test_close_lets_go_of_the_mapping(path):
+    def mapped():
+        return str(path) in Path("/proc/self/maps").read_text()
+
+    with safe_open(path) as file:
+        file.get_tensor("a")
+        assert mapped()
+    assert not mapped()
 
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])

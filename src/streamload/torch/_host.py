@@ -55,10 +55,11 @@ class HostTensors:
         source = self._shards[info.shard].source
         if not isinstance(source, FileSource):
             return self._read_whole(info)
-        source.fileno()  # raises if it is closed
-        mapping = self._mappings.get(info.shard)
+        mappings = self._mappings
+        source.fileno()  # raises if it is closed; after `_mappings` was read, so that nothing is kept past `unmap`
+        mapping = mappings.get(info.shard)
         if mapping is None:
-            mapping = self._mappings[info.shard] = map_file(source)
+            mapping = mappings[info.shard] = map_file(source)
         tensor = tensor_over(mapping.address + info.start, info.nbytes, dtype, shape, _CPU, mapping)
         # Kernels read whole elements; an element that straddles their alignment is undefined behaviour in C++.
         return tensor if tensor.data_ptr() % dtype.itemsize == 0 else tensor.clone()
@@ -84,6 +85,10 @@ class HostTensors:
             done += end - start
         self.bytes_read += done
         return buffer
+
+    def unmap(self) -> None:
+        """Let go of the mappings; tensors over them stay valid."""
+        self._mappings = {}  # not cleared: another thread may be in `tensor`
 
     def _read_whole(self, info: TensorInfo) -> torch.Tensor:
         (tensor,) = place([info], _CPU).tensors

@@ -37,7 +37,7 @@ class safe_open(Closing):  # safetensors' name
 
     On the CPU, whole tensors are mapped without a copy and slices are read; on CUDA both are read through the copy
     engine, in the order of the calls. Tensors stay valid after `close`; slices not yet taken do not. Safe to use
-    from several threads.
+    from several threads, `close` among them.
 
     Args:
         filename: A file, or a directory that holds a checkpoint.
@@ -118,7 +118,7 @@ class safe_open(Closing):  # safetensors' name
     def close(self) -> None:
         """Close the file. Harmless when repeated."""
         self._checkpoint.close()
-        self._host = HostTensors(())
+        self._host.unmap()
         self._engine = None
 
     def _info(self, name: str) -> TensorInfo:
@@ -157,9 +157,10 @@ class safe_open(Closing):  # safetensors' name
         return selection.apply(buffer, dtype)
 
     def _run(self, copies: Sequence[Copy], memory: Sequence[torch.Tensor]) -> None:
-        if self._engine is None or self._engine.closed:
-            self._engine = choose_engine(self._device, self._options, None)
-        with submit(self._engine, self._checkpoint.shards, [copies], self._device, memory) as ticket:
+        engine = self._engine
+        if engine is None or engine.closed:
+            engine = self._engine = choose_engine(self._device, self._options, None)
+        with submit(engine, self._checkpoint.shards, [copies], self._device, memory) as ticket:
             ticket.wait()
             self._engine_bytes += ticket.stats().bytes_read
 
