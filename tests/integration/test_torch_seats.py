@@ -8,7 +8,7 @@ from torch import nn
 
 import streamload
 from streamload.errors import DeviceError, StreamClosedError
-from streamload.torch import load_model, save_file, stream_module
+from streamload.torch import _seats, load_model, save_file, stream_module
 from streamload.torch._submit import choose_engine
 
 
@@ -46,6 +46,23 @@ def test_missing_and_unexpected_names_are_told_with_the_nearest(fill):
     ]
     assert module.weight.is_meta
     assert module.bias.is_meta
+
+
+def test_looking_for_the_nearest_names_compares_few(monkeypatch):
+    compared = []
+    real = _seats.get_close_matches
+
+    def count(name, known, n):
+        compared.append(len(known))
+        return real(name, known, n)
+
+    monkeypatch.setattr(_seats, "get_close_matches", count)
+    missing = [f"model.layers.{number}.attention.weight" for number in range(3000)]
+    unexpected = [f"layers.{number}.attention.weight" for number in range(3000)] + ["x" * 100_000]
+    errors = _seats._name_errors(_seats.Seating([], [], missing, unexpected))
+    assert 'Nearest to "model.layers.7.attention.weight" in the file: "layers.7.attention.weight".' in errors
+    assert len(compared) == 8
+    assert max(compared) <= 64
 
 
 def test_not_strict_tells_names_and_leaves_what_is_missing(fill):
