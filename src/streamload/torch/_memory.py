@@ -32,6 +32,8 @@ BLOCK_BYTES = 1 << 30
 """Largest block, unless one tensor is larger: few allocations, and no block so large that a fragmented device has
 no room for it."""
 
+_DEVICES = "'cpu', 'cuda', 'cuda:<n>', the number of a CUDA device, or a torch.device"
+
 _DLPACK_CPU = 1  # kDLCPU, dlpack.h
 _DLPACK_CUDA = 2  # kDLCUDA
 
@@ -41,12 +43,15 @@ def resolve_device(device: str | int | torch.device) -> torch.device:
 
     Raises:
         ValueError: It is neither the CPU nor a CUDA device.
+        TypeError: It is no text, number or device at all.
         DeviceError: This torch has no CUDA, or there is no such device.
     """
     try:
         found = torch.device(f"cuda:{device}") if isinstance(device, int) else torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"no device is called {device!r}: expected 'cpu', 'cuda', 'cuda:<n>' or a number") from error
+        raise ValueError(f"no device is called {device!r}: expected {_DEVICES}") from error
+    except TypeError as error:
+        raise TypeError(f"{device!r} names no device: expected {_DEVICES}") from error
     if found.type == "cpu":
         return torch.device("cpu")
     if found.type != "cuda":
