@@ -156,6 +156,62 @@ def test_a_second_stream_waits_too_until_the_group_is_resident():
     assert tensor.__dict__ == {}
 
 
+HANDING_ON = {
+    "detach": lambda p: p.detach(),
+    "torch.detach": lambda p: torch.detach(p),
+    "data": lambda p: p.data,
+    "data_ptr": lambda p: p.data_ptr(),
+    "untyped_storage": lambda p: p.untyped_storage(),
+    "storage": lambda p: p.storage(),
+    "dlpack": lambda p: torch.from_dlpack(p.requires_grad_(False)),
+    "numpy": lambda p: p.requires_grad_(False).numpy(),
+    "array": lambda p: numpy.asarray(p.requires_grad_(False)),
+    "share": lambda p: p.share_memory_(),
+    "Parameter": lambda p: Parameter(p),
+    "copy": lambda p: copy.copy(p),
+    "state_dict": lambda p: module_of(p).state_dict(),
+}
+
+
+def module_of(parameter):
+    module = torch.nn.Module()
+    module.weight = parameter
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize("hand_on", HANDING_ON.values(), ids=HANDING_ON.keys())
+def test_memory_handed_on_has_its_bytes_for_every_stream(hand_on):
+    tensor, load = arriving(resident=False)
+    hand_on(tensor)
+    assert load.settles == 1
+    assert type(tensor) is Parameter
+    assert tensor.__dict__ == {}
+
+
+COMPUTATIONS = {
+    "linear": lambda p: torch.nn.functional.linear(torch.ones(3), p),
+    "matmul": lambda p: torch.ones(1, 2) @ p,
+    "matmul of a view": lambda p: torch.ones(1, 3) @ p.t(),
+    "T": lambda p: p.T,
+    "view": lambda p: p.view(-1) * 2,
+    "slice": lambda p: p[:1] + 1,
+    "chunk": lambda p: p.chunk(2),
+    "embedding": lambda p: torch.nn.functional.embedding(torch.tensor([0, 1]), p),
+    "layer_norm": lambda p: torch.nn.functional.layer_norm(torch.ones(2, 3), (2, 3), p),
+    "to": lambda p: p.to(torch.float32) + p.to(torch.float64),
+    "backward": lambda p: (p * 2).sum().backward(),
+}
+
+
+@pytest.mark.parametrize("compute", COMPUTATIONS.values(), ids=COMPUTATIONS.keys())
+def test_computing_never_waits_on_the_host(compute):
+    tensor, load = arriving(resident=False)
+    compute(tensor)
+    assert load.waits > 0
+    assert load.settles == 0
+
+
 @pytest.mark.parametrize("resident", [True, False], ids=["host", "stream"])
 class TestResults:
     """What comes out is what the plain tensor would give."""

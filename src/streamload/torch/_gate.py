@@ -4,9 +4,13 @@ Floor 4, part of `torch`. While its bytes are on the way, a parameter's class is
 first waits for the tensor's group; the class is swapped back once the group is resident, and nothing is left. What
 only asks for metadata (`shape`, `dtype`, `device`, …) does not wait. What takes a tensor without offering it to
 `__torch_function__` cannot be seen here, and reads what is there: constructors (`torch.tensor(p)`, `torch.Tensor(p)`,
-`p.new_tensor(p)`, sparse and nested tensors of it), a 0-dim tensor where torch wants a number (`torch.full((2,), p)`),
-`torch.func` transforms, TorchScript functions, subclasses that switch torch functions off, C++ extensions outside
-torch's dispatcher. Wait for the load before those. Read next: `_module_stream`.
+`p.new_tensor(p)`, sparse and nested tensors of it), `t.data = p` and `t.set_(p)`, a 0-dim tensor where torch wants a
+number (`torch.full((2,), p)`), `torch.func` transforms, TorchScript functions, subclasses that switch torch functions
+off, C++ extensions outside torch's dispatcher. Wait for the load before those.
+
+On CUDA a use waits on the current stream, not on the host, unless it hands the memory on (`detach`, `data`,
+`data_ptr`, storages, DLPack): that waits for the bytes themselves. A view (`w.t()`, `w[0]`) does not, so that a
+forward stays queued: until the load is over, use a view on the stream that made it only. Read next: `_module_stream`.
 """
 
 from __future__ import annotations
@@ -57,6 +61,18 @@ _METADATA = frozenset(
     + [getattr(torch, name) for name in _METADATA_FUNCTIONS if hasattr(torch, name)]
 )
 
+_HANDING_ON_METHODS = (
+    *("detach", "data_ptr", "untyped_storage", "storage", "_typed_storage", "share_memory_"),
+    *("__dlpack__", "numpy", "__array__"),
+)
+_HANDING_ON_PROPERTIES = ("data", "__cuda_array_interface__")
+_HANDING_ON = frozenset(
+    [getattr(torch.Tensor, name) for name in _HANDING_ON_METHODS if hasattr(torch.Tensor, name)]
+    + [getattr(torch.Tensor, name).__get__ for name in _HANDING_ON_PROPERTIES]
+    + [torch.detach]
+)
+"""What gives memory to those who need not use it on the current stream, and has no place in an ordinary forward."""
+
 
 class Arriving(Protocol):
     """A load in flight, as the gate sees it."""
@@ -99,7 +115,8 @@ class _Gate:
                 return func(*args, **kwargs)
         if func == torch.Tensor.detach and sys._getframe(1).f_code is Parameter.__new__.__code__:
             return _detach_for_parameter(cast("torch.Tensor", args[0]))
-        ready = [_pass(tensor) for tensor in _arriving((*args, kwargs))]
+        wait = _settled if func in _HANDING_ON else _pass
+        ready = [wait(tensor) for tensor in _arriving((*args, kwargs))]
         if all(ready):
             return func(*args, **kwargs)  # every class is plain again: torch does what it always does
         return _call_ordered(func, types, args, kwargs)
@@ -205,6 +222,12 @@ def _pass(tensor: torch.Tensor) -> bool:
     if isinstance(arrival, _Arrival) and not arrival.load.order(arrival.group):
         return False
     open_gate(tensor)
+    return True
+
+
+def _settled(tensor: torch.Tensor) -> bool:
+    """Wait for a tensor's bytes; True, as its gate is open for good."""
+    settle(tensor)
     return True
 
 
