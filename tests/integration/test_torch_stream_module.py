@@ -8,6 +8,7 @@ import io
 import pickle
 import threading
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,10 +16,13 @@ from torch import nn
 from torch.nn import Parameter
 
 import streamload
+from streamload._checkpoint import Checkpoint
 from streamload._engine import CopyEngine, shared_engine
 from streamload._native import HostDevice
 from streamload.errors import StreamClosedError
+from streamload.testing import FaultySource
 from streamload.torch import _module_stream, load_file, stream_module
+from streamload.torch._module_load import ModuleLoad
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nan_memory")]
 
@@ -137,19 +141,25 @@ def flatten(value):
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-def test_use_in_flight_gives_what_the_loaded_model_gives(use, build, reference, model_path, slow_engine):
+def test_use_in_flight_gives_what_the_loaded_model_gives(use, build, reference, model_path, slow_engine, monkeypatch):
+    used = threading.Event()  # until then the load is in flight, however slow this machine
+    order = ModuleLoad.order
+    monkeypatch.setattr(ModuleLoad, "order", lambda *args: (used.set(), order(*args))[1])
     module = build("meta")
-    loading = start(module, model_path, slow_engine)
-    assert is_arriving(module.norm.weight)
-    assert not loading.done
-    got = flatten(use(module))
+    with streamload.open(model_path) as opened:
+        shards = [replace(shard, source=FaultySource(shard.source, hold={0: used})) for shard in opened.shards]
+        checkpoint = Checkpoint(opened.url, shards, dict(opened))
+        loading = stream_module(module, checkpoint, "cpu", engine=slow_engine)
+        assert is_arriving(module.norm.weight)
+        assert not loading.done
+        got = flatten(use(module))
+        assert not any(is_arriving(one) for one in got)
+        loading.wait(60)
     expected = flatten(use(copy.deepcopy(reference)))
     assert len(got) == len(expected)
     for one, other in zip(got, expected, strict=True):
-        assert not is_arriving(one)
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
-    loading.wait(60)
 
 
 def test_nothing_is_left_when_all_is_resident(build, reference, model_path, slow_engine):
