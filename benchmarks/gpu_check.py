@@ -229,7 +229,7 @@ def run_bench(check: Check, results: Results, checkpoint: Path, name: str, budge
 
 def streamload() -> list[str]:
     """Return how the command line is called without being installed."""
-    return [sys.executable, "-m", "streamload.cli"]
+    return [sys.executable, "-m", "streamload"]
 
 
 def main() -> int:

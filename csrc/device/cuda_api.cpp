@@ -136,7 +136,9 @@ Status CudaApi::load(const std::string& library, std::shared_ptr<const CudaApi>&
     const char* reason = dlerror();  // NOLINT(concurrency-mt-unsafe): glibc and musl keep it per thread
     std::string text = reason == nullptr ? "no reason given" : reason;
     if (text.find(library) == std::string::npos) text = library + ": " + text;
-    return Status::failure(Code::kNoDevice, "no CUDA driver (" + text + ")");
+    return Status::failure(
+        Code::kNoDevice,
+        "no CUDA driver (" + text + "); is NVIDIA's driver installed, and was the container given its GPUs?");
   }
   auto api = std::make_shared<CudaApi>();
   Status status = resolve(

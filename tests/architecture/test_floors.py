@@ -26,6 +26,7 @@ FLOORS = {
     "_demo": 6,
     "bench": 6,
     "cli": 7,
+    "__main__": 8,
 }
 
 

@@ -236,7 +236,7 @@ TEST(library_that_is_missing_is_named_once) {
   CHECK_EQ(status.code, Code::kNoDevice);
   CHECK_EQ(status.text,
            "no CUDA driver (libstreamload-no-such-driver.so.1: cannot open shared object file: No such file or "
-           "directory)");
+           "directory); is NVIDIA's driver installed, and was the container given its GPUs?");
 }
 
 TEST(library_that_is_not_a_driver_is_refused) {

@@ -69,17 +69,19 @@ TEST(the_failure_of_any_host_device_call_ends_the_load_and_leaves_nothing) {
 
 TEST(the_failure_of_any_driver_call_ends_the_load_and_leaves_nothing) {
   constexpr int kCudaErrorUnknown = 999;
-  for (const char* function :
-       {"cuStreamCreate", "cuEventCreate", "cuEventRecord", "cuStreamWaitEvent", "cuEventSynchronize",
-        "cuMemcpyHtoDAsync", "cuMemAlloc", "cuCtxSetCurrent", "cuMemHostRegister"}) {
+  for (const char* function : {"cuStreamCreate", "cuEventCreate", "cuEventRecord", "cuStreamWaitEvent",
+                               "cuEventSynchronize", "cuMemcpyHtoDAsync", "cuMemAlloc", "cuCtxSetCurrent",
+                               "cuThreadExchangeStreamCaptureMode", "cuMemHostRegister"}) {
     int failures = 0;
-    for (std::uint64_t k = 0; k < 40; ++k) {
+    bool reached = true;
+    for (std::uint64_t k = 0; reached; ++k) {
       standin().reset();
       Status status;
       bool correct = true;
       {
         const auto device = cuda();
         standin().fail(function, k, kCudaErrorUnknown);
+        const std::uint64_t before = standin().calls(function);
         Load load(device);
         if (load.engine) {
           status = load.submit(pattern_source());
@@ -90,6 +92,7 @@ TEST(the_failure_of_any_driver_call_ends_the_load_and_leaves_nothing) {
         } else {
           status = Status::failure(Code::kDeviceFailed, "allocate");
         }
+        reached = standin().calls(function) > before + k;
       }
       CHECK(correct);
       CHECK_EQ(standin().violation_text(), "0: ");
