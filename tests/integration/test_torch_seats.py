@@ -217,6 +217,41 @@ def test_an_engine_of_another_device_is_refused(slow_engine):
     assert choose_engine(torch.device("cpu"), None, slow_engine) is slow_engine
 
 
+class Aliased(nn.Module):
+    """A weight, and something else over its memory."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 3))
+        if alias == "buffer":
+            self.register_buffer("row", self.weight.data[1], persistent=False)
+        elif alias == "parameter":
+            self.twin = nn.Parameter(self.weight.data)
+        else:
+            memory = torch.zeros(24)
+            self.weight = nn.Parameter(memory[:12].view(4, 3))
+            self.register_buffer("other", memory[12:], persistent=False)
+
+
+@pytest.mark.parametrize("alias", ["buffer", "parameter"])
+def test_a_tensor_over_a_weights_memory_is_refused(alias, tmp_path):
+    save_file({"weight": torch.ones(4, 3)}, tmp_path / "m.safetensors")
+    module = Aliased(alias)
+    with streamload.open(tmp_path / "m.safetensors") as checkpoint:
+        with pytest.raises(RuntimeError, match="lies over the memory of weight"):
+            stream_module(module, checkpoint, "cpu", strict=False)
+    assert type(module.weight) is nn.Parameter
+
+
+def test_tensors_side_by_side_in_one_storage_are_no_aliases(tmp_path):
+    save_file({"weight": torch.ones(4, 3)}, tmp_path / "m.safetensors")
+    module = Aliased("none")
+    with streamload.open(tmp_path / "m.safetensors") as checkpoint:
+        stream_module(module, checkpoint, "cpu").wait(30)
+    assert torch.equal(module.weight, torch.ones(4, 3))
+    assert torch.equal(module.other, torch.zeros(12))
+
+
 class TestLoadModel:
     """`load_model` gives what safetensors' gives: results, ties and errors."""
 

@@ -137,10 +137,12 @@ class FileSource(Closing):
             SourceError: The system reported an error.
             StreamClosedError: The source is closed.
         """
-        descriptor = self.fileno()
         if offset < 0:
             raise ValueError(f"{self._url}: expected an offset from 0 on, got {offset}")
-        view = memoryview(buffer).cast("B")
+        with self._reading() as descriptor:
+            return self._read(descriptor, offset, memoryview(buffer).cast("B"))
+
+    def _read(self, descriptor: int, offset: int, view: memoryview) -> int:
         done = 0
         while done < len(view):
             try:

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from ._dtypes import torch_dtype, torch_shape
+from ._gate import without_gates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,11 +82,15 @@ def seat(module: torch.nn.Module, checkpoint: Checkpoint, device: torch.device, 
     """
     seats: dict[int, Seat] = {}
     unsaved: list[str] = []
+    beside: list[tuple[str, torch.Tensor]] = []  # real tensors that nothing is loaded into
     for prefix, owner in _walk(module, ""):
         _refuse_custom_loading(owner, prefix)
         for attribute, tensor in _tensors(owner):
             if attribute in owner._non_persistent_buffers_set:
-                unsaved += [prefix + attribute] if tensor.is_meta else []
+                if tensor.is_meta:
+                    unsaved.append(prefix + attribute)
+                else:
+                    beside.append((prefix + attribute, tensor))
                 continue
             found = seats.setdefault(id(tensor), Seat(tensor))
             found.places.append((owner, attribute))
@@ -104,6 +109,8 @@ def seat(module: torch.nn.Module, checkpoint: Checkpoint, device: torch.device, 
     seating = Seating(taken, empty, missing, [name for name in checkpoint if name not in known])
     wrong = _name_errors(seating) if strict else []
     wrong += [text for found, info in taken for text in _fit_errors(found, info, device)]
+    beside += [(found.names[0], found.tensor) for found in empty]
+    wrong += _alias_errors([found for found, _ in taken], beside)
     if unsaved:
         wrong.append(
             f"Buffer(s) on the meta device that no checkpoint holds: {_quoted(unsaved)}; build the module with real "
@@ -206,6 +213,37 @@ def _fit_errors(found: Seat, info: TensorInfo, device: torch.device) -> Iterator
         yield f"layout mismatch for {name}: bytes can be put only into a contiguous tensor"
     if tensor.grad_fn is not None:
         yield f"{name} is the result of a computation, not a leaf"
+
+
+def _alias_errors(targets: Sequence[Seat], beside: Sequence[tuple[str, torch.Tensor]]) -> Iterator[str]:
+    """Find tensors over the memory of a target: they would show unfinished bytes, and nothing would make them wait."""
+    with without_gates():
+        loaded: dict[int, list[tuple[int, int, str]]] = {}  # by storage: first byte, end, name
+        for found in targets:
+            if _has_memory(found.tensor):
+                storage, first, end = _extent(found.tensor)
+                loaded.setdefault(storage, []).append((first, end, found.names[0]))
+        for name, tensor in beside:
+            if not _has_memory(tensor):
+                continue
+            storage, first, end = _extent(tensor)
+            for start, stop, target in loaded.get(storage, ()):
+                if first < stop and start < end:
+                    yield (
+                        f"{name} lies over the memory of {target} without being the same tensor, so it could not wait "
+                        "for its bytes; tie the two, or load with load_model"
+                    )
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_meta or is_lazy(tensor)) and tensor.layout == torch.strided and tensor.numel() > 0
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int, int]:
+    """Return a strided tensor's storage and the range of addresses it spans."""
+    first = tensor.data_ptr()
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.untyped_storage().data_ptr(), first, first + (last + 1) * tensor.element_size()
 
 
 def _quoted(names: Sequence[str]) -> str:
