@@ -16,7 +16,7 @@ namespace streamload {
 namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
-// A read is buffered when the page cache holds at least this share of it. DESIGN §3: a wrong choice costs 4–6×
+// A read is buffered when the page cache holds at least this share of it. A wrong choice costs 4–6×
 // either way; below nine tenths the missing pages are fetched one by one.
 constexpr std::uint64_t kCachedTenths = 9;
 

@@ -1,6 +1,14 @@
 """Stream safetensors weights onto a GPU while the model already computes.
 
-The house, floor by floor; a room imports only rooms below it:
+`open` reads a checkpoint's headers. `streamload.torch` mirrors `safetensors.torch` and adds `stream_module`, which
+fills a module while it computes, `stream` and `iter_tensors`. `StreamOptions` says how to read and stage.
+
+    with streamload.open("path/to/model") as checkpoint:
+        loading = streamload.torch.stream_module(model, checkpoint, "cuda:0")  # returns at once
+        logits = model(tokens)  # each layer waits only for its own bytes
+
+Importing this package imports no torch, and its own rooms only when one of their names is first used. The house, floor
+by floor; a room imports only rooms below it:
 
     errors, options, _native        what can go wrong; what can be chosen; the compiled leaf
     _format, _sources               bytes of a header or index → records; where bytes live
@@ -8,9 +16,6 @@ The house, floor by floor; a room imports only rooms below it:
     _engine                         runs a plan through the native engine, with typed errors
     torch                           tensors, the gate, modules filled while they compute
     testing, bench, cli             tools for tests; measurements; the command line
-
-Importing this package imports no torch, and its own rooms only when one of their names is first used. With torch:
-`streamload.torch`, which mirrors `safetensors.torch` and adds `stream`, `iter_tensors` and `stream_module`.
 """
 
 from __future__ import annotations
@@ -24,7 +29,6 @@ if TYPE_CHECKING:
     from ._sources import Source
     from .errors import (
         ChangedError,
-        ChecksumError,
         DeviceError,
         FormatError,
         ShortReadError,
@@ -37,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ChangedError",
     "Checkpoint",
-    "ChecksumError",
     "DeviceError",
     "FormatError",
     "Layer",
@@ -67,16 +70,21 @@ _ROOMS = {
 """Where the public names live that are not in `errors`."""
 
 
+_SUBMODULES = ("bench", "testing", "torch")
+
+
 def __getattr__(name: str) -> object:
-    """Bring in a public name at its first use (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Bring in a public name or submodule at its first use (PEP 562)."""
     from importlib import import_module
 
+    if name in _SUBMODULES:
+        return import_module(f".{name}", __name__)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f".{_ROOMS.get(name, 'errors')}", __name__), name)
     globals()[name] = value  # the next use finds it without asking
     return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, *_SUBMODULES])

@@ -19,9 +19,9 @@ def say_bytes(nbytes: float) -> str:
     return f"{nbytes:.2f} {unit}" if nbytes < 9.995 else f"{nbytes:.1f} {unit}"
 
 
-def say_count(count: int) -> str:
-    """Return a number with its thousands set apart: "7,500"."""
-    return f"{count:,}"
+def say_count(count: int, noun: str = "") -> str:
+    """Return a number with its thousands set apart, and of what: "7,500", "1 shard", "4 shards"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}" if noun else f"{count:,}"
 
 
 def say_rate(bytes_per_second: float) -> str:

@@ -7,7 +7,6 @@ Floor 0; imports nothing of ours. Each class is also the builtin a caller alread
     ├── SourceError         (OSError)       reading failed; carries url, offset, nbytes, errno
     │   ├── ShortReadError                  the source ended before the bytes it promised
     │   └── ChangedError                    the file or object changed under the load
-    ├── ChecksumError       (ValueError)    the bytes are not the ones the manifest names
     ├── DeviceError         (RuntimeError)  the device or its driver refused; carries code
     └── StreamClosedError   (RuntimeError)  used after close, after cancel, or in a forked child
 
@@ -19,7 +18,6 @@ from __future__ import annotations
 
 __all__ = [
     "ChangedError",
-    "ChecksumError",
     "DeviceError",
     "FormatError",
     "ShortReadError",
@@ -72,10 +70,6 @@ class ShortReadError(SourceError):
 
 class ChangedError(SourceError):
     """Report a file or object that is no longer the one whose header was read."""
-
-
-class ChecksumError(StreamloadError, ValueError):
-    """Report bytes whose digest differs from the manifest's."""
 
 
 class DeviceError(StreamloadError, RuntimeError):

@@ -1,7 +1,7 @@
 """What can be chosen: one frozen value, checked when it is made.
 
 Floor 0; imports nothing of ours. `StreamOptions.from_env` is the only reader of an environment in the
-package, and it reads the mapping it is given. Engine defaults are argued in DESIGN §3 and in
+package, and it reads the mapping it is given. Engine defaults are argued where they stand and in
 `docs/decisions/`.
 """
 

@@ -31,7 +31,7 @@ def test_no_framework_is_loaded_before_it_is_used(face):
 
 @pytest.mark.slow
 def test_importing_streamload_loads_no_other_package():
-    assert not loaded_by("streamload") & {"click", "tqdm", "fsspec"}
+    assert not loaded_by("streamload") & {"click", "tqdm"}
 
 
 @pytest.mark.slow

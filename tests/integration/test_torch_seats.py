@@ -237,9 +237,9 @@ class Aliased(nn.Module):
 def test_a_tensor_over_a_weights_memory_is_refused(alias, tmp_path):
     save_file({"weight": torch.ones(4, 3)}, tmp_path / "m.safetensors")
     module = Aliased(alias)
-    with streamload.open(tmp_path / "m.safetensors") as checkpoint:
-        with pytest.raises(RuntimeError, match="lies over the memory of weight"):
-            stream_module(module, checkpoint, "cpu", strict=False)
+    refused = pytest.raises(RuntimeError, match="lies over the memory of weight")
+    with streamload.open(tmp_path / "m.safetensors") as checkpoint, refused:
+        stream_module(module, checkpoint, "cpu", strict=False)
     assert type(module.weight) is nn.Parameter
 
 
@@ -289,3 +289,12 @@ class TestLoadModel:
         del state["head.weight"], state["embed.weight"]
         save_file(state, tmp_path / "m.safetensors")
         assert load(build(), tmp_path / "m.safetensors", strict=False) == ({"embed.weight"}, [])
+
+
+def test_a_path_or_a_dict_where_something_else_is_due_is_named():
+    with pytest.raises(TypeError, match=r"expected an open Checkpoint, got 'ck'; open a path with streamload.open"):
+        stream_module(linear("meta"), "ck", "cpu")
+    with pytest.raises(TypeError, match="expected an open Checkpoint"):
+        streamload.torch.stream("ck", "cpu")
+    with pytest.raises(TypeError, match="options must be StreamOptions"):
+        streamload.torch.load_file("ck", options={"read_threads": 1})

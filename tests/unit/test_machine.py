@@ -51,3 +51,5 @@ def test_other_quantities_have_units_too():
     assert say_seconds(0.0521) == "52.1 ms"
     assert say_seconds(123.4) == "123 s"
     assert say_count(7500) == "7,500"
+    assert say_count(1, "shard") == "1 shard"
+    assert say_count(0, "shard") == "0 shards"

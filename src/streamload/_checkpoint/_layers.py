@@ -53,6 +53,9 @@ class Layer:
     name: str
     tensors: tuple[TensorInfo, ...]
 
+    def __repr__(self) -> str:
+        return f"Layer({self.name!r}, {len(self.tensors)} tensors, {self.nbytes} bytes)"
+
     @property
     def nbytes(self) -> int:
         """Length of the data of all its tensors in bytes."""

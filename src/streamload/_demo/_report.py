@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Figures", "Samples"]
 
+_MOST_SPREAD = 0.25
+"""Runs that differ by more than this were disturbed: on an idle machine they stay within a tenth."""
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -27,6 +30,11 @@ class Samples:
     def median(self) -> float:
         """The middle one."""
         return median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """How far the slowest and the fastest are apart, as a part of the median."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
 
     def __str__(self) -> str:
         least, most = min(self.seconds), max(self.seconds)
@@ -97,6 +105,18 @@ class Figures:
         return wrong
 
     @property
+    def doubts(self) -> list[str]:
+        """Why the figures tell of the machine's other work rather than of loading; empty when they do not."""
+        runs = {"usual": self.usual, "streamed": self.streamed, "compute": self.compute}
+        unsure = [
+            f"the {name} runs differ by {run.spread:.0%}" for name, run in runs.items() if run.spread > _MOST_SPREAD
+        ]
+        bound = (self.move_seconds + self.compute.median) / max(self.move_seconds, self.compute.median)
+        if self.usual.median / self.streamed.median > bound:
+            unsure.append(f"overlapping this X and C cannot give more than {bound:.2f} times")
+        return unsure
+
+    @property
     def heading(self) -> str:
         """The result in one line."""
         times = self.usual.median / self.streamed.median
@@ -152,6 +172,7 @@ class Figures:
                 "safetensors": self.safetensors.median if self.safetensors else None,
             },
             "failures": self.failures,
+            "doubts": self.doubts,
             "command": command,
             "machine": facts.as_dict(),
         }

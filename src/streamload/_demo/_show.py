@@ -103,7 +103,7 @@ def _run(settings: DemoSettings, place: Place, say: Callable[[str], None]) -> bo
     plain = load_plainly(subject, device)
     if device == "cpu" and settings.tokens is None and settings.scale != "tiny":
         subject = _fit_prompt(subject, place, plain)
-    say(f"{subject.title}: {say_bytes(subject.nbytes)}, prompt of {say_count(subject.tokens)} tokens, on {device}")
+    say(f"{subject.title}: {say_bytes(subject.nbytes)}, prompt of {say_count(subject.tokens, 'token')}, on {device}")
     if _native.build_type != "release":
         say(f"NOTE: the native core is a {_native.build_type} build; its times mean nothing")
 
@@ -120,6 +120,8 @@ def _run(settings: DemoSettings, place: Place, say: Callable[[str], None]) -> bo
     say("(drawn from one more pair of runs, with marks; the figures below are from runs without)\n")
     say("\n".join([figures.heading, "", *figures.lines(), ""]))
     _write(figures, timelines, settings, say)
+    if figures.doubts:
+        say(f"The machine was busy, so take these figures lightly and run again: {'; '.join(figures.doubts)}.\n")
     for failure in figures.failures:
         say(f"FAILED: {failure}")
     return not figures.failures
@@ -259,11 +261,12 @@ def _arrived_at_first_layer(timeline: Timeline, nbytes: int) -> float:
 def _write(figures: Figures, timelines: list[Timeline], settings: DemoSettings, say: Callable[[str], None]) -> None:
     facts = machine_facts(native_build=_native.build_type)
     note = (
-        f"{figures.subject}, {say_bytes(figures.nbytes)}, prompt of {say_count(figures.tokens)} tokens; "
+        f"{figures.subject}, {say_bytes(figures.nbytes)}, prompt of {say_count(figures.tokens, 'token')}; "
         f"{figures.link_words}.\n"
         "The heading's times are medians; the bars are from one more pair of runs, with marks. "
         f"Both ways over the same link; outputs {'bit-equal' if figures.bits_equal else 'DIFFER'}; "
         f"{facts.processor}, {facts.cpus} CPUs, {facts.gpu or 'no GPU'}."
+        f"{' The machine was busy: figures are unsteady.' if figures.doubts else ''}"
     )
     picture, trace, result = (settings.directory / name for name in ("timeline.png", "trace.json", "result.json"))
     write_trace(timelines, trace)
@@ -275,6 +278,9 @@ def _write(figures: Figures, timelines: list[Timeline], settings: DemoSettings, 
     else:
         say(f"written: {picture}")
     say(f"written: {trace} (open it at https://ui.perfetto.dev), {result}")
+    if settings.model is None:
+        size = say_bytes(figures.nbytes)
+        say(f"the checkpoint ({size}) stays in {settings.directory} for the next run; delete it when you are done")
 
 
 @contextmanager

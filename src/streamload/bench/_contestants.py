@@ -22,6 +22,7 @@ from ._ceiling import copy_from_mappings, cut_pieces, read_pieces
 from ._rounds import CannotRun, Contestant
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from pathlib import Path
 
@@ -47,7 +48,7 @@ class Course:
         scratch: A directory for the files a peer needs in its own format.
     """
 
-    path: Path
+    path: str | os.PathLike[str]
     files: tuple[Path, ...]
     nbytes: int
     torch_device: str

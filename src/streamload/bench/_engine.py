@@ -19,6 +19,7 @@ from .. import _native
 from .._checkpoint import open as open_checkpoint
 from .._engine import CopyEngine, open_device
 from .._machine import cached_fraction, drop_from_cache, machine_facts
+from .._sources import local_path
 from ..testing import LlamaShape, make_checkpoint
 from ._contestants import Course, block_nbytes, contestants, fill_block
 from ._result import BenchError, EngineBench, cache_state
@@ -44,7 +45,7 @@ def run(path: str | os.PathLike[str] | None, device: str, *, repeat: int, cold: 
             ) as bar:
                 path = make_checkpoint(scratch / "checkpoint", _OWN_SHAPE, progress=bar.update)
         engine = stack.enter_context(_engine(device))
-        course = _course(Path(path), device, engine, scratch)
+        course = _course(path, device, engine, scratch)
         _check_bytes(course)
         return _race(course, repeat, cold=cold, command=command)
 
@@ -56,9 +57,9 @@ def _engine(device: str) -> CopyEngine:
         raise BenchError(str(error)) from error
 
 
-def _course(path: Path, device: str, engine: CopyEngine, scratch: Path) -> Course:
+def _course(path: str | os.PathLike[str], device: str, engine: CopyEngine, scratch: Path) -> Course:
     with open_checkpoint(path) as checkpoint:
-        files = tuple(Path(shard.url) for shard in checkpoint.shards)
+        files = tuple(Path(local_path(shard.url)) for shard in checkpoint.shards)
         nbytes = checkpoint.nbytes
     if not nbytes:
         raise BenchError(f"{path}: the checkpoint holds no bytes to move")

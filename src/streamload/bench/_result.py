@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .._units import say_bytes, say_rate
+from .._units import say_bytes, say_count, say_rate
 from ..errors import StreamloadError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class EngineBench:
         ceiling = self.best("ceiling")
         head = (
             f"{say_bytes(self.nbytes)} in {self.tensors} tensors to {self.device}, page cache {self.cache}, "
-            f"{self.rounds} rounds; medians"
+            f"{say_count(self.rounds, 'round')}; medians"
         )
         lines = [head, "", f"{'':<46}{'rate':>10}{'spread':>8}{'/ceiling':>10}{'CPU s/GB':>10}{'peak RSS':>10}"]
         for score in self.scores:

@@ -167,6 +167,8 @@ def engine(path: str | None, *, device: str, repeat: int, json_path: str | None,
     """
     from ..bench import run_engine_bench
 
+    if json_path is not None and not Path(json_path).absolute().parent.is_dir():
+        raise click.UsageError(f"--json {json_path}: there is no such folder")
     with _bad_values_refused():
         result = run_engine_bench(path, device=device, repeat=repeat, cold=cold, command=_command())
     click.echo(result.table())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._plan import Copy, make_plan
-from .._units import say_bytes
+from .._units import say_bytes, say_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,7 +49,8 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, object]:
 
 def inspect_tables(checkpoint: Checkpoint, *, tensors: bool) -> str:
     """Return a checkpoint as text: a summary, its shards, its layers, and every tensor if asked for."""
-    counts = f"{len(checkpoint)} tensors, {len(checkpoint.shards)} shards, {len(checkpoint.layers)} layers"
+    held = {"tensor": checkpoint, "shard": checkpoint.shards, "layer": checkpoint.layers}
+    counts = ", ".join(say_count(len(things), noun) for noun, things in held.items())
     kinds = ", ".join(f"{dtype} {say_bytes(nbytes)}" for dtype, nbytes in _dtypes(checkpoint.values()).items())
     shards = [
         (_printable(shard.url.rpartition("/")[2]), *_row(members))

@@ -20,7 +20,12 @@ Floor 4. The map:
 `import streamload.torch as st` can stand where `import safetensors.torch as st` stood.
 """
 
-from safetensors.torch import save, save_file, save_model
+try:
+    from safetensors.torch import save, save_file, save_model
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"streamload.torch needs {error.name}, which is not installed: pip install 'streamload[torch]'", name=error.name
+    ) from error
 
 from ._feed import LayerStream, LoadedLayer, iter_tensors, stream
 from ._file import load, load_file, load_model

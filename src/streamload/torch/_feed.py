@@ -19,7 +19,7 @@ from ..errors import StreamClosedError
 from ._failure import raise_again, without_traceback
 from ._groups import cut
 from ._memory import current_stream, place, resolve_device
-from ._submit import Target, choose_engine, submit
+from ._submit import Target, check_checkpoint, choose_engine, submit
 
 if TYPE_CHECKING:
     import os
@@ -251,6 +251,7 @@ def stream(
         ValueError: The device is none of those, or does not fit the engine.
         DeviceError: There is no such device.
     """
+    check_checkpoint(checkpoint)
     where = resolve_device(device)
     layers = [(layer.name, layer.tensors) for layer in checkpoint.layers]
     return LayerStream(Feed(checkpoint, layers, where, choose_engine(where, options, engine)))

@@ -15,7 +15,7 @@ from .._sources import MemorySource
 from ._groups import cut
 from ._host import HostTensors
 from ._memory import place, resolve_device
-from ._submit import Target, choose_engine, submit
+from ._submit import Target, check_options, choose_engine, submit
 
 if TYPE_CHECKING:
     import os
@@ -54,6 +54,7 @@ def load_file(
         DeviceError: There is no such device, or it failed.
     """
     where = resolve_device(device)
+    check_options(options)
     with open_checkpoint(filename) as checkpoint:
         if where.type == "cpu":
             host = HostTensors(checkpoint.shards)

@@ -1,7 +1,7 @@
 """Make tensors over memory: who owns it, where it lies, how it is aligned.
 
 Floor 4, part of `torch`. Device memory is taken from torch's caching allocator in large blocks, on the caller's
-thread; every tensor over a block is its own storage that keeps the block alive (DESIGN §3). Read next: `_groups`
+thread; every tensor over a block is its own storage that keeps the block alive. Read next: `_groups`
 for the order of tensors, `_submit` for how they are filled.
 """
 
@@ -57,7 +57,10 @@ def resolve_device(device: str | int | torch.device) -> torch.device:
     if found.type != "cuda":
         raise ValueError(f"streamload fills 'cpu' and 'cuda' memory, not {device!r}; load to 'cpu' and move from there")
     if not torch.cuda.is_available():
-        raise DeviceError(f"{device!r} was asked for, but this torch ({torch.__version__}) finds no CUDA device")
+        raise DeviceError(
+            f"{device!r} was asked for, but this torch ({torch.__version__}) finds no CUDA device; use device='cpu', "
+            "or install a CUDA build of torch"
+        )
     ordinal = torch.cuda.current_device() if found.index is None else found.index
     if ordinal >= torch.cuda.device_count():
         raise DeviceError(f"{device!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices")

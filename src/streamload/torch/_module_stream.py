@@ -46,6 +46,10 @@ class ModuleStream(Closing):
         self.missing_keys = seating.missing_keys
         self.unexpected_keys = seating.unexpected_keys
 
+    def __repr__(self) -> str:
+        state = "done" if self.done else f"{self.progress():.0%} resident"
+        return f"ModuleStream({state}, {self.ticket.group_count} groups)"
+
     @property
     def done(self) -> bool:
         """Whether the load is over: all is resident and nothing of it is left, or it failed."""

@@ -73,6 +73,9 @@ class safe_open(Closing):  # safetensors' name
         self._checkpoint = open_checkpoint(filename)
         self._host = HostTensors(self._checkpoint.shards)
 
+    def __repr__(self) -> str:
+        return f"safe_open({self._checkpoint.url!r}, device={str(self._device)!r})"
+
     @property
     def bytes_read(self) -> int:
         """Bytes of tensors and slices read so far. Mapped tensors are not read until they are touched."""
@@ -177,6 +180,9 @@ class SafeSlice:
         torch_shape(info)
         self._file = file
         self._info = info
+
+    def __repr__(self) -> str:
+        return f"SafeSlice({self._info.name!r}, {self._info.dtype}, shape={list(self._info.shape)})"
 
     def get_shape(self) -> list[int]:
         """Return the shape, as in the file's header (packed `F4` counts elements, two a byte)."""

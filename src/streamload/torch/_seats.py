@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from ._dtypes import torch_dtype, torch_shape
 from ._gate import without_gates
+from ._submit import check_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,8 +79,9 @@ def seat(module: torch.nn.Module, checkpoint: Checkpoint, device: torch.device, 
     Raises:
         RuntimeError: `strict` and names are missing or unexpected; a shape, a dtype or a device differs; a buffer
             that no checkpoint holds is on the meta device. The message lists all of it.
-        TypeError: The module loads itself in a way of its own, or torch lacks a dtype.
+        TypeError: The checkpoint is none, the module loads itself in a way of its own, or torch lacks a dtype.
     """
+    check_checkpoint(checkpoint)
     seats: dict[int, Seat] = {}
     unsaved: list[str] = []
     beside: list[tuple[str, torch.Tensor]] = []  # real tensors that nothing is loaded into
@@ -114,7 +116,7 @@ def seat(module: torch.nn.Module, checkpoint: Checkpoint, device: torch.device, 
     if unsaved:
         wrong.append(
             f"Buffer(s) on the meta device that no checkpoint holds: {_quoted(unsaved)}; build the module with real "
-            "buffers and put only parameters on meta"
+            "buffers and put only parameters on meta, as accelerate.init_empty_weights() does"
         )
     if wrong:
         raise RuntimeError(f"Error(s) in loading state_dict for {type(module).__name__}:\n\t" + "\n\t".join(wrong))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .._checkpoint import Checkpoint
 from .._engine import shared_engine
 from .._plan import Copy, make_plan
 from ..options import StreamOptions
@@ -36,13 +37,35 @@ class Target:
         return Copy(self.info.shard, self.info.start, self.info.end, self.tensor.data_ptr())
 
 
+def check_checkpoint(checkpoint: object) -> None:
+    """Refuse what is no open checkpoint, a path above all.
+
+    Raises:
+        TypeError: As said.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(f"expected an open Checkpoint, got {checkpoint!r:.80}; open a path with streamload.open(path)")
+
+
+def check_options(options: object) -> None:
+    """Refuse options of another kind; a dict above all.
+
+    Raises:
+        TypeError: As said.
+    """
+    if options is not None and not isinstance(options, StreamOptions):
+        raise TypeError(f"options must be StreamOptions, got {options!r:.80}")
+
+
 def choose_engine(device: torch.device, options: StreamOptions | None, engine: CopyEngine | None) -> CopyEngine:
     """Return the engine given, once it fits, or the one that the loads of this process share.
 
     Raises:
+        TypeError: The options are something else.
         ValueError: The engine copies to another device, or options came with it.
         DeviceError: The device cannot be opened.
     """
+    check_options(options)
     if engine is None:
         return shared_engine(str(device), StreamOptions() if options is None else options)
     if options is not None:
