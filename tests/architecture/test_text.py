@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -96,3 +97,8 @@ def test_python_in_the_readme_is_python(repository):
     assert blocks
     for block in blocks:
         ast.parse(block)
+
+
+def test_the_readmes_figures_are_those_of_the_committed_results(repository):
+    command = [sys.executable, repository / "benchmarks" / "readme_figures.py", "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run python3 benchmarks/readme_figures.py"

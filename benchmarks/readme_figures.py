@@ -1,0 +1,69 @@
+"""Writes the README's table of figures from the results committed beside this file, or checks it with --check.
+
+    python3 benchmarks/readme_figures.py [--check]
+
+No figure in the README is typed by hand; a new result is one file here and one run of this.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- figures: made by benchmarks/readme_figures.py -->\n", "<!-- end of figures -->\n"
+
+
+def result(name: str) -> Any:
+    """Read one committed result."""
+    return json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
+
+
+def demo_row(name: str) -> tuple[str, str, str]:
+    """Tell the demo's figures."""
+    found = result(name)
+    medians = found["median_seconds"]
+    figure = (
+        f"{medians['usual']:.2f} s → {medians['streamed']:.2f} s; streamed / max(X, C) = "
+        f"{found['ratio_to_max_of_move_and_compute']:.2f}"
+    )
+    what = f"first token, usual → streamed; {found['nbytes'] / 1e9:.2f} GB over a simulated link, C = 0.7 X, no GPU"
+    return what, figure, name
+
+
+def engine_row(name: str, cache: str, memory: str) -> tuple[str, str, str]:
+    """Tell what the engine benchmark found for "existing" or "new" memory."""
+    ratios = result(name)["ratios"]
+    what = f"{cache} → {memory} CPU memory: rate over the best plain read, and over the best peer"
+    figure = f"{ratios[f'{memory}_to_ceiling']:.2f} and {ratios[f'{memory}_to_best_peer']:.2f}"
+    return what, figure, name
+
+
+def table() -> str:
+    """Return the rows, with header."""
+    rows = [
+        demo_row("2026-11-20-host-demo.json"),
+        *(engine_row("2026-11-20-host-engine-warm.json", "page cache", memory) for memory in ("existing", "new")),
+        *(engine_row("2026-11-20-host-engine-cold.json", "cold file", memory) for memory in ("existing", "new")),
+    ]
+    lines = [f"| {what} | {figure} | [{name}](benchmarks/results/{name}) |" for what, figure, name in rows]
+    return "\n".join(["| what | figure | from |", "|---|---|---|", *lines]) + "\n"
+
+
+def main() -> int:
+    """Write the table into the README, or say that it is stale."""
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    wanted = before + BEGIN + table() + END + after
+    if "--check" in sys.argv[1:]:
+        return int(text != wanted)
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
