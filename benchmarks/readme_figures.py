@@ -17,7 +17,7 @@ README = HERE.parent / "README.md"
 BEGIN, END = "<!-- figures: made by benchmarks/readme_figures.py -->\n", "<!-- end of figures -->\n"
 
 
-def result(name: str) -> Any:
+def result(name: str) -> dict[str, Any]:
     """Read one committed result."""
     return json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
 
