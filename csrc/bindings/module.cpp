@@ -223,9 +223,9 @@ void close_ticket(PyTicket& self) {
   if (!self.ticket.get().runs_here()) self.keep_alive.reset();  // every copy has landed
 }
 
-void close_engine(const PyEngine& self) {
+void close_engine(const PyEngine& self, bool abandon) {
   const GilRelease released;
-  if (self.engine.here()) self.engine.get().close();
+  if (self.engine.here()) abandon ? self.engine.get().abandon() : self.engine.get().close();
 }
 
 std::vector<double> measure_link(const PyDevice& self, std::size_t nbytes, int repeats) {
@@ -357,10 +357,12 @@ void bind_engine(nb::module_& m) {
           "timeout"_a.none())
       .def(
           "promote", [](const PyTicket& self, std::uint32_t group) { self.ticket.get().promote(group); }, "group"_a)
-      .def("cancel",
-           [](const PyTicket& self) {
-             if (self.ticket.here()) self.ticket.get().cancel();
-           })
+      .def(
+          "cancel",
+          [](const PyTicket& self, bool abandon) {
+            if (self.ticket.here()) abandon ? self.ticket.get().abandon() : self.ticket.get().cancel();
+          },
+          "abandon"_a = false)
       .def("close", &close_ticket)
       .def("stats", [](const PyTicket& self) { return dict_of(self.ticket.get().stats()); })
       .def("trace", &trace_of);
@@ -378,7 +380,7 @@ void bind_engine(nb::module_& m) {
            "keep_alive"_a)
       .def_prop_ro("pinned_bytes", [](const PyEngine& self) { return self.engine.get().pinned_bytes(); })
       .def_prop_ro("leased", [](const PyEngine& self) { return self.engine.get().leased(); })
-      .def("close", &close_engine);
+      .def("close", &close_engine, "abandon"_a = false);
 }
 
 }  // namespace

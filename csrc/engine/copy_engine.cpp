@@ -27,20 +27,31 @@ Status CopyEngine::submit(Plan plan, std::vector<std::shared_ptr<Source>> source
   return {};
 }
 
+void CopyEngine::abandon() noexcept {
+  for (const auto& ticket : tickets()) ticket->abandon();
+  close();
+}
+
 void CopyEngine::close() noexcept {
   std::shared_ptr<StagingRing> ring;
-  std::vector<std::shared_ptr<Ticket>> tickets;
   {
     const std::lock_guard lock(mutex_);
     ring.swap(ring_);
-    for (const auto& known : tickets_) {
-      if (auto ticket = known.lock()) tickets.push_back(std::move(ticket));
-    }
   }
+  const std::vector<std::shared_ptr<Ticket>> tickets = this->tickets();
   for (const auto& ticket : tickets) ticket->cancel();
   const auto runs_here = [](const auto& ticket) { return ticket->runs_here(); };
   if (std::any_of(tickets.begin(), tickets.end(), runs_here)) return;  // a thread cannot wait for itself
   for (const auto& ticket : tickets) ticket->close();                  // blocks while another caller closes it
+}
+
+std::vector<std::shared_ptr<Ticket>> CopyEngine::tickets() const {
+  std::vector<std::shared_ptr<Ticket>> living;
+  const std::lock_guard lock(mutex_);
+  for (const auto& known : tickets_) {
+    if (auto ticket = known.lock()) living.push_back(std::move(ticket));
+  }
+  return living;
 }
 
 std::size_t CopyEngine::pinned_bytes() const {

@@ -29,6 +29,7 @@ class CopyEngine {
                               std::shared_ptr<Ticket>& out);
   // Cancels and joins every ticket; idempotent. Called on one of their threads (by a callback source), cancels only.
   void close() noexcept;
+  void abandon() noexcept;  // close() for the end of the process; see Ticket::abandon
 
   [[nodiscard]] std::size_t pinned_bytes() const;  // of the ring, now
   [[nodiscard]] std::size_t leased() const;        // staging buffers in use
@@ -36,6 +37,7 @@ class CopyEngine {
 
  private:
   [[nodiscard]] std::shared_ptr<StagingRing> ring() const;  // empty once closed
+  [[nodiscard]] std::vector<std::shared_ptr<Ticket>> tickets() const;
 
   const std::shared_ptr<Device> device_;
   const CopyEngineOptions options_;

@@ -1,6 +1,7 @@
 #include "engine/ticket.hpp"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <system_error>
@@ -284,6 +285,16 @@ void Ticket::fail(Status status) noexcept {
 
 void Ticket::cancel() noexcept { fail(Status::failure(Code::kCancelled, "the load was cancelled")); }
 
+void Ticket::abandon() noexcept {
+  abandoned_ = true;
+  cancel();
+}
+
+Status Ticket::tell_failure() const {
+  while (abandoned_ && ::gettid() != ::getpid()) ::pause();
+  return status();
+}
+
 bool Ticket::runs_here() const noexcept {
   return std::find(thread_ids_.begin(), thread_ids_.end(), std::this_thread::get_id()) != thread_ids_.end();
 }
@@ -311,7 +322,7 @@ Status Ticket::wait_group(std::uint32_t index, std::optional<StreamView> stream,
   ready = resident = false;
   if (index >= plan_.group_count) return Status::failure(Code::kInvalid, "no such group");
   Group& group = groups_[index];
-  if (failed_) return status();
+  if (failed_) return tell_failure();
   ready = resident = group.resident;
   if (resident) return {};
   const bool on_host = !stream || device_->waits_on_host();
@@ -322,18 +333,20 @@ Status Ticket::wait_group(std::uint32_t index, std::optional<StreamView> stream,
     ready =
         changed_.wait_for(lock, patience, [&] { return failed_ || (on_host ? group.resident.load() : group.issued); });
     stall_nanoseconds_ += std::chrono::nanoseconds(Clock::now() - since).count();
-    if (failed_) return failure_;
     resident = group.resident;
-    if (!ready || resident || on_host) return {};
+    if (!failed_ && (!ready || resident || on_host)) return {};
     event = group.event;
   }
+  if (failed_) return tell_failure();
   return device_->wait(*stream, event->view());
 }
 
 Status Ticket::wait_all(Clock::duration patience, bool& ready) noexcept {
-  std::unique_lock lock(mutex_);
-  ready = changed_.wait_for(lock, patience, [&] { return done_.load(); });
-  return failure_;
+  {
+    std::unique_lock lock(mutex_);
+    ready = changed_.wait_for(lock, patience, [&] { return done_.load(); });
+  }
+  return failed_ ? tell_failure() : Status{};
 }
 
 void Ticket::promote(std::uint32_t index) noexcept {

@@ -107,6 +107,9 @@ class Ticket {
   [[nodiscard]] std::vector<ChunkTrace> trace() const;  // of the reads that have landed
 
   void cancel() noexcept;  // no effect once done
+  // Cancels, for the end of the process: threads that wait now or later stay asleep, but for the main thread. They
+  // must not come back into an interpreter that is going away.
+  void abandon() noexcept;
   // Cancels what is not done and waits for the threads and the copies; idempotent. Called on one of those threads (by
   // a callback source), it cancels only.
   void close() noexcept;
@@ -140,6 +143,7 @@ class Ticket {
   [[nodiscard]] bool claim(std::size_t& read) noexcept;
   void land(std::size_t read) noexcept;
   void fail(Status status) noexcept;
+  [[nodiscard]] Status tell_failure() const;  // to a waiter; never returns to one that was abandoned
   [[nodiscard]] double elapsed() const noexcept;
 
   const std::shared_ptr<Device> device_;
@@ -163,6 +167,7 @@ class Ticket {
 
   std::atomic<bool> failed_{false};
   std::atomic<bool> done_{false};
+  std::atomic<bool> abandoned_{false};
   std::atomic<std::uint64_t> bytes_read_{0};
   std::atomic<std::uint64_t> bytes_resident_{0};
   std::array<std::atomic<std::uint64_t>, 4> bytes_by_route_{};

@@ -195,6 +195,13 @@ ENDINGS = {
     "exit in flight": "loading = stream_module(module, checkpoint, 'cpu', engine=engine)",
     "exit without handle": "stream_module(module, checkpoint, 'cpu', engine=engine)",
     "exit with a closed engine": "stream_module(module, checkpoint, 'cpu', engine=engine); engine.close()",
+    "exit with daemon threads waiting": """
+loading = stream_module(module, checkpoint, 'cpu', engine=engine)
+for _ in range(8):
+    threading.Thread(target=lambda: module.weight.sum(), daemon=True).start()
+while loading.stats().stall_seconds < 1:  # summed over the threads: all eight have begun to wait
+    pass
+""",
     "exit in a layer stream": """
 layers = stream(checkpoint, 'cpu', engine=engine)
 threading.Timer(0.1, interrupt).start()

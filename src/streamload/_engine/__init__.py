@@ -7,6 +7,7 @@ plan. The native half is csrc/engine. Read `_ticket` next.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING, Final
 
@@ -64,7 +65,7 @@ class CopyEngine(Closing):
             raise_typed(error)
         # Runs when the engine is collected and, at the latest, before the interpreter ends: no native thread may
         # meet a Python that is going away.
-        self._finalizer = weakref.finalize(self, self._native.close)
+        self._finalizer = weakref.finalize(self, _close, self._native)
         self._closed = False
 
     @property
@@ -147,6 +148,11 @@ class CopyEngine(Closing):
         callback = CallbackSource(source)
         callbacks.append(callback)
         return _native.callback_source(source.url, callback.read_into)
+
+
+def _close(native: _native.CopyEngine) -> None:
+    """Close an engine that was collected, or that lives when the interpreter ends: then its waiters stay asleep."""
+    native.close(abandon=not threading.main_thread().is_alive())
 
 
 def open_device(device: str) -> HostDevice | CudaDevice:

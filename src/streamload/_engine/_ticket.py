@@ -157,6 +157,14 @@ class Ticket(Closing):
         """Stop the load; waiters raise `StreamClosedError`. Does not block; no effect on a load that is done."""
         self._call(lambda native: native.cancel())
 
+    def abandon(self) -> None:
+        """Stop the load at the interpreter's end.
+
+        Threads that wait for it, but the main one, sleep on until the process is gone: they must not come back into
+        a Python that is going away.
+        """
+        self._call(lambda native: native.cancel(abandon=True))
+
     def close(self) -> None:
         """Cancel what is not done, wait for threads and copies, let go of the files. Harmless when repeated."""
         self._native.close()

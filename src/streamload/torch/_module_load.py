@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from .._engine import Ticket
 
-_EXIT_SECONDS = 10.0  # what the interpreter's end gives a cancelled load, which ends within milliseconds
-
 
 class ModuleLoad:
     """Wait for a ticket's groups on behalf of tensors, and open their gates.
@@ -47,7 +45,7 @@ class ModuleLoad:
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, args=(ticket,), name="streamload-watch", daemon=True)
         # At the interpreter's end no thread may come back from native code into a Python that is going away.
-        self._at_exit = weakref.finalize(self, _stop, ticket, self._watcher, self._process)
+        self._at_exit = weakref.finalize(self, _stop, ticket, self._process)
         try:
             self._close_gates()
             self._watcher.start()
@@ -136,7 +134,6 @@ class ModuleLoad:
             raise_again(self._error)
 
 
-def _stop(ticket: Ticket, watcher: threading.Thread, process: int) -> None:
+def _stop(ticket: Ticket, process: int) -> None:
     if process == os.getpid():  # in a forked child the load is the parent's
-        ticket.cancel()
-        watcher.join(_EXIT_SECONDS)
+        ticket.abandon()
