@@ -69,6 +69,8 @@ def test_cancelled_load_wakes_the_forward(place, open_through, make_module, ids)
         loading.close()
 
 
+# Python 3.12 and newer warn of any fork beside threads; that it is harmless here is what this shows.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_is_told_and_the_parent_goes_on(place, checkpoint_path, make_module, expected, same_bits):
     module = make_module()
     with open_checkpoint(checkpoint_path) as checkpoint, place.engine() as engine:
