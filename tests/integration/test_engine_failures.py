@@ -138,8 +138,8 @@ def test_a_source_that_ends_early_at_any_read_is_a_short_read(k):
     ("fault", "words"),
     [
         (lambda offset, buffer: len(buffer) + 1, "claims"),
-        (lambda offset, buffer: -1, "read_into"),
-        (lambda offset, buffer: None, "read_into"),
+        (lambda offset, buffer: -1, "read_into returned -1"),
+        (lambda offset, buffer: None, "read_into returned None"),
         (lambda offset, buffer: 1 / 0, "ZeroDivisionError"),
         (lambda offset, buffer: (_ for _ in ()).throw(KeyboardInterrupt()), "KeyboardInterrupt"),
     ],
@@ -148,7 +148,7 @@ def test_a_source_that_breaks_its_contract_is_named(fault, words):
     error = run_to_failure(FailingSource(2, fault))
     assert type(error) is SourceError
     assert error.url == "test://weights"
-    assert words in str(error) or words == "read_into"
+    assert words in str(error)
 
 
 def test_a_sources_own_typed_error_arrives_as_it_is():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import pickle
 import threading
+import weakref
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -110,14 +112,23 @@ def test_a_cuda_device_that_does_not_exist_is_a_device_error():
 
 def test_loads_of_a_process_share_an_engine_that_ends_with_its_last_user():
     first = shared_engine("cpu", OPTIONS)
-    assert shared_engine("cpu", OPTIONS) is first
+    second = shared_engine("cpu", OPTIONS)
+    assert second is first
     assert shared_engine("cpu", StreamOptions()) is not first
-    identity = id(first._native)
+    alive = weakref.ref(first)
+    del first
+    assert alive() is second
+    del second
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_closed_shared_engine_is_not_handed_out_again():
+    first = shared_engine("cpu", OPTIONS)
     first.close()
     again = shared_engine("cpu", OPTIONS)
     assert again is not first
     assert not again.closed
-    del first, identity
 
 
 def test_memory_sources_load_like_files():

@@ -84,7 +84,7 @@ TEST(the_failure_of_any_driver_call_ends_the_load_and_leaves_nothing) {
         const std::uint64_t before = standin().calls(function);
         Load load(device);
         if (load.engine) {
-          status = load.submit(pattern_source());
+          status = load.submit(pattern_source(), StreamView{});  // behind the default stream, so that it is waited for
           if (status.ok()) status = load.wait_all();
           if (load.ticket) load.ticket->close();
           CHECK_EQ(load.engine->leased(), 0U);
@@ -99,7 +99,8 @@ TEST(the_failure_of_any_driver_call_ends_the_load_and_leaves_nothing) {
       CHECK_EQ(standin().live_text(), "0: ");
       failures += status.ok() ? 0 : 1;
     }
-    CHECK(failures > 0 || std::string(function) == "cuMemHostRegister" || std::string(function) == "cuStreamWaitEvent");
+    // One buffer that cannot be pinned is one buffer fewer, unless it is the only one under way.
+    CHECK(failures > 0 || std::string(function) == "cuMemHostRegister");
   }
 }
 
@@ -160,7 +161,8 @@ TEST(a_file_that_changes_under_the_load_is_an_error) {
       }
       gate.count_down();
       const Status status = load.wait_all();
-      CHECK(status.code == (truncate ? Code::kShortRead : Code::kChanged) || status.code == Code::kChanged);
+      // What was cut off is noticed by the read that misses it, or by the check behind the group, whichever is first.
+      CHECK(status.code == Code::kChanged || (truncate && status.code == Code::kShortRead));
       CHECK_EQ(status.source, file.path());
       CHECK(!load.ticket->resident(0));
     }

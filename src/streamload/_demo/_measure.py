@@ -54,7 +54,6 @@ class Run:
 
     Attributes:
         first_token_seconds: From opening the checkpoint until the first token was on the host.
-        returned_seconds: Until the loading call had returned.
         output: The logits, on the host.
         residue: What was left of the load in the module once all was resident; empty is right.
         stats: Of the load; None where the engine was not used.
@@ -62,7 +61,6 @@ class Run:
     """
 
     first_token_seconds: float
-    returned_seconds: float
     output: torch.Tensor
     residue: tuple[str, ...] = ()
     stats: LoadStats | None = None
@@ -100,7 +98,7 @@ def run_streamload(subject: Subject, place: Place, *, wait_first: bool, title: s
             trace = loading.ticket.trace()
             timeline = marks.timeline(title, began, checkpoint, trace, submitted, first_token, returned)
         stats = loading.ticket.stats()
-    return Run(first_token, returned, output.cpu(), _residue(module), stats, timeline)
+    return Run(first_token, output.cpu(), _residue(module), stats, timeline)
 
 
 def run_safetensors(subject: Subject, place: Place) -> Run:
@@ -110,11 +108,10 @@ def run_safetensors(subject: Subject, place: Place) -> Run:
     place.synchronize()
     began = time.perf_counter()
     load_plainly(subject, place.torch_device, module)
-    returned = time.perf_counter() - began
     with torch.no_grad():
         output = subject.compute(module, ids)
         int(output.argmax())
-    return Run(time.perf_counter() - began, returned, output.cpu())
+    return Run(time.perf_counter() - began, output.cpu())
 
 
 def measure_compute(subject: Subject, place: Place, module: nn.Module, repeat: int) -> tuple[torch.Tensor, list[float]]:
