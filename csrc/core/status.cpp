@@ -11,11 +11,14 @@ std::string_view code_name(Code code) noexcept {
     case Code::kReadFailed: return "read_failed";
     case Code::kShortRead: return "short_read";
     case Code::kChanged: return "changed";
+    case Code::kChecksum: return "checksum";
     case Code::kCallbackFailed: return "callback_failed";
     case Code::kNoDevice: return "no_device";
     case Code::kDeviceFailed: return "device_failed";
     case Code::kOutOfDeviceMemory: return "out_of_device_memory";
     case Code::kOutOfPinnedMemory: return "out_of_pinned_memory";
+    case Code::kOutOfHostMemory: return "out_of_host_memory";
+    case Code::kNotSupported: return "not_supported";
     case Code::kCancelled: return "cancelled";
     case Code::kClosed: return "closed";
     case Code::kForked: return "forked";

@@ -20,11 +20,14 @@ enum class Code : std::uint8_t {
   kReadFailed,      // a read returned an error
   kShortRead,       // the source ended before the bytes it promised
   kChanged,         // the file is not the one whose header was read
+  kChecksum,        // the bytes are not those that were summed
   kCallbackFailed,  // a callback source raised
   kNoDevice,        // no driver, or no such device
   kDeviceFailed,    // a driver call failed
   kOutOfDeviceMemory,
   kOutOfPinnedMemory,
+  kOutOfHostMemory,
+  kNotSupported,  // the kernel, or what confines this process, refuses a facility
   kCancelled,
   kClosed,
   kForked,  // a parent's load used in a forked child

@@ -5,22 +5,23 @@
 
 namespace streamload {
 
-CopyEngine::CopyEngine(std::shared_ptr<Device> device, const CopyEngineOptions& options)
-    : device_(std::move(device)),
-      options_(options),
-      ring_(std::make_shared<StagingRing>(device_, options.chunk_bytes, options.staging_bytes)) {}
+CopyEngine::CopyEngine(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool)
+    : device_(std::move(device)), pool_(std::move(pool)) {}
 
 Status CopyEngine::submit(Plan plan, std::vector<std::shared_ptr<Source>> sources, std::optional<StreamView> after,
                           std::shared_ptr<Ticket>& out) {
   Status closed = Status::failure(Code::kClosed, "the copy engine is closed");
-  std::shared_ptr<StagingRing> ring = this->ring();
-  if (!ring) return closed;
+  std::shared_ptr<ReadPool> pool;
+  {
+    const std::lock_guard lock(mutex_);
+    pool = pool_;
+  }
+  if (!pool) return closed;
   std::shared_ptr<Ticket> ticket;
-  Status status =
-      Ticket::start(device_, ring, std::move(plan), std::move(sources), options_.read_threads, after, ticket);
+  Status status = Ticket::start(device_, std::move(pool), std::move(plan), std::move(sources), after, ticket);
   if (!status.ok()) return status;
   const std::lock_guard lock(mutex_);
-  if (!ring_) return closed;  // closed meanwhile: the ticket ends here
+  if (!pool_) return closed;  // closed meanwhile: the ticket ends here
   std::erase_if(tickets_, [](const std::weak_ptr<Ticket>& known) { return known.expired(); });
   tickets_.push_back(ticket);
   out = std::move(ticket);
@@ -33,10 +34,10 @@ void CopyEngine::abandon() noexcept {
 }
 
 void CopyEngine::close() noexcept {
-  std::shared_ptr<StagingRing> ring;
+  std::shared_ptr<ReadPool> pool;  // its threads end outside the lock, behind the tickets
   {
     const std::lock_guard lock(mutex_);
-    ring.swap(ring_);
+    pool.swap(pool_);
   }
   const std::vector<std::shared_ptr<Ticket>> tickets = this->tickets();
   for (const auto& ticket : tickets) ticket->cancel();
@@ -52,21 +53,6 @@ std::vector<std::shared_ptr<Ticket>> CopyEngine::tickets() const {
     if (auto ticket = known.lock()) living.push_back(std::move(ticket));
   }
   return living;
-}
-
-std::size_t CopyEngine::pinned_bytes() const {
-  const auto ring = this->ring();
-  return ring ? ring->pinned_bytes() : 0;
-}
-
-std::size_t CopyEngine::leased() const {
-  const auto ring = this->ring();
-  return ring ? ring->leased() : 0;
-}
-
-std::shared_ptr<StagingRing> CopyEngine::ring() const {
-  const std::lock_guard lock(mutex_);
-  return ring_;
 }
 
 }  // namespace streamload

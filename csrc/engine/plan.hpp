@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -10,9 +11,30 @@
 
 namespace streamload {
 
+// Rows of one read that go to rows of device memory; a plain range is one row.
 struct CopyStep {
+  std::size_t offset = 0;  // of the first row, inside the read
+  std::uintptr_t address = 0;
+  std::size_t row_bytes = 0;
+  std::size_t rows = 1;
+  std::size_t source_pitch = 0;  // from the start of a row to that of the next; of no meaning where there is one
+  std::size_t target_pitch = 0;
+
+  [[nodiscard]] std::size_t nbytes() const noexcept { return row_bytes * rows; }
+};
+
+// A piece of a read whose checksum is taken; the pieces of one key, in file order, are one tensor.
+struct SumStep {
+  std::size_t read = 0;
   std::size_t offset = 0;  // inside the read
-  DeviceSpan target;
+  std::size_t nbytes = 0;
+};
+
+struct SumKey {
+  std::uint32_t group = 0;
+  std::size_t first_sum = 0;  // [first_sum, last_sum) in Plan::sums
+  std::size_t last_sum = 0;
+  std::optional<std::uint32_t> expected;  // CRC-32C; nothing where it is only taken
 };
 
 struct ReadStep {
@@ -22,23 +44,36 @@ struct ReadStep {
   std::size_t nbytes = 0;
   std::size_t first_copy = 0;  // [first_copy, last_copy) in Plan::copies
   std::size_t last_copy = 0;
+  std::size_t first_sum = 0;  // [first_sum, last_sum) in Plan::sums_by_read
+  std::size_t last_sum = 0;
 };
 
 struct Plan {
   std::vector<ReadStep> reads;  // in group order
   std::vector<CopyStep> copies;
+  std::vector<SumStep> sums;  // in the order of keys, pieces of one key in file order
+  std::vector<std::size_t> sums_by_read;
+  std::vector<SumKey> keys;
   std::uint32_t group_count = 0;
   std::uint64_t nbytes = 0;  // sum over the copies
 };
 
-// Numbers per step in the flat arrays that Python hands over (streamload/_plan.py documents them).
+// The flat arrays that Python hands over (streamload/_plan.py documents them), and how many numbers a step has.
+struct FlatPlan {
+  std::span<const std::uint64_t> reads;
+  std::span<const std::uint64_t> copies;
+  std::span<const std::uint64_t> sums;
+  std::span<const std::uint64_t> expected;
+  std::uint32_t group_count = 0;
+};
 inline constexpr std::size_t kNumbersPerRead = 5;
-inline constexpr std::size_t kNumbersPerCopy = 3;
+inline constexpr std::size_t kNumbersPerCopy = 6;
+inline constexpr std::size_t kNumbersPerSum = 4;
+inline constexpr std::uint64_t kNotKnown = ~std::uint64_t{0};  // an expected checksum that nobody has
 
-// Builds a Plan from flat arrays. Fails with kInvalid where a step breaks the contract: a source, group or copy
-// out of range, groups out of order, a read larger than `chunk_bytes`, a copy outside its read.
-[[nodiscard]] Status parse_plan(std::span<const std::uint64_t> reads, std::span<const std::uint64_t> copies,
-                                std::uint32_t group_count, std::size_t source_count, std::size_t chunk_bytes,
-                                Plan& out);
+// Builds a Plan from flat arrays. Fails with kInvalid where a step breaks the contract: a source, group, copy, read or
+// key out of range, groups or keys out of order, a read larger than `chunk_bytes`, a read without copies and sums, a
+// copy or a sum outside its read, the sums of a key in several groups.
+[[nodiscard]] Status parse_plan(const FlatPlan& flat, std::size_t source_count, std::size_t chunk_bytes, Plan& out);
 
 }  // namespace streamload

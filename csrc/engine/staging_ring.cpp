@@ -1,121 +1,184 @@
 #include "engine/staging_ring.hpp"
 
-#include <sys/mman.h>
-
-#include <cerrno>
-#include <system_error>
+#include <algorithm>
 #include <utility>
 
 namespace streamload {
+namespace {
 
-Status PinnedBlock::make(const std::shared_ptr<Device>& device, std::size_t nbytes, PinnedBlock& out) noexcept {
-  void* address = ::mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (address == MAP_FAILED) {
-    return Status::failure(
-        Code::kOutOfPinnedMemory,
-        "mmap of " + std::to_string(nbytes) + " staging bytes: " + std::system_category().message(errno), errno);
+constexpr std::size_t kFirstBuffers = 4;  // made without asking: two being read, two being copied
+constexpr std::size_t kFewestPinned = 2;  // with fewer, reading and copying could not overlap
+
+}  // namespace
+
+struct StagingRing::Slot {
+  HostBlock block;
+  std::vector<std::shared_ptr<Device>> pinned_for;  // one of each pin domain
+  std::vector<std::uintptr_t> refused_by;           // pin domains
+  std::shared_ptr<DirectReader> registered;
+
+  Slot() noexcept = default;
+  Slot(const Slot&) = delete;
+  Slot& operator=(const Slot&) = delete;
+  ~Slot() {
+    if (registered) registered->drop_memory(block.bytes());
+    for (const auto& device : pinned_for) device->unpin(block.bytes());
   }
-  PinnedBlock block;
-  block.bytes_ = HostSpan(static_cast<std::byte*>(address), nbytes);
-  // Both are advice: huge pages make the first touch 5× and pinning 20× cheaper, touching here keeps the pages
-  // on this thread's NUMA node. Refused (old kernel, no huge pages), the memory is only slower to make.
-  ::madvise(address, nbytes, MADV_HUGEPAGE);
-#ifdef MADV_POPULATE_WRITE
-  ::madvise(address, nbytes, MADV_POPULATE_WRITE);
-#endif
-  if (Status status = device->pin(block.bytes_); !status.ok()) return status;
-  block.device_ = device;
-  out = std::move(block);
-  return {};
-}
+};
 
-PinnedBlock::PinnedBlock(PinnedBlock&& other) noexcept
-    : device_(std::move(other.device_)), bytes_(std::exchange(other.bytes_, {})) {}
-
-PinnedBlock& PinnedBlock::operator=(PinnedBlock&& other) noexcept {
-  std::swap(device_, other.device_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
-
-PinnedBlock::~PinnedBlock() {
-  if (device_) device_->unpin(bytes_);
-  if (!bytes_.empty()) ::munmap(bytes_.data(), bytes_.size());
-}
+StagingRing::Buffer::Buffer(std::shared_ptr<StagingRing> ring, std::unique_ptr<Slot> slot) noexcept
+    : ring_(std::move(ring)), slot_(std::move(slot)) {}
 
 StagingRing::Buffer& StagingRing::Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
     give_back();
     ring_ = std::move(other.ring_);
     slot_ = std::move(other.slot_);
+    borrowed_ = std::move(other.borrowed_);
+    copying_ = std::exchange(other.copying_, false);
   }
   return *this;
 }
 
+HostSpan StagingRing::Buffer::bytes() const noexcept { return slot_->block.bytes(); }
+
+void StagingRing::Buffer::mark_copying() noexcept {
+  if (std::exchange(copying_, true)) return;
+  const std::lock_guard lock(ring_->mutex_);
+  ++ring_->copying_;
+}
+
+void StagingRing::Buffer::register_with(const std::shared_ptr<DirectReader>& reader) noexcept {
+  if (slot_->registered) return;
+  reader->add_memory(slot_->block.bytes());
+  slot_->registered = reader;
+}
+
 void StagingRing::Buffer::give_back() noexcept {
   if (!slot_) return;
-  ring_->device_->scrub(slot_->block.bytes());
+  for (const auto& device : slot_->pinned_for) device->scrub(slot_->block.bytes());
   {
     const std::lock_guard lock(ring_->mutex_);
-    ring_->free_.push_back(std::move(slot_));  // never allocates: lease() reserved the room
+    if (copying_) --ring_->copying_;
+    ring_->free_.push_back(std::move(slot_));  // never allocates: the ring has reserved the room
   }
-  ring_->changed_.notify_one();
+  copying_ = false;
+  if (borrowed_) --*borrowed_;
+  borrowed_.reset();
+  ring_->on_free_();
   ring_.reset();
 }
 
-Status StagingRing::lease(const std::stop_token& stop, Buffer& out) noexcept {
-  std::unique_lock lock(mutex_);
-  Status refused;
-  while (true) {
-    if (stop.stop_requested()) {
-      changed_.notify_one();  // the wake that came here may have been about a buffer that another load waits for
-      return Status::failure(Code::kCancelled, "the load was stopped");
-    }
-    if (!free_.empty()) {
-      out = Buffer(shared_from_this(), std::move(free_.back()));
-      free_.pop_back();
-      return {};
-    }
-    if (made_ + making_ < most_) {
-      ++making_;
-      free_.reserve(made_ + making_);
-      lock.unlock();
-      std::unique_ptr<Slot> slot;
-      refused = make_slot(slot);
-      lock.lock();
-      --making_;
-      if (refused.ok()) {
-        ++made_;
-        out = Buffer(shared_from_this(), std::move(slot));
-        return {};
-      }
-      most_ = made_ + making_;  // no more are to be had: go on with those there are
-      changed_.notify_all();
-    } else if (made_ + making_ == 0) {
-      most_ = 1;  // a later load may find room again
-      return refused.ok() ? Status::failure(Code::kOutOfPinnedMemory, "no staging buffer could be made") : refused;
-    } else {
-      changed_.wait(lock, stop, [&] { return !free_.empty() || made_ + making_ < most_ || made_ + making_ == 0; });
-    }
+StagingRing::StagingRing(std::size_t buffer_bytes, std::size_t capacity_bytes, std::function<void()> on_free)
+    : buffer_bytes_(buffer_bytes), on_free_(std::move(on_free)), most_(capacity_bytes / buffer_bytes) {}
+
+StagingRing::~StagingRing() = default;
+
+StagingRing::Answer StagingRing::try_lend(Buffer& out) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!free_.empty()) {
+    out = Buffer(shared_from_this(), std::move(free_.back()));
+    free_.pop_back();
+    return Answer::kLent;
   }
+  const std::size_t all = made_ + making_;
+  // With half of the buffers waiting for copies, the link is the slow part: more buffers would only be more memory.
+  if (all >= most_ || (all >= kFirstBuffers && copying_ * 2 >= all)) return Answer::kNone;
+  ++making_;
+  free_.reserve(all + 1);  // room for every slot, so that giving one back never allocates
+  return Answer::kGrow;
 }
 
-Status StagingRing::make_slot(std::unique_ptr<Slot>& out) noexcept {
+Status StagingRing::grow(int numa_node, Buffer& out) noexcept {
   auto slot = std::make_unique<Slot>();
-  if (Status status = PinnedBlock::make(device_, buffer_bytes_, slot->block); !status.ok()) return status;
-  if (Status status = Event::make(device_, slot->landed); !status.ok()) return status;
-  out = std::move(slot);
+  Status status = HostBlock::make(buffer_bytes_, numa_node, slot->block);
+  if (status.ok()) slot->block.populate();
+  const std::lock_guard lock(mutex_);
+  --making_;
+  if (status.ok()) {
+    ++made_;
+    out = Buffer(shared_from_this(), std::move(slot));
+    return {};
+  }
+  if (made_ + making_ == 0) return status;
+  most_ = made_ + making_;  // no more are to be had: go on with those there are
   return {};
+}
+
+void StagingRing::give_up_growth() noexcept {
+  const std::lock_guard lock(mutex_);
+  --making_;
+}
+
+void StagingRing::put_back(Buffer& unused) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(unused.slot_));
+  }
+  unused.ring_.reset();
+}
+
+void StagingRing::prepare(Buffer& buffer, const std::shared_ptr<Device>& device,
+                          std::shared_ptr<std::atomic<std::size_t>> borrowed) noexcept {
+  Slot& slot = *buffer.slot_;
+  const std::uintptr_t domain = device->pin_domain();
+  const auto in_domain = [&](const auto& other) { return other->pin_domain() == domain; };
+  const bool settled = std::any_of(slot.pinned_for.begin(), slot.pinned_for.end(), in_domain) ||
+                       std::find(slot.refused_by.begin(), slot.refused_by.end(), domain) != slot.refused_by.end();
+  if (!settled) {
+    const Status status = device->pin(slot.block.bytes());
+    std::unique_ptr<Slot> surplus;  // unmapped outside the lock
+    const std::lock_guard lock(mutex_);
+    if (status.ok()) {
+      if (slot.pinned_for.empty()) ++pinned_;
+      slot.pinned_for.push_back(device);
+    } else {
+      refusal_ = status.text;
+      if (slot.pinned_for.empty() && pinned_ >= kFewestPinned) {
+        surplus = std::move(buffer.slot_);
+        buffer.ring_.reset();
+        most_ = std::max(--made_ + making_, kFewestPinned);
+        return;
+      }
+      slot.refused_by.push_back(domain);
+    }
+  }
+  ++*borrowed;
+  buffer.borrowed_ = std::move(borrowed);
+}
+
+void StagingRing::release_idle() noexcept {
+  std::vector<std::unique_ptr<Slot>> idle;  // unpinned outside the lock
+  const std::lock_guard lock(mutex_);
+  idle.swap(free_);
+  free_.reserve(made_ + making_);
+  made_ -= idle.size();
+  for (const auto& slot : idle) pinned_ -= slot->pinned_for.empty() ? 0 : 1;
+}
+
+std::size_t StagingRing::most() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return most_;
+}
+
+std::size_t StagingRing::bytes() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return made_ * buffer_bytes_;
 }
 
 std::size_t StagingRing::pinned_bytes() const noexcept {
   const std::lock_guard lock(mutex_);
-  return made_ * buffer_bytes_;
+  return pinned_ * buffer_bytes_;
 }
 
 std::size_t StagingRing::leased() const noexcept {
   const std::lock_guard lock(mutex_);
   return made_ - free_.size();
+}
+
+std::string StagingRing::refusal() const {
+  const std::lock_guard lock(mutex_);
+  return refusal_;
 }
 
 }  // namespace streamload

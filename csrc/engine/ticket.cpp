@@ -1,32 +1,39 @@
 #include "engine/ticket.hpp"
 
-#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <system_error>
+#include <array>
+#include <numeric>
 #include <utility>
 
 namespace streamload {
-namespace {
 
-constexpr auto route_index(Route route) noexcept { return static_cast<std::size_t>(route); }
-
-}  // namespace
-
-Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<StagingRing> ring, Plan plan,
+Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, Plan plan,
                std::vector<std::shared_ptr<Source>> sources)
-    : device_(std::move(device)),
+    : pool_(std::move(pool)),
+      device_(std::move(device)),
       plan_(std::move(plan)),
+      keys_by_group_(plan_.keys.size()),
       groups_(plan_.group_count),
+      unclaimed_(plan_.reads.size()),
       traces_(plan_.reads.size()),
       groups_of_source_(sources.size()),
-      ring_(std::move(ring)),
+      buffered_only_(plan_.reads.size()),
+      sums_(plan_.sums.size()),
       sources_(std::move(sources)) {
   for (std::size_t i = 0; i < plan_.reads.size(); ++i) {
     Group& group = groups_[plan_.reads[i].group];
     if (group.last_read == 0) group.first_read = group.next_read = i;
     group.last_read = i + 1;
+  }
+  std::iota(keys_by_group_.begin(), keys_by_group_.end(), std::size_t{0});
+  std::stable_sort(keys_by_group_.begin(), keys_by_group_.end(),
+                   [&](std::size_t a, std::size_t b) { return plan_.keys[a].group < plan_.keys[b].group; });
+  for (std::size_t i = 0; i < keys_by_group_.size(); ++i) {
+    Group& group = groups_[plan_.keys[keys_by_group_[i]].group];
+    if (group.last_key == 0) group.first_key = i;
+    group.last_key = i + 1;
   }
   for (Group& group : groups_) {
     for_each_source(group, [&](std::uint32_t source) { ++groups_of_source_[source]; });
@@ -35,16 +42,19 @@ Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<StagingRing> ring
     if (group.to_land == 0) {  // nothing but empty tensors
       group.issued = true;
       group.resident = true;
-      ++groups_resident_;
+      ++stats_.groups_resident;
     }
   }
+  stats_.groups = plan_.group_count;
+  stats_.bytes_total = plan_.nbytes;
+  expected_.buffer = !device_->fills_in_place();
   done_ = plan_.reads.empty();
 }
 
-Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<StagingRing> ring, Plan plan,
-                     std::vector<std::shared_ptr<Source>> sources, std::size_t read_threads,
-                     std::optional<StreamView> after, std::shared_ptr<Ticket>& out) {
-  auto ticket = std::make_shared<Ticket>(device, std::move(ring), std::move(plan), std::move(sources));
+Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<ReadPool> pool, Plan plan,
+                     std::vector<std::shared_ptr<Source>> sources, std::optional<StreamView> after,
+                     std::shared_ptr<Ticket>& out) {
+  auto ticket = std::make_shared<Ticket>(device, std::move(pool), std::move(plan), std::move(sources));
   if (ticket->done()) {
     out = std::move(ticket);
     return {};
@@ -63,149 +73,82 @@ Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<Stag
     if (Status status = Event::make(device, event); !status.ok()) return status;
     group.event = std::make_shared<Event>(std::move(event));
   }
-  const std::size_t readers = std::clamp<std::size_t>(read_threads, 1, ticket->plan_.reads.size());
-  ticket->readers_running_ = static_cast<std::uint32_t>(readers);
-  try {
-    ticket->threads_.reserve(readers + 1);
-    ticket->thread_ids_.reserve(readers + 1);
-    ticket->threads_.emplace_back([self = ticket.get()] { self->run_lander(); });
-    for (std::uint32_t thread = 0; thread < readers; ++thread) {
-      ticket->threads_.emplace_back([self = ticket.get(), thread] { self->run_reader(thread); });
-    }
-  } catch (const std::system_error& error) {
-    {
-      const std::lock_guard lock(ticket->mutex_);  // those that never started will not count themselves out
-      ticket->readers_running_ -= static_cast<std::uint32_t>(readers + 1 - ticket->threads_.size());
-    }
-    return Status::failure(Code::kDeviceFailed, std::string("cannot start the load's threads: ") + error.what());
-  }
-  for (const std::jthread& thread : ticket->threads_) ticket->thread_ids_.push_back(thread.get_id());
+  if (Status status = ticket->pool_->add(*ticket); !status.ok()) return status;
   out = std::move(ticket);
-  return {};
-}
-
-void Ticket::run_reader(std::uint32_t thread) noexcept {
-  ::pthread_setname_np(::pthread_self(), "streamload-read");
-  Status status = device_->enter_thread();
-  while (status.ok() && !stop_.stop_requested()) {
-    // The lease comes first: a claimed read never waits for a buffer that others hold.
-    StagingRing::Buffer buffer;
-    if (!device_->fills_in_place()) status = ring_->lease(stop_.get_token(), buffer);
-    std::size_t read = 0;
-    if (!status.ok() || !claim(read)) break;
-    status = serve(read, thread, buffer);
-  }
-  if (!status.ok()) fail(std::move(status));
-  {
-    const std::lock_guard lock(mutex_);
-    --readers_running_;
-  }
-  changed_.notify_all();
-}
-
-bool Ticket::claim(std::size_t& read) noexcept {
-  const std::lock_guard lock(mutex_);
-  const auto take = [&](std::uint32_t index) {
-    Group& group = groups_[index];
-    if (group.next_read == group.last_read) return false;
-    read = group.next_read++;
-    return true;
-  };
-  for (; !promoted_.empty(); promoted_.pop_front()) {
-    if (take(promoted_.front())) return true;
-  }
-  for (; cursor_ < plan_.group_count; ++cursor_) {
-    if (take(cursor_)) return true;
-  }
-  return false;
-}
-
-Status Ticket::serve(std::size_t read, std::uint32_t thread, StagingRing::Buffer& buffer) noexcept {
-  const ReadStep& step = plan_.reads[read];
-  ChunkTrace& trace = traces_[read];
-  trace.group = step.group;
-  trace.source = step.source;
-  trace.thread = thread;
-  trace.offset = step.offset;
-  trace.nbytes = step.nbytes;
-  trace.read_start = elapsed();
-  if (device_->fills_in_place()) {
-    bool taken = false;
-    if (Status status = serve_in_place(read, taken); !status.ok() || taken) return status;
-    if (Status status = ring_->lease(stop_.get_token(), buffer); !status.ok()) return status;
-  }
-  ConstHostSpan bytes;
-  Status status = sources_[step.source]->read(step.offset, step.nbytes, buffer.bytes(), bytes, trace.route);
-  if (!status.ok()) return status;
-  trace.read_end = elapsed();
-  bytes_read_ += step.nbytes;
-  bytes_by_route_[route_index(trace.route)] += step.nbytes;
-  return enqueue(read, bytes, std::move(buffer));
-}
-
-Status Ticket::serve_in_place(std::size_t read, bool& taken) noexcept {
-  const ReadStep& step = plan_.reads[read];
-  // A read is in place only where its copies tile it in order; the plan makes them so.
-  std::vector<HostSpan> targets;
-  targets.reserve(step.last_copy - step.first_copy);
-  std::size_t filled = 0;
-  for (std::size_t i = step.first_copy; i < step.last_copy; ++i) {
-    const CopyStep& copy = plan_.copies[i];
-    if (copy.offset != filled) return {};
-    filled += copy.target.nbytes;
-    auto* address = reinterpret_cast<std::byte*>(copy.target.address);  // NOLINT(performance-no-int-to-ptr)
-    targets.emplace_back(address, copy.target.nbytes);
-  }
-  if (filled != step.nbytes) return {};
-  if (Status status = sources_[step.source]->read_in_place(step.offset, targets, taken); !status.ok() || !taken) {
-    return status;
-  }
-  ChunkTrace& trace = traces_[read];
-  trace.route = Route::kInPlace;
-  trace.read_end = trace.copy_issued = elapsed();
-  bytes_read_ += step.nbytes;
-  bytes_by_route_[route_index(trace.route)] += step.nbytes;
-  if (Status status = issue(read); !status.ok()) return status;
-  land(read);
   return {};
 }
 
 Status Ticket::enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffer buffer) noexcept {
   const ReadStep& step = plan_.reads[read];
-  Status status;
-  for (std::size_t i = step.first_copy; i < step.last_copy && status.ok(); ++i) {
-    const CopyStep& copy = plan_.copies[i];
-    status = device_->copy(copy.target, bytes.subspan(copy.offset, copy.target.nbytes), stream_view_);
+  take_sums(step, std::array{bytes});
+  Landing landing{std::move(buffer), {}, read};
+  {
+    const std::lock_guard lock(mutex_);
+    if (!spare_events_.empty()) {
+      landing.copied = std::move(spare_events_.back());
+      spare_events_.pop_back();
+    }
   }
-  if (status.ok()) status = device_->record(buffer.landed(), stream_view_);
+  if (!landing.copied) {
+    if (Status status = Event::make(device_, landing.copied); !status.ok()) return status;
+  }
+  Status status = copy_out(step, bytes);
+  if (status.ok()) status = device_->record(landing.copied.view(), stream_view_);
   if (!status.ok()) {
     const std::lock_guard lock(mutex_);
-    stranded_.push_back(std::move(buffer));
+    stranded_.push_back(std::move(landing));
     return status;
   }
+  landing.buffer.mark_copying();
   traces_[read].copy_issued = elapsed();
   status = issue(read);
   // Before the lander sees it: a group whose check failed must not become resident.
   if (!status.ok()) fail(status);
+  bool first = false;
   {
     const std::lock_guard lock(mutex_);
-    landings_.push_back(Landing{std::move(buffer), read});
+    landings_.push_back(std::move(landing));
+    first = !std::exchange(lander_runs_, true);
   }
   changed_.notify_all();
+  if (first) {
+    if (Status started = pool_->run([this] { run_lander(); }); !started.ok()) {
+      const std::lock_guard lock(mutex_);
+      lander_runs_ = false;  // close() takes the landings
+      status = std::move(started);
+    }
+  }
   return status;
 }
 
-// Counts one read of its group as issued; the last one records the group's event. Every other reader of the
+Status Ticket::copy_out(const ReadStep& step, ConstHostSpan bytes) noexcept {
+  constexpr std::size_t kMost = 256;
+  std::array<CopyBlock, kMost> blocks;  // NOLINT(cppcoreguidelines-pro-type-member-init): written before it is read
+  Status status;
+  for (std::size_t i = step.first_copy; i < step.last_copy && status.ok();) {
+    std::size_t count = 0;
+    for (; i < step.last_copy && count < kMost; ++i, ++count) {
+      const CopyStep& copy = plan_.copies[i];
+      const std::byte* from = bytes.data() + copy.offset;
+      blocks[count] = {copy.address, copy.target_pitch, from, copy.source_pitch, copy.row_bytes, copy.rows};
+    }
+    status = device_->copy_blocks(std::span(blocks).first(count), stream_view_);
+  }
+  return status;
+}
+
+// Counts one read of its group as issued; the last one records the group's event. Every other read of the
 // group enqueued its copies before it counted, so the event stands behind all of them.
 Status Ticket::issue(std::size_t read) noexcept {
   Group& group = groups_[plan_.reads[read].group];
   if (group.to_issue.fetch_sub(1) != 1) return {};
-  Status changed;
+  Status wrong;
   for_each_source(group, [&](std::uint32_t source) {
-    if (changed.ok()) changed = sources_[source]->check_unchanged();
+    if (wrong.ok()) wrong = sources_[source]->check_unchanged();
     if (groups_of_source_[source].fetch_sub(1) == 1) sources_[source]->retire();
   });
-  if (!changed.ok()) return changed;
+  if (wrong.ok()) wrong = check_sums(group);
+  if (!wrong.ok()) return wrong;
   if (Status status = device_->record(group.event->view(), stream_view_); !status.ok()) return status;
   {
     const std::lock_guard lock(mutex_);
@@ -224,49 +167,61 @@ void Ticket::for_each_source(const Group& group, Visit&& visit) const {
 }
 
 void Ticket::run_lander() noexcept {
-  ::pthread_setname_np(::pthread_self(), "streamload-land");
   if (Status status = device_->enter_thread(); !status.ok()) fail(std::move(status));
+  std::unique_lock lock(mutex_);
   while (true) {
-    Landing landing;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return !landings_.empty() || readers_running_ == 0; });
-      if (landings_.empty()) return;
-      landing = std::move(landings_.front());
-      landings_.pop_front();
-    }
-    if (Status status = device_->synchronize(landing.buffer.landed()); !status.ok()) {
+    const auto over = [&] { return reads_landed_ == plan_.reads.size() || (failed_ && under_way_ == 0); };
+    changed_.wait(lock, [&] { return !landings_.empty() || over(); });
+    if (landings_.empty()) break;
+    Landing landing = std::move(landings_.front());
+    landings_.pop_front();
+    lock.unlock();
+    if (Status status = device_->synchronize(landing.copied.view()); !status.ok()) {
       fail(std::move(status));
-      const std::lock_guard lock(mutex_);
-      stranded_.push_back(std::move(landing.buffer));
+      lock.lock();
+      stranded_.push_back(std::move(landing));
       continue;
     }
     landing.buffer = StagingRing::Buffer();  // readers go on before waiters wake
     land(landing.read);
+    lock.lock();
+    spare_events_.push_back(std::move(landing.copied));
   }
+  lander_runs_ = false;
+  changed_.notify_all();  // under the lock: who waits for it destroys the ticket next
 }
 
 void Ticket::land(std::size_t read) noexcept {
   const ReadStep& step = plan_.reads[read];
+  bool all = false;
   {
     const std::lock_guard lock(mutex_);
     ChunkTrace& trace = traces_[read];
     trace.copy_done = elapsed();
     trace.landed = true;
     ++reads_landed_;
-    if (failure_.ok()) bytes_resident_ += step.nbytes;  // what drains after a failure is no progress
+    if (stats_.first_byte_seconds == 0) stats_.first_byte_seconds = trace.copy_done;
+    if (failure_.ok()) stats_.bytes_resident += copied_bytes(step);  // what drains after a failure is no progress
     Group& group = groups_[step.group];
     if (--group.to_land == 0 && failure_.ok()) {
       group.resident = true;
-      if (first_group_seconds_ == 0) first_group_seconds_ = trace.copy_done;
-      ++groups_resident_;
+      if (stats_.first_group_seconds == 0) stats_.first_group_seconds = trace.copy_done;
+      ++stats_.groups_resident;
     }
-    if (reads_landed_ == plan_.reads.size() && failure_.ok()) {
-      seconds_ = trace.copy_done;
+    all = reads_landed_ == plan_.reads.size() && failure_.ok();
+    if (all) {
+      stats_.seconds = trace.copy_done;
       done_ = true;
     }
   }
   changed_.notify_all();
+  if (all) pool_->remove(*this);
+}
+
+std::size_t Ticket::copied_bytes(const ReadStep& step) const noexcept {
+  std::size_t nbytes = 0;
+  for (std::size_t i = step.first_copy; i < step.last_copy; ++i) nbytes += plan_.copies[i].nbytes();
+  return nbytes;
 }
 
 void Ticket::fail(Status status) noexcept {
@@ -274,11 +229,10 @@ void Ticket::fail(Status status) noexcept {
     const std::lock_guard lock(mutex_);
     if (!failure_.ok() || done_) return;
     failure_ = std::move(status);
-    seconds_ = elapsed();
+    stats_.seconds = elapsed();
     failed_ = true;
     done_ = true;
   }
-  stop_.request_stop();
   device_->expedite(stream_view_);
   changed_.notify_all();
 }
@@ -295,26 +249,35 @@ Status Ticket::tell_failure() const {
   return status();
 }
 
-bool Ticket::runs_here() const noexcept {
-  return std::find(thread_ids_.begin(), thread_ids_.end(), std::this_thread::get_id()) != thread_ids_.end();
-}
+bool Ticket::runs_here() const noexcept { return ReadPool::served_here() == this; }
 
 void Ticket::close() noexcept {
   if (runs_here()) return cancel();
   const std::lock_guard closing(closing_);
   cancel();
-  threads_.clear();  // joins
-  stream_.reset();   // waits for copies that no event covers
+  std::shared_ptr<ReadPool> pool;  // ends last, and all of these outside the lock, behind the stream
+  std::vector<Landing> stranded;
+  std::vector<Event> events;
+  std::vector<std::shared_ptr<Event>> group_events;
+  {
+    const std::lock_guard lock(mutex_);
+    pool = pool_;
+  }
+  if (!pool) return;
+  pool->remove(*this);
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return under_way_ == 0 && !lander_runs_; });
+    stranded.swap(stranded_);
+    for (; !landings_.empty(); landings_.pop_front()) stranded.push_back(std::move(landings_.front()));
+    events.swap(spare_events_);
+    group_events.reserve(groups_.size());
+    for (Group& group : groups_) group_events.push_back(std::move(group.event));
+    pool_.reset();
+  }
+  stream_.reset();  // waits for copies that no event covers
   allocated_.reset();
   sources_.clear();
-  std::shared_ptr<StagingRing> ring;  // these end outside the lock, the ring last
-  std::vector<StagingRing::Buffer> stranded;
-  std::vector<std::shared_ptr<Event>> events;
-  const std::lock_guard lock(mutex_);
-  ring.swap(ring_);
-  stranded.swap(stranded_);
-  events.reserve(groups_.size());
-  for (Group& group : groups_) events.push_back(std::move(group.event));
 }
 
 Status Ticket::wait_group(std::uint32_t index, std::optional<StreamView> stream, Clock::duration patience, bool& ready,
@@ -366,18 +329,12 @@ Status Ticket::status() const {
 }
 
 TicketStats Ticket::stats() const {
-  TicketStats stats;
-  stats.bytes_total = plan_.nbytes;
-  stats.bytes_read = bytes_read_;
-  stats.bytes_resident = bytes_resident_;
-  for (std::size_t i = 0; i < stats.bytes_by_route.size(); ++i) stats.bytes_by_route[i] = bytes_by_route_[i];
-  stats.groups = plan_.group_count;
-  stats.stall_seconds = std::chrono::duration<double>(std::chrono::nanoseconds(stall_nanoseconds_)).count();
   const std::lock_guard lock(mutex_);
-  stats.pinned_bytes = ring_ ? ring_->pinned_bytes() : 0;
-  stats.groups_resident = groups_resident_;
-  stats.first_group_seconds = first_group_seconds_;
-  stats.seconds = done_ ? seconds_ : elapsed();
+  TicketStats stats = stats_;
+  stats.stall_seconds = std::chrono::duration<double>(std::chrono::nanoseconds(stall_nanoseconds_)).count();
+  stats.staging_bytes = pool_ ? pool_->ring().bytes() : 0;
+  stats.pinned_bytes = pool_ ? pool_->ring().pinned_bytes() : 0;
+  if (!done_) stats.seconds = elapsed();
   return stats;
 }
 

@@ -1,15 +1,16 @@
 // One submitted plan, from its first read to its last byte on the device.
 //
-//   readers (N threads): lease a buffer → claim the next read → read → enqueue copies → record the buffer's event;
-//                        the read that completes a group records the group's event and marks it issued
-//   lander (1 thread):   waits for each buffer's event → returns the lease → marks groups resident
+//   reading threads (the pool's):  claim the next read → choose its route → read into a staging buffer, or straight
+//                                  into place → enqueue copies → record an event; the read that completes a group
+//                                  records the group's event and marks it issued
+//   the reader of direct reads:    the same from "enqueue copies" on, when such a read completes
+//   lander (one thread a load):    waits for each event → returns the buffer → marks groups resident
 //
 // Waiting is two steps, because a stream that waits on an event not yet recorded does not wait at all: first, on
 // the host, until the group is issued; then, on the device, for its event. The first failure stops everything;
-// later stages drain, every waiter wakes with the same Status. Threads end by themselves when all is resident.
+// later stages drain, every waiter wakes with the same Status.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -17,78 +18,31 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "device/device.hpp"
 #include "engine/plan.hpp"
-#include "engine/staging_ring.hpp"
+#include "engine/read_pool.hpp"
+#include "engine/ticket_stats.hpp"
 #include "io/source.hpp"
 
 namespace streamload {
 
-// Where the time of one read went, in seconds since the ticket was made.
-struct ChunkTrace {
-  std::uint32_t group = 0;
-  std::uint32_t source = 0;
-  std::uint32_t thread = 0;
-  Route route = Route::kBuffered;
-  std::uint64_t offset = 0;
-  std::size_t nbytes = 0;
-  double read_start = 0;
-  double read_end = 0;
-  double copy_issued = 0;
-  double copy_done = 0;
-  bool landed = false;
-};
-
-struct TicketStats {
-  std::uint64_t bytes_total = 0;
-  std::uint64_t bytes_read = 0;
-  std::uint64_t bytes_resident = 0;               // landed on the device
-  std::array<std::uint64_t, 4> bytes_by_route{};  // indexed by Route
-  std::uint32_t groups = 0;
-  std::uint32_t groups_resident = 0;
-  std::size_t pinned_bytes = 0;    // of the ring, now; 0 once closed
-  double seconds = 0;              // until all was resident or failed; until now while it runs
-  double first_group_seconds = 0;  // until the first group was resident; 0 before
-  double stall_seconds = 0;        // waiters' time on the host, summed over threads
-};
-
-// Calls visit(name, value) for every number, by the names that `LoadStats` has in Python.
-template <class Visit>
-void for_each_field(const TicketStats& stats, Visit&& visit) {
-  const auto route = [&](Route one) { return stats.bytes_by_route[static_cast<std::size_t>(one)]; };
-  visit("bytes_total", stats.bytes_total);
-  visit("bytes_read", stats.bytes_read);
-  visit("bytes_resident", stats.bytes_resident);
-  visit("buffered_bytes", route(Route::kBuffered));
-  visit("direct_bytes", route(Route::kDirect));
-  visit("in_place_bytes", route(Route::kInPlace));
-  visit("callback_bytes", route(Route::kCallback));
-  visit("groups", stats.groups);
-  visit("groups_resident", stats.groups_resident);
-  visit("pinned_bytes", stats.pinned_bytes);
-  visit("seconds", stats.seconds);
-  visit("first_group_seconds", stats.first_group_seconds);
-  visit("stall_seconds", stats.stall_seconds);
-}
-
-class Ticket {
+class Ticket final : private Reading {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Starts the threads and returns at once. `after`: the stream that allocated the destinations; the first copy
+  // Starts the load and returns at once. `after`: the stream that allocated the destinations; the first copy
   // waits for what it has queued. Everything that `plan` points at must live until the ticket is destroyed.
-  [[nodiscard]] static Status start(const std::shared_ptr<Device>& device, std::shared_ptr<StagingRing> ring, Plan plan,
-                                    std::vector<std::shared_ptr<Source>> sources, std::size_t read_threads,
-                                    std::optional<StreamView> after, std::shared_ptr<Ticket>& out);
+  [[nodiscard]] static Status start(const std::shared_ptr<Device>& device, std::shared_ptr<ReadPool> pool, Plan plan,
+                                    std::vector<std::shared_ptr<Source>> sources, std::optional<StreamView> after,
+                                    std::shared_ptr<Ticket>& out);
 
-  Ticket(std::shared_ptr<Device> device, std::shared_ptr<StagingRing> ring, Plan plan,
+  Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, Plan plan,
          std::vector<std::shared_ptr<Source>> sources);
   Ticket(const Ticket&) = delete;
   Ticket& operator=(const Ticket&) = delete;
-  ~Ticket() { close(); }
+  ~Ticket() override { close(); }
 
   // Blocks until the group may be used, at most `patience`. `ready`: work put on `stream` from now on sees the
   // group's bytes (on a device that waits on the host: they are there). `resident`: nobody need wait again.
@@ -105,20 +59,24 @@ class Ticket {
   [[nodiscard]] std::uint32_t group_count() const noexcept { return plan_.group_count; }
   [[nodiscard]] TicketStats stats() const;
   [[nodiscard]] std::vector<ChunkTrace> trace() const;  // of the reads that have landed
+  // The CRC-32C of each key of the plan whose group is resident; nothing for others.
+  [[nodiscard]] std::vector<std::optional<std::uint32_t>> sums() const;
 
   void cancel() noexcept;  // no effect once done
   // Cancels, for the end of the process: threads that wait now or later stay asleep, but for the main thread. They
   // must not come back into an interpreter that is going away.
   void abandon() noexcept;
-  // Cancels what is not done and waits for the threads and the copies; idempotent. Called on one of those threads (by
-  // a callback source), it cancels only.
+  // Cancels what is not done and waits for reads and copies under way; idempotent. Called by one of its own sources
+  // (on a reading thread), it cancels only.
   void close() noexcept;
-  [[nodiscard]] bool runs_here() const noexcept;  // whether the calling thread is one of the ticket's
+  [[nodiscard]] bool runs_here() const noexcept;  // whether the calling thread reads for this ticket
 
  private:
   struct Group {
     std::size_t first_read = 0;
     std::size_t last_read = 0;
+    std::size_t first_key = 0;  // [first_key, last_key) in keys_by_group_
+    std::size_t last_key = 0;
     std::size_t next_read = 0;             // guarded by mutex_
     std::atomic<std::size_t> to_issue{0};  // reads whose copies are not enqueued yet
     std::size_t to_land = 0;               // reads whose copies have not completed; guarded by mutex_
@@ -128,63 +86,105 @@ class Ticket {
   };
   struct Landing {
     StagingRing::Buffer buffer;
+    Event copied;
     std::size_t read = 0;
   };
+  struct Flight {  // a direct read that is under way
+    std::size_t read = 0;
+    Choice choice;
+    DirectRange range;
+    StagingRing::Buffer buffer;      // empty where the read goes straight into place
+    HostSpan in_place;               // the whole of the place
+    std::uint64_t begin = 0;         // of the part that is read directly, in the source
+    std::size_t nbytes = 0;
+  };
+  enum class Outcome : std::uint8_t { kDone, kUnderWay, kReturned };
 
-  void run_reader(std::uint32_t thread) noexcept;
-  void run_lander() noexcept;
-  [[nodiscard]] Status serve(std::size_t read, std::uint32_t thread, StagingRing::Buffer& buffer) noexcept;
-  [[nodiscard]] Status serve_in_place(std::size_t read, bool& taken) noexcept;
+  // As the pool sees it (read_pool.hpp).
+  [[nodiscard]] Needs needs() noexcept override;
+  [[nodiscard]] bool claim(std::size_t& read) noexcept override;
+  [[nodiscard]] const std::shared_ptr<Device>& device() const noexcept override { return device_; }
+  [[nodiscard]] const std::shared_ptr<std::atomic<std::size_t>>& borrowed() const noexcept override {
+    return borrowed_;
+  }
+  void serve(std::size_t read, std::uint32_t thread, StagingRing::Buffer buffer) noexcept override;
+  void refuse(std::size_t read, Status status) noexcept override;
+
+  // ticket_reads.cpp: a read, until its bytes are in host memory.
+  [[nodiscard]] Status start_read(std::size_t read, StagingRing::Buffer buffer, Outcome& outcome) noexcept;
+  [[nodiscard]] Status start_in_place(std::size_t read, Choice choice, Outcome& outcome) noexcept;
+  [[nodiscard]] Status start_direct_in_place(std::size_t read, Choice choice, HostSpan place,
+                                             Outcome& outcome) noexcept;
+  [[nodiscard]] Status read_edges(const Flight& flight) noexcept;
+  void take_off(const std::shared_ptr<DirectReader>& reader, Flight flight) noexcept;
+  void touch_down(std::unique_ptr<Flight> flight, std::int64_t result) noexcept;
+  [[nodiscard]] Status take_direct(Flight& flight, std::int64_t result, Outcome& outcome) noexcept;
+  [[nodiscard]] std::vector<HostSpan> places_of(std::size_t read) const;
+  [[nodiscard]] Status finish_in_place(std::size_t read) noexcept;
+  void return_read(std::size_t read) noexcept;
+  void settle(double cpu_seconds) noexcept;
+  void expect(bool buffer, const Choice& choice) noexcept;
+  void count(std::size_t read, const Choice& choice, bool in_place, bool by_uring) noexcept;
+
+  // ticket.cpp: from host memory to the device, and to those who wait.
   [[nodiscard]] Status enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffer buffer) noexcept;
+  [[nodiscard]] Status copy_out(const ReadStep& step, ConstHostSpan bytes) noexcept;
   [[nodiscard]] Status issue(std::size_t read) noexcept;
   // Calls visit(source) for each source that a group reads from.
   template <class Visit>
   void for_each_source(const Group& group, Visit&& visit) const;
-  [[nodiscard]] bool claim(std::size_t& read) noexcept;
+  void run_lander() noexcept;
+  [[nodiscard]] std::size_t copied_bytes(const ReadStep& step) const noexcept;
   void land(std::size_t read) noexcept;
   void fail(Status status) noexcept;
   [[nodiscard]] Status tell_failure() const;  // to a waiter; never returns to one that was abandoned
   [[nodiscard]] double elapsed() const noexcept;
 
+  // ticket_sums.cpp
+  void take_sums(const ReadStep& step, std::span<const ConstHostSpan> parts) noexcept;
+  [[nodiscard]] Status check_sums(const Group& group) const;
+  [[nodiscard]] std::uint32_t sum_of(const SumKey& key) const noexcept;
+
+  std::shared_ptr<ReadPool> pool_;  // let go of by close(), under mutex_; nobody who reads or lands is left then
   const std::shared_ptr<Device> device_;
   const Plan plan_;
   const Clock::time_point started_ = Clock::now();
+  const std::shared_ptr<std::atomic<std::size_t>> borrowed_ = std::make_shared<std::atomic<std::size_t>>(0);
+  std::vector<std::size_t> keys_by_group_;
 
   mutable std::mutex mutex_;  // guards the members down to the blank line, and what Group says
-  std::condition_variable_any changed_;
+  std::condition_variable changed_;
   std::vector<Group> groups_;
+  std::deque<std::size_t> returned_;  // reads that were claimed and could not be done yet
   std::deque<std::uint32_t> promoted_;
-  std::uint32_t cursor_ = 0;  // first group that may have unclaimed reads
+  std::uint32_t cursor_ = 0;      // first group that may have unclaimed reads
+  std::size_t unclaimed_ = 0;     // reads
+  std::size_t under_way_ = 0;     // reads claimed and not settled: nobody else touches the ticket for them later
+  Needs expected_;                // what the next read will need, by the last one
   std::deque<Landing> landings_;
-  std::vector<StagingRing::Buffer> stranded_;  // copies in flight that no event covers; freed behind the stream
+  std::vector<Event> spare_events_;
+  std::vector<Landing> stranded_;  // copies in flight that no event covers; freed behind the stream
+  bool lander_runs_ = false;
   std::size_t reads_landed_ = 0;
-  std::uint32_t readers_running_ = 0;
-  std::uint32_t groups_resident_ = 0;
-  double first_group_seconds_ = 0;
-  double seconds_ = 0;
+  TicketStats stats_;
   Status failure_;
-  std::vector<ChunkTrace> traces_;  // entry i belongs to the reader of read i until it is landed
+  std::vector<ChunkTrace> traces_;  // entry i belongs to whoever does read i until it is landed
 
   std::atomic<bool> failed_{false};
   std::atomic<bool> done_{false};
   std::atomic<bool> abandoned_{false};
-  std::atomic<std::uint64_t> bytes_read_{0};
-  std::atomic<std::uint64_t> bytes_resident_{0};
-  std::array<std::atomic<std::uint64_t>, 4> bytes_by_route_{};
-  std::vector<std::atomic<std::size_t>> groups_of_source_;  // groups not issued yet that read from source i
   std::atomic<std::int64_t> stall_nanoseconds_{0};
+  std::vector<std::atomic<std::size_t>> groups_of_source_;  // groups not issued yet that read from source i
+  std::vector<std::atomic<bool>> buffered_only_;            // reads that a file system refused to do directly
+  std::vector<std::uint32_t> sums_;                         // entry i belongs to whoever does its read until it is issued
 
-  // Set before the threads start and let go of after they ended.
-  std::shared_ptr<StagingRing> ring_;  // from then on under mutex_, for stats()
+  // Set before the first read and let go of after the last.
   std::vector<std::shared_ptr<Source>> sources_;
   Stream stream_;
   Event allocated_;         // recorded on the stream that allocated the destinations
   StreamView stream_view_;  // stays when stream_ is gone: cancel() may come late
 
   std::mutex closing_;  // serialises close()
-  std::stop_source stop_;
-  std::vector<std::jthread> threads_;
-  std::vector<std::thread::id> thread_ids_;  // complete before anyone else has the ticket
 };
 
 }  // namespace streamload

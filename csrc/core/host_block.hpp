@@ -1,0 +1,36 @@
+// Anonymous host memory on huge pages where the system grants them.
+//
+// Fresh memory is the dearest part of a load: its first touch costs 0.5–0.9 s/GiB on 4 KiB pages and about 0.1 s/GiB
+// on huge ones, pinning it 20× less. Nothing is touched here, so that the thread that fills the memory pays for it
+// while it is warm in its cache.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "core/spans.hpp"
+#include "core/status.hpp"
+
+namespace streamload {
+
+// Owner of one block: move-only, page-aligned, 2 MiB-aligned from 2 MiB on.
+class HostBlock {
+ public:
+  HostBlock() noexcept = default;
+  // `numa_node`: where the pages are to lie if there is room; -1 leaves it to the thread that touches them first.
+  [[nodiscard]] static Status make(std::size_t nbytes, int numa_node, HostBlock& out) noexcept;
+  HostBlock(HostBlock&& other) noexcept;
+  HostBlock& operator=(HostBlock&& other) noexcept;
+  HostBlock(const HostBlock&) = delete;
+  HostBlock& operator=(const HostBlock&) = delete;
+  ~HostBlock();
+
+  [[nodiscard]] HostSpan bytes() const noexcept { return bytes_; }
+  // Touches every page now, so that nothing after it can run out of memory. Advice: an old kernel ignores it.
+  void populate() const noexcept;
+
+ private:
+  HostSpan bytes_;
+};
+
+}  // namespace streamload

@@ -1,0 +1,180 @@
+#include "engine/read_pool.hpp"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+namespace streamload {
+namespace {
+
+// Reads in flight around the page cache. 64 of 4 MiB are 256 MiB: the latency of a networked drive at its full rate.
+constexpr std::size_t kMostInFlight = 64;
+constexpr std::size_t kLeastShare = 2;  // buffers of a load: one is read while one is copied
+
+thread_local const Reading* serving = nullptr;
+
+}  // namespace
+
+const Reading* ReadPool::served_here() noexcept { return serving; }
+
+ReadPool::ReadPool(const ReadPoolOptions& options)
+    : options_(options),
+      ring_(std::make_shared<StagingRing>(options.chunk_bytes, options.staging_bytes, [this] { poke(); })) {}
+
+ReadPool::~ReadPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  work_.notify_all();
+  bodies_changed_.notify_all();
+  readers_.clear();  // joins
+  runners_.clear();
+  ring_->release_idle();  // while there is somebody to be told of freed buffers
+}
+
+Status ReadPool::add(Reading& reading) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    try {
+      while (readers_.size() < options_.read_threads) {
+        const auto thread = static_cast<std::uint32_t>(readers_.size());
+        readers_.emplace_back([this, thread] { run_reader(thread); });
+      }
+    } catch (const std::system_error& error) {
+      if (readers_.empty()) {
+        return Status::failure(Code::kDeviceFailed, std::string("cannot start a reading thread: ") + error.what());
+      }
+    }
+    readings_.push_back(&reading);
+  }
+  work_.notify_all();
+  return {};
+}
+
+void ReadPool::remove(Reading& reading) noexcept {
+  const std::lock_guard lock(mutex_);
+  std::erase(readings_, &reading);
+}
+
+void ReadPool::poke() noexcept {
+  {
+    const std::lock_guard lock(mutex_);  // a thread that is about to wait has looked before, or looks after
+  }
+  work_.notify_one();
+}
+
+Status ReadPool::run(std::function<void()> body) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    try {
+      if (bodies_.size() >= idle_bodies_) runners_.emplace_back([this] { run_bodies(); });
+    } catch (const std::system_error& error) {
+      return Status::failure(Code::kDeviceFailed, std::string("cannot start a thread: ") + error.what());
+    }
+    bodies_.push_back(std::move(body));
+  }
+  bodies_changed_.notify_one();
+  return {};
+}
+
+void ReadPool::run_bodies() noexcept {
+  ::pthread_setname_np(::pthread_self(), "streamload-land");
+  std::unique_lock lock(mutex_);
+  while (true) {
+    ++idle_bodies_;
+    bodies_changed_.wait(lock, [&] { return ending_ || !bodies_.empty(); });
+    --idle_bodies_;
+    if (bodies_.empty()) return;
+    std::function<void()> body = std::move(bodies_.back());
+    bodies_.pop_back();
+    lock.unlock();
+    body();
+    body = {};
+    lock.lock();
+  }
+}
+
+std::shared_ptr<DirectReader> ReadPool::direct_reader() noexcept {
+  const std::lock_guard lock(direct_mutex_);
+  if (!direct_tried_ && options_.use_io_uring) {
+    std::unique_ptr<DirectReader> made;
+    if (DirectReader::make(kMostInFlight, made).ok()) direct_ = std::move(made);
+    direct_now_ = direct_.get();
+  }
+  direct_tried_ = true;
+  return direct_;
+}
+
+void ReadPool::run_reader(std::uint32_t thread) noexcept {
+  ::pthread_setname_np(::pthread_self(), "streamload-read");
+  while (true) {
+    Claim claim;
+    {
+      std::unique_lock lock(mutex_);
+      work_.wait(lock, [&] { return ending_ || pick(claim); });
+      if (claim.reading == nullptr) return;
+    }
+    work_.notify_one();  // there may be more than one read to be had
+    serve(claim, thread);
+  }
+}
+
+// Claims the next read of the next load in turn that can go on. Changes nothing where there is none.
+bool ReadPool::pick(Claim& claim) noexcept {
+  const std::size_t count = readings_.size();
+  if (count == 0) return false;
+  const std::size_t share = std::max(kLeastShare, ring_->most() / count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t index = (turn_ + i) % count;
+    if (offer(*readings_[index], share, claim)) {
+      turn_ = (index + 1) % count;
+      return true;
+    }
+  }
+  return false;
+}
+
+bool ReadPool::offer(Reading& reading, std::size_t share, Claim& claim) noexcept {
+  const Reading::Needs needs = reading.needs();
+  if (!needs.read) return false;
+  const DirectReader* direct = direct_now_;
+  if (needs.direct && direct != nullptr && !direct->has_room()) return false;
+  claim.wants_buffer = needs.buffer;
+  if (claim.wants_buffer) {
+    if (*reading.borrowed() >= share) return false;
+    claim.answer = ring_->try_lend(claim.buffer);
+    if (claim.answer == StagingRing::Answer::kNone) return false;
+  }
+  if (reading.claim(claim.read)) {
+    claim.reading = &reading;
+    return true;
+  }
+  // Its load has failed in between. Put back rather than dropped: whoever is told of a free buffer asks for our lock.
+  if (claim.buffer) ring_->put_back(claim.buffer);
+  if (claim.wants_buffer && claim.answer == StagingRing::Answer::kGrow) ring_->give_up_growth();
+  return false;
+}
+
+void ReadPool::serve(Claim& claim, std::uint32_t thread) noexcept {
+  serving = claim.reading;
+  Status status;
+  if (claim.wants_buffer) {
+    const auto& device = claim.reading->device();
+    if (claim.answer == StagingRing::Answer::kGrow) status = ring_->grow(device->numa_node(), claim.buffer);
+    if (status.ok() && claim.buffer) {
+      status = device->enter_thread();
+      if (status.ok()) ring_->prepare(claim.buffer, device, claim.reading->borrowed());
+    }
+  }
+  if (status.ok()) {
+    claim.reading->serve(claim.read, thread, std::move(claim.buffer));
+  } else {
+    claim.reading->refuse(claim.read, std::move(status));
+  }
+  serving = nullptr;
+}
+
+}  // namespace streamload

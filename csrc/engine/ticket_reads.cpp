@@ -1,0 +1,284 @@
+// How a ticket's reads are done: on the pool's threads, or by its reader of direct reads.
+#include <time.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "engine/ticket.hpp"
+
+namespace streamload {
+namespace {
+
+// Below this a direct read of the middle is not worth the reads of its edges.
+constexpr std::size_t kLeastDirectInPlace = 64 << 10;
+
+double thread_cpu_seconds() noexcept {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  constexpr double kNanosecond = 1e-9;
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * kNanosecond;
+}
+
+}  // namespace
+
+Reading::Needs Ticket::needs() noexcept {
+  const std::lock_guard lock(mutex_);
+  Needs needs = expected_;
+  needs.read = unclaimed_ > 0 && !done_;
+  return needs;
+}
+
+void Ticket::expect(bool buffer, const Choice& choice) noexcept {
+  const std::lock_guard lock(mutex_);
+  expected_.buffer = buffer;
+  expected_.direct = choice.route == Route::kDirect;
+}
+
+bool Ticket::claim(std::size_t& read) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (unclaimed_ == 0 || done_) return false;
+  const auto take = [&](std::uint32_t index) {
+    Group& group = groups_[index];
+    if (group.next_read == group.last_read) return false;
+    read = group.next_read++;
+    return true;
+  };
+  --unclaimed_;
+  ++under_way_;
+  if (!returned_.empty()) {
+    read = returned_.front();
+    returned_.pop_front();
+    return true;
+  }
+  for (; !promoted_.empty(); promoted_.pop_front()) {
+    if (take(promoted_.front())) return true;
+  }
+  while (!take(cursor_)) ++cursor_;  // unclaimed_ says that there is one
+  return true;
+}
+
+// Gives a claimed read back to be claimed again, before all others.
+void Ticket::return_read(std::size_t read) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    ++unclaimed_;
+    returned_.push_back(read);
+  }
+  pool_->poke();
+}
+
+void Ticket::settle(double cpu_seconds) noexcept {
+  const std::lock_guard lock(mutex_);
+  stats_.read_cpu_seconds += cpu_seconds;
+  --under_way_;
+  changed_.notify_all();  // under the lock: who waits for the last read destroys the ticket next
+}
+
+void Ticket::refuse(std::size_t read, Status status) noexcept {
+  static_cast<void>(read);
+  fail(std::move(status));
+  settle(0);
+}
+
+void Ticket::serve(std::size_t read, std::uint32_t thread, StagingRing::Buffer buffer) noexcept {
+  const double began = thread_cpu_seconds();
+  traces_[read].thread = thread;
+  Outcome outcome = Outcome::kDone;
+  Status status = device_->enter_thread();  // every time: the thread may come from another device's load
+  if (status.ok()) status = start_read(read, std::move(buffer), outcome);
+  if (!status.ok()) fail(std::move(status));
+  if (outcome == Outcome::kReturned) return_read(read);
+  if (outcome != Outcome::kUnderWay) settle(thread_cpu_seconds() - began);
+}
+
+Status Ticket::start_read(std::size_t read, StagingRing::Buffer buffer, Outcome& outcome) noexcept {
+  const ReadStep& step = plan_.reads[read];
+  Source& source = *sources_[step.source];
+  ChunkTrace& trace = traces_[read];
+  trace.group = step.group;
+  trace.source = step.source;
+  trace.offset = step.offset;
+  trace.nbytes = step.nbytes;
+  trace.read_start = elapsed();
+  Choice choice;
+  if (Status status = source.choose(step.offset, step.nbytes, choice); !status.ok()) return status;
+  if (buffered_only_[read] && choice.route == Route::kDirect) choice.route = Route::kBuffered;
+  if (device_->fills_in_place() && step.first_copy < step.last_copy) {
+    outcome = Outcome::kReturned;
+    Status status = start_in_place(read, choice, outcome);
+    if (!status.ok() || outcome != Outcome::kReturned) return status;
+  }
+  expect(true, choice);
+  outcome = buffer ? Outcome::kDone : Outcome::kReturned;
+  if (!buffer) return {};
+  if (choice.route == Route::kDirect) {
+    if (const auto reader = pool_->direct_reader()) {
+      DirectRange range;
+      if (source.prepare_direct(step.offset, step.nbytes, buffer.bytes(), range)) {
+        buffer.register_with(reader);
+        take_off(reader, Flight{read, choice, std::move(range), std::move(buffer), {}, step.offset, step.nbytes});
+        outcome = Outcome::kUnderWay;
+        return {};
+      }
+    }
+  }
+  ConstHostSpan bytes;
+  if (Status status = source.read(step.offset, step.nbytes, buffer.bytes(), bytes, choice); !status.ok()) return status;
+  count(read, choice, false, false);
+  return enqueue(read, bytes, std::move(buffer));
+}
+
+// Reads into the destination itself. Leaves `outcome` alone where these bytes are to be staged.
+Status Ticket::start_in_place(std::size_t read, Choice choice, Outcome& outcome) noexcept {
+  const ReadStep& step = plan_.reads[read];
+  Source& source = *sources_[step.source];
+  const std::vector<HostSpan> places = places_of(read);
+  if (places.empty()) return {};
+  expect(false, choice);  // taken back where it turns out otherwise
+  if (choice.route == Route::kDirect && places.size() == 1) {
+    Status status = start_direct_in_place(read, choice, places.front(), outcome);
+    if (!status.ok() || outcome != Outcome::kReturned) return status;
+  }
+  if (choice.route != Route::kBuffered || !source.can_scatter()) return {};
+  if (Status status = source.read_scattered(step.offset, places); !status.ok()) return status;
+  outcome = Outcome::kDone;
+  count(read, choice, true, false);
+  const std::vector<ConstHostSpan> parts(places.begin(), places.end());
+  take_sums(step, parts);
+  return finish_in_place(read);
+}
+
+// Where address and offset agree on the drive's grid, all but the edges of the read needs no staging: this is how a
+// cold file reaches host memory without a copy by the processor.
+Status Ticket::start_direct_in_place(std::size_t read, Choice choice, HostSpan place, Outcome& outcome) noexcept {
+  const ReadStep& step = plan_.reads[read];
+  Source& source = *sources_[step.source];
+  const std::size_t grid = source.direct_grid();
+  const auto address = reinterpret_cast<std::uintptr_t>(place.data());
+  if (grid == 0 || (address - step.offset) % grid != 0 || step.nbytes < kLeastDirectInPlace) return {};
+  Flight flight{read, choice, {}, {}, place, 0, 0};
+  flight.begin = (step.offset + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
+  flight.nbytes = (step.offset + step.nbytes) / kDirectAlignment * kDirectAlignment - flight.begin;
+  const HostSpan middle = place.subspan(flight.begin - step.offset, flight.nbytes);
+  if (!source.prepare_direct(flight.begin, flight.nbytes, middle, flight.range)) return {};
+  if (Status status = read_edges(flight); !status.ok()) return status;
+  if (const auto reader = pool_->direct_reader()) {
+    take_off(reader, std::move(flight));
+    outcome = Outcome::kUnderWay;
+    return {};
+  }
+  ConstHostSpan bytes;
+  if (Status status = source.read(flight.begin, flight.nbytes, middle, bytes, choice); !status.ok()) return status;
+  if (bytes.data() != middle.data()) return {};  // cannot be, since the middle is on the grid
+  outcome = Outcome::kDone;
+  count(read, choice, true, false);
+  take_sums(step, std::array{ConstHostSpan(place)});
+  return finish_in_place(read);
+}
+
+// Reads what lies before and behind the part of a place that is on the grid: less than a block each.
+Status Ticket::read_edges(const Flight& flight) noexcept {
+  const ReadStep& step = plan_.reads[flight.read];
+  const std::uint64_t end = step.offset + step.nbytes;
+  const auto read_edge = [&](std::uint64_t from, std::uint64_t to) {
+    if (from == to) return Status{};
+    alignas(kDirectAlignment) std::array<std::byte, 2 * kDirectAlignment> block{};
+    ConstHostSpan bytes;
+    Choice choice = flight.choice;
+    Status status = sources_[step.source]->read(from, to - from, block, bytes, choice);
+    if (status.ok()) std::memcpy(flight.in_place.data() + (from - step.offset), bytes.data(), bytes.size());
+    return status;
+  };
+  Status status = read_edge(step.offset, flight.begin);
+  return status.ok() ? read_edge(flight.begin + flight.nbytes, end) : status;
+}
+
+void Ticket::take_off(const std::shared_ptr<DirectReader>& reader, Flight flight) noexcept {
+  auto* under_way = std::make_unique<Flight>(std::move(flight)).release();  // touch_down has it from here on
+  const DirectRange& range = under_way->range;
+  reader->submit({range.fd, range.offset, range.target, [this, under_way](std::int64_t result) {
+                    touch_down(std::unique_ptr<Flight>(under_way), result);
+                  }});
+}
+
+void Ticket::touch_down(std::unique_ptr<Flight> flight, std::int64_t result) noexcept {
+  const double began = thread_cpu_seconds();
+  const std::size_t read = flight->read;
+  Outcome outcome = Outcome::kDone;
+  Status status = device_->enter_thread();
+  if (status.ok()) status = take_direct(*flight, result, outcome);
+  if (!status.ok()) fail(std::move(status));
+  flight.reset();  // the buffer is back, or on its way to the device
+  if (outcome == Outcome::kReturned) return_read(read);
+  pool_->poke();  // there is room for another direct read
+  settle(thread_cpu_seconds() - began);
+}
+
+Status Ticket::take_direct(Flight& flight, std::int64_t result, Outcome& outcome) noexcept {
+  const ReadStep& step = plan_.reads[flight.read];
+  ConstHostSpan bytes;
+  bool again = false;
+  Source& source = *sources_[step.source];
+  Status status = source.finish_direct(flight.range, flight.begin, flight.nbytes, result, bytes, again);
+  if (!status.ok()) return status;
+  if (again) {
+    buffered_only_[flight.read] = true;
+    outcome = Outcome::kReturned;
+    return {};
+  }
+  count(flight.read, flight.choice, flight.buffer ? false : true, true);
+  if (flight.buffer) return enqueue(flight.read, bytes, std::move(flight.buffer));
+  take_sums(step, std::array{ConstHostSpan(flight.in_place)});
+  return finish_in_place(flight.read);
+}
+
+// The memory that a read's bytes go to, in order, where they fill it without a gap; empty where they do not.
+std::vector<HostSpan> Ticket::places_of(std::size_t read) const {
+  const ReadStep& step = plan_.reads[read];
+  std::vector<HostSpan> places;
+  places.reserve(step.last_copy - step.first_copy);
+  std::size_t filled = 0;
+  for (std::size_t i = step.first_copy; i < step.last_copy; ++i) {
+    const CopyStep& copy = plan_.copies[i];
+    if (copy.offset != filled || (copy.rows > 1 && copy.source_pitch != copy.row_bytes)) return {};
+    for (std::size_t row = 0; row < copy.rows; ++row) {
+      const std::uintptr_t address = copy.address + row * copy.target_pitch;
+      places.emplace_back(reinterpret_cast<std::byte*>(address), copy.row_bytes);  // NOLINT(performance-no-int-to-ptr)
+    }
+    filled += copy.nbytes();
+  }
+  if (filled != step.nbytes) places.clear();
+  return places;
+}
+
+Status Ticket::finish_in_place(std::size_t read) noexcept {
+  traces_[read].copy_issued = elapsed();
+  if (Status status = issue(read); !status.ok()) return status;
+  land(read);
+  return {};
+}
+
+void Ticket::count(std::size_t read, const Choice& choice, bool in_place, bool by_uring) noexcept {
+  const std::size_t nbytes = plan_.reads[read].nbytes;
+  ChunkTrace& trace = traces_[read];
+  trace.choice = choice;
+  trace.in_place = in_place;
+  trace.read_end = elapsed();
+  const bool cached = choice.cache == CacheState::kCached;
+  const bool uncached = choice.cache == CacheState::kUncached;
+  const bool direct = choice.route == Route::kDirect;
+  const std::lock_guard lock(mutex_);
+  stats_.bytes_read += nbytes;
+  stats_.bytes_by_route[static_cast<std::size_t>(choice.route)] += nbytes;
+  stats_.in_place_bytes += in_place ? nbytes : 0;
+  stats_.cached_bytes += cached ? nbytes : 0;
+  stats_.uncached_bytes += uncached ? nbytes : 0;
+  stats_.probed_bytes += choice.probed ? nbytes : 0;
+  stats_.cached_direct_bytes += cached && direct ? nbytes : 0;
+  stats_.uncached_buffered_bytes += uncached && choice.route == Route::kBuffered ? nbytes : 0;
+  stats_.uring_bytes += by_uring ? nbytes : 0;
+}
+
+}  // namespace streamload
