@@ -33,22 +33,26 @@ class Binder {
   void bind(Function& slot, const char* name) {
     bind(slot, name, name);
   }
+  // Leaves null what a driver of an earlier CUDA than `version` lacks.
+  template <class Function>
+  void bind_newer(Function& slot, const char* name, int version, int driver_version) {
+    if (driver_version >= version) slot = reinterpret_cast<Function>(find(name, name, version));
+  }
 
   [[nodiscard]] const std::string& missing() const noexcept { return missing_; }
 
  private:
   // The legacy-stream flavour, so that stream 0 means the legacy default stream, as it does in torch.
-  AnyFunction find(const char* name, const char* exported) {
+  AnyFunction find(const char* name, const char* exported, int version = kCudaVersion) {
     void* function = nullptr;
     int symbol_status = 0;
     if (by_version_v2_ != nullptr) {
-      const CuResult result =
-          by_version_v2_(name, &function, kCudaVersion, kCuGetProcAddressLegacyStream, &symbol_status);
-      if (symbol_status == kVersionNotSufficient) reason_ = " (not offered to CUDA " + version_text(kCudaVersion) + ")";
+      const CuResult result = by_version_v2_(name, &function, version, kCuGetProcAddressLegacyStream, &symbol_status);
+      if (symbol_status == kVersionNotSufficient) reason_ = " (not offered to CUDA " + version_text(version) + ")";
       return result == CuResult::kSuccess ? reinterpret_cast<AnyFunction>(function) : nullptr;
     }
     if (by_version_ != nullptr) {
-      const CuResult result = by_version_(name, &function, kCudaVersion, kCuGetProcAddressLegacyStream);
+      const CuResult result = by_version_(name, &function, version, kCuGetProcAddressLegacyStream);
       return result == CuResult::kSuccess ? reinterpret_cast<AnyFunction>(function) : nullptr;
     }
     return lookup_(exported);
@@ -93,7 +97,9 @@ void bind_all(Binder& binder, CudaApi& api) {
   binder.bind(api.mem_host_register, "cuMemHostRegister", "cuMemHostRegister_v2");
   binder.bind(api.mem_host_unregister, "cuMemHostUnregister");
   binder.bind(api.memcpy_htod_async, "cuMemcpyHtoDAsync", "cuMemcpyHtoDAsync_v2");
+  binder.bind(api.memcpy_2d_async, "cuMemcpy2DAsync", "cuMemcpy2DAsync_v2");
   binder.bind(api.memcpy_dtoh, "cuMemcpyDtoH", "cuMemcpyDtoH_v2");
+  binder.bind_newer(api.memcpy_batch_async, "cuMemcpyBatchAsync", kCudaVersionOfBatches, api.driver_version);
 }
 
 Status missing_symbol(const std::string& library, const std::string& symbol) {

@@ -1,10 +1,12 @@
 // The CUDA driver's entry points, found at run time: our own declarations, no toolkit to build against.
 //
 // Types, constants and signatures follow the CUDA Driver API (cuda.h) in its CUDA 11.0 ABI, which every later
-// driver still offers; tests/native/test_cuda_header.cpp compares them with cuda.h where a toolkit is installed.
-// CudaDevice is the only user. A loaded CudaApi is immutable, so any thread may call through it.
+// driver still offers; what is newer is optional and says so. tests/native/test_cuda_header.cpp compares them with
+// cuda.h where a toolkit is installed. CudaDevice is the only user. A loaded CudaApi is immutable, so any thread may
+// call through it.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -50,9 +52,46 @@ inline constexpr unsigned kCuMemHostRegisterPortable = 0x1;
 inline constexpr int kCuAttributeComputeCapabilityMajor = 75;
 inline constexpr int kCuAttributeComputeCapabilityMinor = 76;
 inline constexpr std::uint64_t kCuGetProcAddressLegacyStream = 0x1;
+inline constexpr unsigned kCuMemcpyPreferOverlapWithCompute = 0x1;
+
+enum class CuMemoryType : unsigned { kHost = 1, kDevice = 2 };
+
+// CUDA_MEMCPY2D_v2. Of host and device address, the type says which one counts.
+struct CuMemcpy2D {
+  std::size_t source_x = 0;
+  std::size_t source_y = 0;
+  CuMemoryType source_type = CuMemoryType::kHost;
+  const void* source_host = nullptr;
+  CuDevicePtr source_device{};
+  std::uintptr_t source_array = 0;
+  std::size_t source_pitch = 0;
+  std::size_t target_x = 0;
+  std::size_t target_y = 0;
+  CuMemoryType target_type = CuMemoryType::kDevice;
+  void* target_host = nullptr;
+  CuDevicePtr target_device{};
+  std::uintptr_t target_array = 0;
+  std::size_t target_pitch = 0;
+  std::size_t row_bytes = 0;
+  std::size_t rows = 0;
+};
+
+// When the sources of a batch may be read: kStream is behind all earlier work and before all later work of the stream.
+enum class CuSourceOrder : unsigned { kInvalid = 0, kStream = 1, kDuringCall = 2, kAny = 3 };
+
+// CUmemcpyAttributes_v1. The locations are hints for managed memory only; zeros say nothing.
+struct CuMemcpyAttributes {
+  CuSourceOrder source_order = CuSourceOrder::kInvalid;
+  std::array<int, 2> source_location{};  // type, id
+  std::array<int, 2> target_location{};
+  unsigned flags = 0;
+};
 
 // The ABI asked for and the oldest driver served: cuDevicePrimaryCtxRelease_v2 came with CUDA 11.0, the rest earlier.
 inline constexpr int kCudaVersion = 11000;
+// The ABI of cuMemcpyBatchAsync: CUDA 12.8 brought it. CUDA 13.0 dropped `failed` from it under a name of its own,
+// and its drivers still offer this one to who asks for 12.8 (cudaTypedefs.h, PFN_cuMemcpyBatchAsync_v12080).
+inline constexpr int kCudaVersionOfBatches = 12080;
 
 using AnyFunction = void (*)();
 // The address of an exported symbol, or null.
@@ -111,6 +150,12 @@ struct CudaApi {
   CuResult (*mem_host_register)(void* address, std::size_t nbytes, unsigned flags) = nullptr;
   CuResult (*mem_host_unregister)(void* address) = nullptr;
   CuResult (*memcpy_htod_async)(CuDevicePtr target, const void* source, std::size_t nbytes, CuStream stream) = nullptr;
+  CuResult (*memcpy_2d_async)(const CuMemcpy2D* copy, CuStream stream) = nullptr;
+  // Null where the driver has none. Takes no legacy default stream. Among themselves the copies have no order.
+  // `failed` is the copy that was wrong, or SIZE_MAX.
+  CuResult (*memcpy_batch_async)(CuDevicePtr* targets, CuDevicePtr* sources, std::size_t* sizes, std::size_t count,
+                                 CuMemcpyAttributes* attributes, std::size_t* first_of_attributes,
+                                 std::size_t attribute_count, std::size_t* failed, CuStream stream) = nullptr;
   CuResult (*memcpy_dtoh)(void* target, CuDevicePtr source, std::size_t nbytes) = nullptr;
 };
 

@@ -137,7 +137,7 @@ Status CudaDevice::make(int ordinal, const std::string& library, std::shared_ptr
 
 CudaDevice::CudaDevice(Key, std::shared_ptr<const CudaApi> api, int ordinal, CuDevice device,
                        CuContext context) noexcept
-    : api_(std::move(api)), ordinal_(ordinal), device_(device), context_(context), process_(getpid()) {}
+    : api_(std::move(api)), ordinal_(ordinal), device_(device), context_(context), process_(getpid()), copier_(api_) {}
 
 CudaDevice::~CudaDevice() {
   if (!in_forked_child()) static_cast<void>(api_->primary_ctx_release(device_));  // as `release`, without a context
@@ -160,7 +160,6 @@ Status CudaDevice::enter_thread() noexcept {
 
 Status CudaDevice::properties(CudaProperties& out) const {
   std::array<char, 256> device_name{};
-  std::array<char, 32> bus_id{};
   std::size_t total = 0;
   CudaProperties found;
   struct Query {
@@ -170,7 +169,7 @@ Status CudaDevice::properties(CudaProperties& out) const {
   const auto attribute = [&](int which, int& value) { return api_->device_get_attribute(&value, which, device_); };
   for (const Query& query : {
            Query{"cuDeviceGetName", api_->device_get_name(device_name.data(), int{device_name.size()}, device_)},
-           Query{"cuDeviceGetPCIBusId", api_->device_get_pci_bus_id(bus_id.data(), int{bus_id.size()}, device_)},
+           Query{"cuDeviceGetPCIBusId", find_bus_id(found.pci_bus_id)},
            Query{"cuDeviceTotalMem", api_->device_total_mem(&total, device_)},
            Query{"cuDeviceGetAttribute", attribute(kCuAttributeComputeCapabilityMajor, found.compute_major)},
            Query{"cuDeviceGetAttribute", attribute(kCuAttributeComputeCapabilityMinor, found.compute_minor)},
@@ -178,15 +177,25 @@ Status CudaDevice::properties(CudaProperties& out) const {
     if (query.result != CuResult::kSuccess) return failure(query.call, query.result, {});
   }
   found.name = device_name.data();
-  found.pci_bus_id = bus_id.data();
-  // sysfs writes the hexadecimal digits small, the driver large.
-  std::ranges::transform(found.pci_bus_id, found.pci_bus_id.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   found.total_bytes = total;
   found.driver_version = api_->driver_version;
   found.numa_node = pci_numa_node(found.pci_bus_id);
   out = std::move(found);
   return {};
+}
+
+CuResult CudaDevice::find_bus_id(std::string& out) const {
+  std::array<char, 32> bus_id{};
+  const CuResult result = api_->device_get_pci_bus_id(bus_id.data(), int{bus_id.size()}, device_);
+  out = bus_id.data();
+  // sysfs writes the hexadecimal digits small, the driver large.
+  std::ranges::transform(out, out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return result;
+}
+
+int CudaDevice::numa_node() const noexcept {
+  std::string bus_id;
+  return in_forked_child() || find_bus_id(bus_id) != CuResult::kSuccess ? -1 : pci_numa_node(bus_id);
 }
 
 // --- streams and events ------------------------------------------------------------------------------------------
@@ -248,18 +257,12 @@ Status CudaDevice::synchronize(EventView event) noexcept {
 
 // --- bytes -------------------------------------------------------------------------------------------------------
 
-Status CudaDevice::copy(DeviceSpan target, ConstHostSpan source, StreamView stream) noexcept {
-  if (target.nbytes != source.size()) {
-    return Status::failure(Code::kInvalid, "copy of " + std::to_string(source.size()) + " bytes to " +
-                                               std::to_string(target.nbytes) + " on " + name());
-  }
-  if (source.empty()) return {};
-  return run("cuMemcpyHtoDAsync",
-             [&] {
-               return api_->memcpy_htod_async(CuDevicePtr{target.address}, source.data(), source.size(),
-                                              CuStream{stream.handle});
-             },
-             {source.size(), " to ", target.address});
+Status CudaDevice::copy_blocks(std::span<const CopyBlock> blocks, StreamView stream) noexcept {
+  const CurrentContext current(*api_, context_);
+  if (current.result != CuResult::kSuccess) return failure("cuCtxPushCurrent", current.result, {});
+  const CudaCopier::Outcome outcome = copier_.copy(blocks, CuStream{stream.handle});
+  if (outcome.result == CuResult::kSuccess) return {};
+  return failure(outcome.call, outcome.result, {outcome.nbytes, " to ", outcome.target});
 }
 
 Status CudaDevice::pin(HostSpan memory) noexcept {
@@ -273,6 +276,11 @@ Status CudaDevice::pin(HostSpan memory) noexcept {
 void CudaDevice::unpin(HostSpan memory) noexcept {
   if (memory.empty()) return;
   release([&] { return api_->mem_host_unregister(memory.data()); });
+}
+
+// Every device of one driver has the same entry points.
+std::uintptr_t CudaDevice::pin_domain() const noexcept {
+  return reinterpret_cast<std::uintptr_t>(api_->mem_host_register);
 }
 
 Status CudaDevice::allocate(std::size_t nbytes, DeviceSpan& out) noexcept {

@@ -1,8 +1,8 @@
 // A CUDA GPU, through the driver loaded at run time and in the device's primary context, which is also torch's.
 //
-// Thread-safe: immutable once made. Every method works on any thread: where the device's context is not the
-// thread's current one, it is made so for the call and undone after it. enter_thread makes it current for good,
-// which a thread that makes many calls should do first.
+// Thread-safe: but for what the copier learns of its driver, immutable once made. Every method works on any thread:
+// where the device's context is not the thread's current one, it is made so for the call and undone after it.
+// enter_thread makes it current for good, which a thread that makes many calls should do first.
 //
 // Streams of the caller: handle 0 is the legacy default stream of this device's context, as torch's default stream
 // is; 1 (CU_STREAM_LEGACY) and 2 (CU_STREAM_PER_THREAD, the calling thread's own) are passed through. The streams
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "device/cuda_api.hpp"
+#include "device/cuda_copier.hpp"
 #include "device/device.hpp"
 
 namespace streamload {
@@ -74,12 +75,16 @@ class CudaDevice final : public Device {
   [[nodiscard]] Status query(EventView event, bool& done) noexcept override;
   [[nodiscard]] Status synchronize(EventView event) noexcept override;
 
-  [[nodiscard]] Status copy(DeviceSpan target, ConstHostSpan source, StreamView stream) noexcept override;
+  [[nodiscard]] Status copy_blocks(std::span<const CopyBlock> blocks, StreamView stream) noexcept override;
 
   // Memory that cannot be pinned is kOutOfPinnedMemory when the system's limit is the reason, else kDeviceFailed.
   // Nothing stays behind: a failed driver call, unlike one of the CUDA runtime, is not reported a second time.
   [[nodiscard]] Status pin(HostSpan memory) noexcept override;
   void unpin(HostSpan memory) noexcept override;
+  // The driver: memory is registered for all its contexts.
+  [[nodiscard]] std::uintptr_t pin_domain() const noexcept override;
+  // Read anew each time; -1 in a forked child too.
+  [[nodiscard]] int numa_node() const noexcept override;
 
   [[nodiscard]] Status allocate(std::size_t nbytes, DeviceSpan& out) noexcept override;
   void deallocate(DeviceSpan memory) noexcept override;
@@ -107,6 +112,7 @@ class CudaDevice final : public Device {
   template <class Call>
   void release(const Call& call) const noexcept;
   [[nodiscard]] bool in_forked_child() const noexcept;
+  [[nodiscard]] CuResult find_bus_id(std::string& out) const;
 
   [[nodiscard]] Status create_event_with(unsigned flags, EventView& out);
   [[nodiscard]] Status time_copy(DeviceSpan target, ConstHostSpan source, StreamView stream, EventView start,
@@ -117,6 +123,7 @@ class CudaDevice final : public Device {
   const CuDevice device_;
   const CuContext context_;
   const int process_;  // who opened it
+  CudaCopier copier_;
 };
 
 }  // namespace streamload

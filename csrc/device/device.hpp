@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,19 @@ struct StreamView {
 };
 struct EventView {
   std::uintptr_t handle = 0;
+};
+
+// A rectangle of bytes: `rows` rows of `row_bytes`; on each side a row begins `pitch` bytes after the one before,
+// and a pitch is no less than a row. A plain range is one row, whose pitches do not matter.
+struct CopyBlock {
+  std::uintptr_t target = 0;
+  std::size_t target_pitch = 0;
+  const std::byte* source = nullptr;
+  std::size_t source_pitch = 0;
+  std::size_t row_bytes = 0;
+  std::size_t rows = 1;
+
+  [[nodiscard]] constexpr std::size_t nbytes() const noexcept { return row_bytes * rows; }
 };
 
 class Device {
@@ -60,13 +74,21 @@ class Device {
   // Blocks the calling thread until the recorded event completes.
   [[nodiscard]] virtual Status synchronize(EventView event) noexcept = 0;
 
-  // Enqueues a copy of host bytes to the device. `source` must stay valid until an event recorded later on
-  // `stream` completes. Asynchronous only where `source` lies in pinned memory.
-  [[nodiscard]] virtual Status copy(DeviceSpan target, ConstHostSpan source, StreamView stream) noexcept = 0;
+  // Enqueues copies of host bytes to the device, behind all earlier work of `stream`. The sources must stay valid
+  // until an event recorded later on `stream` completes. Targets must not overlap: among themselves the blocks of one
+  // call have no order. Asynchronous only where the sources lie in pinned memory. After a failure any of the blocks
+  // may be under way.
+  [[nodiscard]] virtual Status copy_blocks(std::span<const CopyBlock> blocks, StreamView stream) noexcept = 0;
+  // One plain range.
+  [[nodiscard]] Status copy(DeviceSpan target, ConstHostSpan source, StreamView stream) noexcept;
 
   // Page-locks host memory for fast copies. Undone by unpin with the same span.
   [[nodiscard]] virtual Status pin(HostSpan memory) noexcept = 0;
   virtual void unpin(HostSpan memory) noexcept = 0;
+  // Devices that answer the same share their page-locking: memory that one of them pinned is pinned for all.
+  [[nodiscard]] virtual std::uintptr_t pin_domain() const noexcept = 0;
+  // The NUMA node whose memory is nearest to the device; -1 where nobody says.
+  [[nodiscard]] virtual int numa_node() const noexcept { return -1; }
   // Told when a staging buffer is free again; a debugging device overwrites it, so that a late reader shows.
   virtual void scrub(HostSpan memory) noexcept { static_cast<void>(memory); }
 

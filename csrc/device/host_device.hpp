@@ -6,23 +6,24 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
 
 #include "device/device.hpp"
+#include "device/host_queue.hpp"
 
 namespace streamload {
 
 struct HostDeviceOptions {
   double link_bytes_per_second = 0;  // 0: as fast as memory
-  std::string fail_step;             // a Device method's name ("copy", "record", …); empty: nothing fails
+  std::string fail_step;             // a Device method's name ("record", …; "copy": copy_blocks); empty: none
   std::uint64_t fail_at = 0;         // which call of that step fails, counted from 0
   bool fail_from = false;            // that call and every later one
   bool poison = false;               // overwrite released staging memory and freed device memory with 0xA5
   std::uint64_t seed = 0;            // not 0: random delays of up to 200 µs before each queued operation
+  bool staged = false;               // bytes travel as if something were simulated, though nothing is
 };
 
 class HostDevice final : public Device {
@@ -48,10 +49,11 @@ class HostDevice final : public Device {
   [[nodiscard]] Status query(EventView event, bool& done) noexcept override;
   [[nodiscard]] Status synchronize(EventView event) noexcept override;
 
-  [[nodiscard]] Status copy(DeviceSpan target, ConstHostSpan source, StreamView stream) noexcept override;
+  [[nodiscard]] Status copy_blocks(std::span<const CopyBlock> blocks, StreamView stream) noexcept override;
 
   [[nodiscard]] Status pin(HostSpan memory) noexcept override;
   void unpin(HostSpan memory) noexcept override;
+  [[nodiscard]] std::uintptr_t pin_domain() const noexcept override { return reinterpret_cast<std::uintptr_t>(this); }
   void scrub(HostSpan memory) noexcept override;
 
   [[nodiscard]] Status allocate(std::size_t nbytes, DeviceSpan& out) noexcept override;
@@ -64,24 +66,20 @@ class HostDevice final : public Device {
   [[nodiscard]] std::size_t live_objects() const noexcept;
 
  private:
-  class Queue;
-  class Mark;
-
   [[nodiscard]] bool fails(const char* step) noexcept;
-  [[nodiscard]] std::shared_ptr<Queue> find(StreamView stream) const noexcept;
-  [[nodiscard]] std::shared_ptr<Mark> find(EventView event) const noexcept;
+  [[nodiscard]] std::shared_ptr<HostQueue> find(StreamView stream) const noexcept;
+  [[nodiscard]] std::shared_ptr<HostMark> find(EventView event) const noexcept;
 
   const HostDeviceOptions options_;
   const bool simulated_;
   std::atomic<std::uint64_t> calls_of_fail_step_{0};
 
-  struct Link;
-  std::shared_ptr<Link> link_;  // shared by the queues: one link, however many streams
+  std::shared_ptr<HostLink> link_;  // shared by the queues
 
   mutable std::mutex mutex_;  // guards the four members below
   std::uintptr_t next_handle_ = 1;
-  std::unordered_map<std::uintptr_t, std::shared_ptr<Queue>> queues_;
-  std::unordered_map<std::uintptr_t, std::shared_ptr<Mark>> marks_;
+  std::unordered_map<std::uintptr_t, std::shared_ptr<HostQueue>> queues_;
+  std::unordered_map<std::uintptr_t, std::shared_ptr<HostMark>> marks_;
   std::unordered_map<std::uintptr_t, std::unique_ptr<std::byte[]>> allocations_;
   std::size_t pinned_ranges_ = 0;
 };

@@ -22,6 +22,7 @@ void standin_reset();
 // Call `k` (from 0, counted from now) of "cuMemAlloc" (names without _v2) returns `result`, once. A function that
 // gives something back or waits for a stream does so all the same, as a driver does that tells an earlier error. "copy"
 // is the k-th copy itself, failing later on its stream: the context is broken from then on, as after a bus error.
+// "batch" is the k-th batch, stopping half way: the copies in front of the one that fails are under way.
 void standin_fail(const char* function, std::uint64_t k, int result);
 // cuGetProcAddress no longer finds this function.
 void standin_hide(const char* function);

@@ -1,6 +1,8 @@
 // One call into the stand-in driver, and the declarations of all the functions it exports.
 #pragma once
 
+#include <array>
+#include <cstdio>
 #include <mutex>
 #include <string>
 #include <type_traits>
@@ -29,6 +31,12 @@ struct Call {
   std::unique_lock<std::mutex> lock;
   CuResult result;
 };
+
+inline std::string range(const void* address, std::size_t nbytes) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%zu bytes at %p", nbytes, address);
+  return text.data();
+}
 
 template <auto Member>
 using Signature = std::remove_pointer_t<std::remove_cvref_t<decltype(std::declval<streamload::CudaApi&>().*Member)>>;
@@ -68,4 +76,6 @@ STANDIN_EXPORT standin::Signature<&streamload::CudaApi::mem_free> cuMemFree_v2;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::mem_host_register> cuMemHostRegister_v2;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::mem_host_unregister> cuMemHostUnregister;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::memcpy_htod_async> cuMemcpyHtoDAsync_v2;
+STANDIN_EXPORT standin::Signature<&streamload::CudaApi::memcpy_2d_async> cuMemcpy2DAsync_v2;
+STANDIN_EXPORT standin::Signature<&streamload::CudaApi::memcpy_batch_async> cuMemcpyBatchAsync;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::memcpy_dtoh> cuMemcpyDtoH_v2;

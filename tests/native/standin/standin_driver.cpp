@@ -242,6 +242,8 @@ const Function kFunctions[] = {
     {"cuMemHostRegister", 6050, reinterpret_cast<AnyFunction>(cuMemHostRegister_v2)},
     {"cuMemHostUnregister", 4000, reinterpret_cast<AnyFunction>(cuMemHostUnregister)},
     {"cuMemcpyHtoDAsync", 3020, reinterpret_cast<AnyFunction>(cuMemcpyHtoDAsync_v2)},
+    {"cuMemcpy2DAsync", 3020, reinterpret_cast<AnyFunction>(cuMemcpy2DAsync_v2)},
+    {"cuMemcpyBatchAsync", 12080, reinterpret_cast<AnyFunction>(cuMemcpyBatchAsync)},
     {"cuMemcpyDtoH", 3020, reinterpret_cast<AnyFunction>(cuMemcpyDtoH_v2)},
 };
 

@@ -16,6 +16,15 @@ bool overlap(const std::byte* a, std::size_t a_nbytes, const std::byte* b, std::
   return a < b + b_nbytes && b < a + a_nbytes;
 }
 
+// Whether a range meets one of `rows` rows.
+bool meets(const std::byte* first, std::size_t pitch, const streamload::CopyBlock& copy, const std::byte* address,
+           std::size_t nbytes) {
+  for (std::size_t row = 0; row < copy.rows; ++row) {
+    if (overlap(first + row * pitch, copy.row_bytes, address, nbytes)) return true;
+  }
+  return false;
+}
+
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
@@ -88,10 +97,11 @@ Allocation* State::find_allocation(const std::byte* address, std::size_t nbytes)
   return address + nbytes <= base + allocation.nbytes ? &after->second : nullptr;
 }
 
-Pinning State::pinning(const std::byte* address, std::size_t nbytes) const {
-  for (const auto& [base, size] : registrations) {
-    if (address >= base && address + nbytes <= base + size) return Pinning::kWhole;
-    if (overlap(base, size, address, nbytes)) return Pinning::kPart;
+Pinning State::pinning(int device, const std::byte* address, std::size_t nbytes) const {
+  for (const auto& [base, registration] : registrations) {
+    if (registration.device >= 0 && registration.device != device) continue;
+    if (address >= base && address + nbytes <= base + registration.nbytes) return Pinning::kWhole;
+    if (overlap(base, registration.nbytes, address, nbytes)) return Pinning::kPart;
   }
   return Pinning::kNone;
 }
@@ -99,8 +109,10 @@ Pinning State::pinning(const std::byte* address, std::size_t nbytes) const {
 bool State::in_flight(const std::byte* address, std::size_t nbytes) const {
   const auto busy = [&](const Stream& stream) {
     return std::ranges::any_of(stream.queue, [&](const Operation& operation) {
-      return overlap(operation.target, operation.nbytes, address, nbytes) ||
-             (operation.staged.empty() && overlap(operation.source, operation.nbytes, address, nbytes));
+      const streamload::CopyBlock& copy = operation.copy;
+      if (copy.nbytes() == 0) return false;
+      return meets(host(CuDevicePtr{copy.target}), copy.target_pitch, copy, address, nbytes) ||
+             meets(copy.source, copy.source_pitch, copy, address, nbytes);
     });
   };
   return std::ranges::any_of(streams, [&](const auto& row) { return busy(*row.second); }) ||
@@ -130,7 +142,7 @@ std::uint64_t State::live(int device, std::string* text) const {
   for (const auto& row : streams) add(row.second->device, "stream", static_cast<std::uintptr_t>(row.first), 0);
   for (const auto& row : events) add(row.second.device, "event", static_cast<std::uintptr_t>(row.first), 0);
   for (const auto& row : allocations) add(row.second.device, "allocation", number(row.first), row.second.nbytes);
-  for (const auto& row : registrations) add(-1, "registration", number(row.first), row.second);
+  for (const auto& row : registrations) add(-1, "registration", number(row.first), row.second.nbytes);
   for (int i = 0; i < kDevices; ++i) {
     for (std::uint64_t n = 0; n < contexts.at(static_cast<std::size_t>(i)).retained; ++n) add(-1, "context", i, 0);
   }
@@ -192,14 +204,14 @@ void State::run(const std::shared_ptr<Stream>& stream) {
     if (stream->queue.empty()) return;
     const Operation& operation = stream->queue.front();  // stays where it is while others are added
     if (operation.waits_for) changed.wait(lock, [&] { return operation.waits_for->done; });
-    if (operation.nbytes != 0) run_copy(lock, *stream, operation);
+    if (operation.copy.nbytes() != 0) run_copy(lock, *stream, operation.copy);
     if (operation.sets) *operation.sets = Mark{true, now()};
     stream->queue.pop_front();
     changed.notify_all();
   }
 }
 
-void State::run_copy(std::unique_lock<std::mutex>& lock, Stream& stream, const Operation& copy) {
+void State::run_copy(std::unique_lock<std::mutex>& lock, Stream& stream, const streamload::CopyBlock& copy) {
   Context& context = contexts.at(static_cast<std::size_t>(stream.device));
   changed.wait(lock, [&] { return copies_allowed > 0; });
   if (copies_allowed != kUnlimited) --copies_allowed;
@@ -207,10 +219,13 @@ void State::run_copy(std::unique_lock<std::mutex>& lock, Stream& stream, const O
   if (failure != CuResult::kSuccess) context.broken = failure;
   if (context.broken != CuResult::kSuccess) return;  // nothing runs in a broken context, but its marks are set
   lock.unlock();
-  std::memcpy(copy.target, copy.staged.empty() ? copy.source : copy.staged.data(), copy.nbytes);
+  for (std::size_t row = 0; row < copy.rows; ++row) {
+    std::memcpy(host(CuDevicePtr{copy.target}) + row * copy.target_pitch, copy.source + row * copy.source_pitch,
+                copy.row_bytes);
+  }
   lock.lock();
   ++counters.copies_done;
-  counters.bytes_copied += copy.nbytes;
+  counters.bytes_copied += copy.nbytes();
 }
 
 void State::close_stream(std::unique_lock<std::mutex>& lock, const std::shared_ptr<Stream>& stream) {

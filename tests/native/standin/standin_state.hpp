@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "device/cuda_api.hpp"
+#include "device/device.hpp"
 
 namespace standin {
 
@@ -31,6 +32,11 @@ inline constexpr int kDevices = 2;
 inline constexpr std::uint64_t kUnlimited = ~std::uint64_t{0};
 inline constexpr std::uint64_t kDeviceBytes = std::uint64_t{8} << 30;
 
+// Device memory is host memory here.
+inline std::byte* host(CuDevicePtr address) {
+  return reinterpret_cast<std::byte*>(static_cast<std::uintptr_t>(address));  // NOLINT(performance-no-int-to-ptr)
+}
+
 // One record of an event: what waiters captured at the time of their wait.
 struct Mark {
   bool done = false;
@@ -41,9 +47,7 @@ struct Mark {
 struct Operation {
   std::shared_ptr<Mark> sets{};
   std::shared_ptr<Mark> waits_for{};
-  std::byte* target = nullptr;
-  const std::byte* source = nullptr;
-  std::size_t nbytes = 0;
+  streamload::CopyBlock copy{};     // of no bytes where there is none
   std::vector<std::byte> staged{};  // the bytes of an unpinned source, taken before the call returned
 };
 
@@ -68,6 +72,11 @@ struct Allocation {
   int device = 0;
   std::size_t nbytes = 0;
   std::unique_ptr<std::byte, FreeBytes> memory;
+};
+
+struct Registration {
+  std::size_t nbytes = 0;
+  int device = -1;  // for whose context alone it is pinned; -1 for all, registered portable
 };
 
 // How much of a host range lies inside one registration.
@@ -132,7 +141,7 @@ class State {
 
   // The allocation that holds all of the range, or null.
   [[nodiscard]] Allocation* find_allocation(const std::byte* address, std::size_t nbytes);
-  [[nodiscard]] Pinning pinning(const std::byte* address, std::size_t nbytes) const;
+  [[nodiscard]] Pinning pinning(int device, const std::byte* address, std::size_t nbytes) const;
   [[nodiscard]] bool in_flight(const std::byte* address, std::size_t nbytes) const;
   [[nodiscard]] std::uint64_t operations_in_flight() const;
   // How many objects are alive, on one device or (-1) on all; contexts and registrations count for all only.
@@ -155,12 +164,12 @@ class State {
   std::vector<std::shared_ptr<Stream>> retired;  // destroyed while busy; joined by reset
   std::map<CuEvent, Event> events;
   std::map<const std::byte*, Allocation> allocations;
-  std::vector<Allocation> lost;                           // freed in flight: kept, for the copy will still write
-  std::map<const std::byte*, std::size_t> registrations;  // pinned ranges
+  std::vector<Allocation> lost;                            // freed in flight: kept, for the copy will still write
+  std::map<const std::byte*, Registration> registrations;  // pinned ranges
 
  private:
   void run(const std::shared_ptr<Stream>& stream);  // a stream's thread
-  void run_copy(std::unique_lock<std::mutex>& lock, Stream& stream, const Operation& copy);
+  void run_copy(std::unique_lock<std::mutex>& lock, Stream& stream, const streamload::CopyBlock& copy);
   std::shared_ptr<Stream> start_stream(int device);
 
   std::uintptr_t next_handle_ = 0x1000;  // never used twice, so that a stale handle is always found out

@@ -1,4 +1,4 @@
-// Streams, events and memory: the calls that a load is made of.
+// Streams, events and memory. The copies are in standin_copies.cpp.
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -12,16 +12,6 @@ namespace {
 constexpr int kFreshByte = 0xCD;
 constexpr int kFreedByte = 0xDD;
 constexpr std::size_t kAlignment = 512;
-
-std::byte* host(CuDevicePtr address) {
-  return reinterpret_cast<std::byte*>(static_cast<std::uintptr_t>(address));  // NOLINT(performance-no-int-to-ptr)
-}
-
-std::string range(const void* address, std::size_t nbytes) {
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "%zu bytes at %p", nbytes, address);
-  return text.data();
-}
 
 void wait_for(Call& call, const std::shared_ptr<Mark>& mark) {
   State::get().changed.wait(call.lock, [&] { return mark->done; });
@@ -184,13 +174,18 @@ STANDIN_EXPORT CuResult cuMemFree_v2(CuDevicePtr address) {
   return call.result;
 }
 
-STANDIN_EXPORT CuResult cuMemHostRegister_v2(void* address, std::size_t nbytes, unsigned) {
+STANDIN_EXPORT CuResult cuMemHostRegister_v2(void* address, std::size_t nbytes, unsigned flags) {
   const Call call("cuMemHostRegister", Kind::kContext);
   if (call.refused()) return call.result;
   if (address == nullptr || nbytes == 0) return CuResult::kInvalidValue;
   const auto* start = static_cast<const std::byte*>(address);
-  if (State::get().pinning(start, nbytes) != Pinning::kNone) return CuResult::kHostMemoryAlreadyRegistered;
-  State::get().registrations[start] = nbytes;
+  State& state = State::get();
+  const int device = state.current_device();
+  const bool portable = (flags & streamload::kCuMemHostRegisterPortable) != 0;
+  for (int other = 0; other < kDevices; ++other) {
+    if (state.pinning(other, start, nbytes) != Pinning::kNone) return CuResult::kHostMemoryAlreadyRegistered;
+  }
+  state.registrations[start] = Registration{nbytes, portable ? -1 : device};
   return kOk;
 }
 
@@ -202,38 +197,11 @@ STANDIN_EXPORT CuResult cuMemHostUnregister(void* address) {
   if (found == state.registrations.end()) {
     return call.wrong("not registered: " + range(address, 0), CuResult::kHostMemoryNotRegistered);
   }
-  if (state.in_flight(found->first, found->second)) {
-    static_cast<void>(call.wrong("a copy from it is in flight: " + range(found->first, found->second), kOk));
+  if (state.in_flight(found->first, found->second.nbytes)) {
+    static_cast<void>(call.wrong("a copy from it is in flight: " + range(found->first, found->second.nbytes), kOk));
   }
   state.registrations.erase(found);
   return call.result;
-}
-
-STANDIN_EXPORT CuResult cuMemcpyHtoDAsync_v2(CuDevicePtr target, const void* source, std::size_t nbytes,
-                                             CuStream handle) {
-  const Call call("cuMemcpyHtoDAsync", Kind::kContext);
-  if (call.refused()) return call.result;
-  State& state = State::get();
-  const std::shared_ptr<Stream> stream = state.find_stream(call.function, handle);
-  if (stream == nullptr) return CuResult::kInvalidHandle;
-  const Allocation* allocation = state.find_allocation(host(target), nbytes);
-  if (allocation == nullptr || allocation->device != stream->device) {
-    return call.wrong("not inside an allocation of this device: " + range(host(target), nbytes),
-                      CuResult::kInvalidValue);
-  }
-  const auto* start = static_cast<const std::byte*>(source);
-  const Pinning pinning = state.pinning(start, nbytes);
-  if (pinning == Pinning::kPart) {
-    return call.wrong("not inside one registration: " + range(source, nbytes), CuResult::kInvalidValue);
-  }
-  Operation copy{.target = host(target), .source = start, .nbytes = nbytes};
-  if (pinning == Pinning::kNone) {
-    copy.staged.assign(start, start + nbytes);  // as CUDA: the source may be reused when the call returns
-    ++state.counters.unpinned_copies;
-  }
-  ++state.counters.copies_issued;
-  state.enqueue(*stream, std::move(copy));
-  return kOk;
 }
 
 STANDIN_EXPORT CuResult cuMemcpyDtoH_v2(void* target, CuDevicePtr source, std::size_t nbytes) {
