@@ -30,7 +30,7 @@ class CopyEngine {
 
   const std::shared_ptr<Device> device_;
 
-  mutable std::mutex mutex_;  // guards the two below
+  mutable std::mutex mutex_;        // guards the two below
   std::shared_ptr<ReadPool> pool_;  // empty once closed
   std::vector<std::weak_ptr<Ticket>> tickets_;
 };

@@ -29,6 +29,16 @@ struct StagingRing::Slot {
 StagingRing::Buffer::Buffer(std::shared_ptr<StagingRing> ring, std::unique_ptr<Slot> slot) noexcept
     : ring_(std::move(ring)), slot_(std::move(slot)) {}
 
+StagingRing::Buffer::Buffer() noexcept = default;
+
+StagingRing::Buffer::Buffer(Buffer&& other) noexcept
+    : ring_(std::move(other.ring_)),
+      slot_(std::move(other.slot_)),
+      borrowed_(std::move(other.borrowed_)),
+      copying_(std::exchange(other.copying_, false)) {}
+
+StagingRing::Buffer::~Buffer() { give_back(); }
+
 StagingRing::Buffer& StagingRing::Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
     give_back();

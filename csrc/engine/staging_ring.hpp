@@ -29,12 +29,12 @@ class StagingRing : public std::enable_shared_from_this<StagingRing> {
   // A lease of one buffer. Dropping it returns the buffer: only after every copy out of it has completed.
   class Buffer {
    public:
-    Buffer() noexcept = default;
-    Buffer(Buffer&& other) noexcept = default;
+    Buffer() noexcept;
+    Buffer(Buffer&& other) noexcept;
     Buffer& operator=(Buffer&& other) noexcept;
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
-    ~Buffer() { give_back(); }
+    ~Buffer();
 
     [[nodiscard]] explicit operator bool() const noexcept { return slot_ != nullptr; }
     [[nodiscard]] HostSpan bytes() const noexcept;
@@ -67,8 +67,8 @@ class StagingRing : public std::enable_shared_from_this<StagingRing> {
   // Makes a buffer. Blocks for as long as the system takes. Leaves `out` empty where there is no memory but other
   // buffers are in use; fails where there is none at all.
   [[nodiscard]] Status grow(int numa_node, Buffer& out) noexcept;
-  void give_up_growth() noexcept;              // instead of grow()
-  void put_back(Buffer& unused) noexcept;      // a buffer just lent, telling nobody
+  void give_up_growth() noexcept;          // instead of grow()
+  void put_back(Buffer& unused) noexcept;  // a buffer just lent, telling nobody
   // Pins a lent buffer for a device and counts it to its borrower. Leaves `buffer` empty where the system pins no more
   // and the ring goes on with what it has.
   void prepare(Buffer& buffer, const std::shared_ptr<Device>& device,

@@ -93,9 +93,9 @@ class Ticket final : private Reading {
     std::size_t read = 0;
     Choice choice;
     DirectRange range;
-    StagingRing::Buffer buffer;      // empty where the read goes straight into place
-    HostSpan in_place;               // the whole of the place
-    std::uint64_t begin = 0;         // of the part that is read directly, in the source
+    StagingRing::Buffer buffer;  // empty where the read goes straight into place
+    HostSpan in_place;           // the whole of the place
+    std::uint64_t begin = 0;     // of the part that is read directly, in the source
     std::size_t nbytes = 0;
   };
   enum class Outcome : std::uint8_t { kDone, kUnderWay, kReturned };
@@ -157,10 +157,10 @@ class Ticket final : private Reading {
   std::vector<Group> groups_;
   std::deque<std::size_t> returned_;  // reads that were claimed and could not be done yet
   std::deque<std::uint32_t> promoted_;
-  std::uint32_t cursor_ = 0;      // first group that may have unclaimed reads
-  std::size_t unclaimed_ = 0;     // reads
-  std::size_t under_way_ = 0;     // reads claimed and not settled: nobody else touches the ticket for them later
-  Needs expected_;                // what the next read will need, by the last one
+  std::uint32_t cursor_ = 0;   // first group that may have unclaimed reads
+  std::size_t unclaimed_ = 0;  // reads
+  std::size_t under_way_ = 0;  // reads claimed and not settled: nobody else touches the ticket for them later
+  Needs expected_;             // what the next read will need, by the last one
   std::deque<Landing> landings_;
   std::vector<Event> spare_events_;
   std::vector<Landing> stranded_;  // copies in flight that no event covers; freed behind the stream
@@ -176,7 +176,7 @@ class Ticket final : private Reading {
   std::atomic<std::int64_t> stall_nanoseconds_{0};
   std::vector<std::atomic<std::size_t>> groups_of_source_;  // groups not issued yet that read from source i
   std::vector<std::atomic<bool>> buffered_only_;            // reads that a file system refused to do directly
-  std::vector<std::uint32_t> sums_;                         // entry i belongs to whoever does its read until it is issued
+  std::vector<std::uint32_t> sums_;  // entry i belongs to whoever does its read until it is issued
 
   // Set before the first read and let go of after the last.
   std::vector<std::shared_ptr<Source>> sources_;

@@ -198,9 +198,8 @@ Status Ticket::read_edges(const Flight& flight) noexcept {
 void Ticket::take_off(const std::shared_ptr<DirectReader>& reader, Flight flight) noexcept {
   auto* under_way = std::make_unique<Flight>(std::move(flight)).release();  // touch_down has it from here on
   const DirectRange& range = under_way->range;
-  reader->submit({range.fd, range.offset, range.target, [this, under_way](std::int64_t result) {
-                    touch_down(std::unique_ptr<Flight>(under_way), result);
-                  }});
+  reader->submit({range.fd, range.offset, range.target,
+                  [this, under_way](std::int64_t result) { touch_down(std::unique_ptr<Flight>(under_way), result); }});
 }
 
 void Ticket::touch_down(std::unique_ptr<Flight> flight, std::int64_t result) noexcept {

@@ -21,6 +21,7 @@ __all__ = [
     "cached_fraction",
     "drop_from_cache",
     "machine_facts",
+    "memory_headroom_bytes",
     "peak_rss_bytes",
     "reset_peak_rss",
     "rss_bytes",
@@ -135,6 +136,59 @@ def drop_from_cache(path: Path) -> None:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
+
+
+def memory_headroom_bytes() -> int | None:
+    """Return how much memory this process may still take: what its control groups leave, or the system has; or None.
+
+    Page cache counts as free: the kernel gives it up before it refuses memory. Both versions of control groups are
+    read where they are mounted in the usual place.
+    """
+    groups = [headroom for directory in _memory_groups() if (headroom := _group_headroom(directory)) is not None]
+    return min([*groups, *_available_bytes()], default=None)
+
+
+def _memory_groups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[Path]:
+    """Return the directories of the control groups that limit this process's memory, and of those they lie in."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    found: list[Path] = []
+    for line in lines:
+        _, controllers, name = line.split(":", 2)  # cgroups(7)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "memory" if controllers else root
+        group = top / name.lstrip("/")
+        # A container may show its own group as the root, whatever its name is outside.
+        found += [directory for directory in (group, *group.parents) if directory.is_relative_to(top)]
+    return [directory for directory in found if directory.is_dir()]
+
+
+def _group_headroom(directory: Path) -> int | None:
+    """Return what a control group leaves of its limit; None where it has none."""
+    for limit, usage, cached in (
+        ("memory.max", "memory.current", ("inactive_file", "active_file")),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+    ):
+        try:
+            most, used = int((directory / limit).read_text()), int((directory / usage).read_text())
+            counts = dict(line.split() for line in (directory / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # another version's file, or "max"
+            continue
+        reclaimable = sum(int(counts.get(name, 0)) for name in cached)
+        return max(0, most - used + min(reclaimable, used))
+    return None
+
+
+def _available_bytes() -> list[int]:
+    """Return the system's own estimate of what can be had without swapping, if it makes one (proc_meminfo(5))."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return []
+    return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
 
 
 def reset_peak_rss() -> bool:

@@ -26,10 +26,14 @@ class StreamOptions:
     Attributes:
         chunk_bytes: Largest single read, in bytes; also the size of one staging buffer. A power of two from
             64 KiB to 64 MiB. The default stays inside L3 while it is read and copied.
-        staging_bytes: Most pinned host memory one engine uses, in bytes; at least two chunks. Grown lazily.
-        read_threads: Threads that read one load's files. None: one per CPU this process may use, at most 8.
+        staging_bytes: Most staging memory that the loads of a process share, in bytes; at least two chunks. Grown
+            lazily, only as far as bandwidth and latency ask for, and kept below a quarter of what a container's
+            limit leaves.
+        read_threads: Threads that read for the loads of a process. None: one per CPU this process may use, at most 8.
         direct_io: True reads around the page cache (`O_DIRECT`), False through it; None decides per file by
             what the page cache holds.
+        verify: Compare every tensor with the checksums beside the checkpoint (`streamload manifest`) while its bytes
+            pass.
 
     Raises:
         ValueError: A value is out of range; the message says which and what is allowed.
@@ -37,9 +41,10 @@ class StreamOptions:
     """
 
     chunk_bytes: int = 4 * _MIB
-    staging_bytes: int = 64 * _MIB
+    staging_bytes: int = 256 * _MIB
     read_threads: int | None = None
     direct_io: bool | None = None
+    verify: bool = False
 
     def __post_init__(self) -> None:
         _check_int("chunk_bytes", self.chunk_bytes, 64 << 10, 64 * _MIB)
@@ -50,6 +55,8 @@ class StreamOptions:
             _check_int("read_threads", self.read_threads, 1, 256)
         if self.direct_io is not None and not isinstance(self.direct_io, bool):
             raise TypeError(f"direct_io must be True, False or None, got {self.direct_io!r}")
+        if not isinstance(self.verify, bool):
+            raise TypeError(f"verify must be True or False, got {self.verify!r}")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> StreamOptions:

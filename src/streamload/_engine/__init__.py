@@ -1,7 +1,7 @@
 """Run a load plan: submit it to the native engine, wait for its groups, turn its failures into our errors.
 
-Floor 3; knows bytes, not tensors. `CopyEngine` owns threads and pinned memory, one `Ticket` is one submitted
-plan. The native half is csrc/engine. Read `_ticket` next.
+Floor 3; knows bytes, not tensors. A `ReadPool` owns threads and staging memory, a `CopyEngine` loads to one device
+through it, one `Ticket` is one submitted plan. The native half is csrc/engine. Read `_ticket` next.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from .. import _native
 from .._closing import Closing
@@ -17,6 +17,7 @@ from .._sources import FileSource
 from ..errors import StreamClosedError
 from ..options import StreamOptions
 from ._failures import raise_typed
+from ._pool import ReadPool, shared_pool
 from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
 
 if TYPE_CHECKING:
@@ -30,17 +31,16 @@ __all__ = [
     "ChunkTrace",
     "CopyEngine",
     "LoadStats",
+    "ReadPool",
     "Ticket",
     "map_file",
     "open_device",
     "shared_engine",
 ]
 
-_MOST_READ_THREADS: Final = 8  # two fill a PCIe gen5 link from the page cache; more only steal cores from compute
-
 
 class CopyEngine(Closing):
-    """Own the threads and the pinned ring that move bytes to one device; a context manager.
+    """Load to one device; a context manager.
 
     Thread-safe. Ends with its last reference: tickets keep what they need by themselves. In a forked child an
     engine made by the parent raises `StreamClosedError`.
@@ -48,19 +48,17 @@ class CopyEngine(Closing):
     Args:
         device: Where bytes go, from `open_device` or made by hand.
         options: Sizes and thread counts.
+        pool: Threads and staging memory to share with other engines. None: the engine's own.
     """
 
-    def __init__(self, device: HostDevice | CudaDevice, options: StreamOptions | None = None) -> None:
+    def __init__(
+        self, device: HostDevice | CudaDevice, options: StreamOptions | None = None, *, pool: ReadPool | None = None
+    ) -> None:
         self._device = device
         self._options = StreamOptions() if options is None else options
-        threads = self._options.read_threads or min(_MOST_READ_THREADS, len(os.sched_getaffinity(0)))
         try:
-            self._native = _native.CopyEngine(
-                device,
-                chunk_bytes=self._options.chunk_bytes,
-                staging_bytes=self._options.staging_bytes,
-                read_threads=threads,
-            )
+            self._pool: ReadPool | None = ReadPool(self._options) if pool is None else pool
+            self._native = _native.CopyEngine(device, self._pool.native)
         except _native.NativeError as error:
             raise_typed(error)
         # Runs when the engine is collected and, at the latest, before the interpreter ends: no native thread may
@@ -85,11 +83,18 @@ class CopyEngine(Closing):
 
     @property
     def pinned_bytes(self) -> int:
-        """Page-locked host memory held now, in bytes."""
-        try:
-            return self._native.pinned_bytes
-        except _native.NativeError as error:
-            raise_typed(error)
+        """Page-locked host memory of the engine's pool, now, in bytes; 0 once closed."""
+        return 0 if self._pool is None else self._pool.pinned_bytes
+
+    @property
+    def staging_bytes(self) -> int:
+        """Staging memory of the engine's pool, now, page-locked or not, in bytes; 0 once closed."""
+        return 0 if self._pool is None else self._pool.staging_bytes
+
+    def release(self) -> None:
+        """Give back the staging memory that no load holds; the next load makes its own again."""
+        if self._pool is not None:
+            self._pool.release()
 
     def submit(
         self,
@@ -116,23 +121,32 @@ class CopyEngine(Closing):
             DeviceError: The device refused a stream or an event.
             StreamClosedError: The engine is closed, or belongs to a parent process.
         """
-        if self.closed:
+        pool = self._pool
+        if pool is None:
             raise StreamClosedError("the copy engine is closed")
         callbacks: list[CallbackSource] = []
         try:
             native_sources = [self._open(source, callbacks) for source in sources]
             ticket = self._native.submit(
-                plan.reads, plan.copies, plan.group_count, native_sources, after_stream, (tuple(keep_alive), plan)
+                plan.reads,
+                plan.copies,
+                plan.sums,
+                plan.expected,
+                plan.group_count,
+                native_sources,
+                after_stream,
+                (tuple(keep_alive), plan),
             )
         except _native.NativeError as error:
             raise_typed(error)
-        return Ticket(ticket, callbacks, self)
+        return Ticket(ticket, callbacks, self, pool)
 
     def close(self) -> None:
         """Cancel every load, wait for its threads and copies. Harmless when repeated."""
         self._closed = True
         self._native.close()  # every caller waits, also beside another
         self._finalizer.detach()
+        self._pool = None
 
     def _open(self, source: Source, callbacks: list[CallbackSource]) -> _native.Source:
         if isinstance(source, FileSource):
@@ -173,22 +187,18 @@ def open_device(device: str) -> HostDevice | CudaDevice:
     raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
 
 
-# Engines in use, by (process, device, options): the loads of a process share one ring. Held weakly, so an engine
-# ends with its last user. The one piece of module state: docs/decisions/2026-11-20-shared-engine.md.
-_SHARED: Final[weakref.WeakValueDictionary[tuple[int, str, StreamOptions], CopyEngine]] = weakref.WeakValueDictionary()
-
-
 def shared_engine(device: str, options: StreamOptions) -> CopyEngine:
     """Return the engine that loads to `device` with `options` share, made on first use.
+
+    Engines of several devices share one pool, so that a process has one set of reading threads and one staging ring.
 
     Raises:
         ValueError, DeviceError: As `open_device`.
     """
-    key = (os.getpid(), device, options)
-    engine = _SHARED.get(key)
+    pool = shared_pool(options)
+    engine = pool.engines.get((device, options))
     if engine is None or engine.closed:
-        # Two threads may both make one; the loser's engine serves its own load and ends with it.
-        engine = _SHARED[key] = CopyEngine(open_device(device), options)
+        engine = pool.engines[device, options] = CopyEngine(open_device(device), options, pool=pool)
     return engine
 
 

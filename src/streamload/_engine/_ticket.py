@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from .._sources import Source
     from . import CopyEngine
+    from ._pool import ReadPool
 
 T = TypeVar("T")
-_ROUTES: Final = ("buffered", "direct", "in_place", "callback")
+_ROUTES: Final = ("buffered", "direct", "callback")
+_CACHE_STATES: Final = ("unknown", "cached", "uncached")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,19 +30,29 @@ class LoadStats:
     """Say what a load did so far.
 
     Attributes:
-        bytes_total: Bytes the plan wants.
-        bytes_read: Bytes read from the sources, wanted ones only.
+        bytes_total: Bytes the plan wants copied.
+        bytes_read: Bytes read from the sources: those wanted and, between rows, the gaps that are read through.
         bytes_resident: Bytes that have landed on the device.
         buffered_bytes: Of `bytes_read`, those read through the page cache.
         direct_bytes: Those read around it (`O_DIRECT`).
-        in_place_bytes: Those read straight into their destination.
         callback_bytes: Those a Python source delivered.
+        in_place_bytes: Of `bytes_read`, those read straight into their destination, by whatever route.
+        cached_bytes: Of `bytes_read`, those that lay in the page cache when their read was chosen.
+        uncached_bytes: Those that did not. Of the rest the kernel said nothing.
+        probed_bytes: Those whose state was judged by timing, since the kernel would not say.
+        cached_direct_bytes: Those read around the page cache though it held them: forced, or judged wrongly.
+        uncached_buffered_bytes: Those read through the page cache though it did not hold them: forced, or the file
+            system has no direct reads.
+        uring_bytes: Of `direct_bytes`, those read through io_uring.
         groups: Groups of the plan; each is waited for as one.
         groups_resident: Groups whose bytes have all landed.
-        pinned_bytes: Page-locked host memory the engine holds now; 0 once the ticket is closed.
+        staging_bytes: Staging memory that this process's loads share, now; 0 once the ticket is closed.
+        pinned_bytes: Of `staging_bytes`, what is page-locked.
         seconds: From submission until all was resident, or until now.
+        first_byte_seconds: From submission until the first copy had landed; 0 before.
         first_group_seconds: From submission until the first group was resident; 0 before.
         stall_seconds: Time consumers spent waiting on the host, summed over threads.
+        read_cpu_seconds: Processor time of the threads that read.
     """
 
     bytes_total: int
@@ -48,14 +60,23 @@ class LoadStats:
     bytes_resident: int
     buffered_bytes: int
     direct_bytes: int
-    in_place_bytes: int
     callback_bytes: int
+    in_place_bytes: int
+    cached_bytes: int
+    uncached_bytes: int
+    probed_bytes: int
+    cached_direct_bytes: int
+    uncached_buffered_bytes: int
+    uring_bytes: int
     groups: int
     groups_resident: int
+    staging_bytes: int
     pinned_bytes: int
     seconds: float
+    first_byte_seconds: float
     first_group_seconds: float
     stall_seconds: float
+    read_cpu_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +87,9 @@ class ChunkTrace:
         group: Group the read belongs to.
         source: Index of the source it came from.
         thread: Index of the reader thread.
-        route: "buffered", "direct", "in_place" or "callback".
+        route: "buffered", "direct" or "callback".
+        cache: "cached", "uncached" or "unknown": what the page cache held when the read was chosen.
+        in_place: Whether the bytes were read straight into their destination.
         offset: First byte, in the source.
         nbytes: Length in bytes.
         read_start: When the read began.
@@ -79,6 +102,8 @@ class ChunkTrace:
     source: int
     thread: int
     route: str
+    cache: str
+    in_place: bool
     offset: int
     nbytes: int
     read_start: float
@@ -94,10 +119,12 @@ class Ticket(Closing):
     what is not done and waits for the copies under way.
     """
 
-    def __init__(self, native: _native.Ticket, callbacks: Sequence[CallbackSource], engine: CopyEngine) -> None:
+    def __init__(
+        self, native: _native.Ticket, callbacks: Sequence[CallbackSource], engine: CopyEngine, pool: ReadPool
+    ) -> None:
         self._native = native
         self._callbacks = callbacks
-        self._engine: CopyEngine | None = engine  # let go of on close, so that its ring ends with its last load
+        self._users: tuple[CopyEngine, ReadPool] | None = (engine, pool)  # let go of on close: they end with their loads
 
     @property
     def group_count(self) -> int:
@@ -126,6 +153,7 @@ class Ticket(Closing):
 
         Raises:
             TimeoutError: It took longer; the load goes on.
+            ChecksumError: A tensor's bytes are not those that the plan expects.
             SourceError: A read failed (`ShortReadError`, `ChangedError` among them).
             FileNotFoundError, PermissionError: A file could no longer be opened when it was first read.
             DeviceError: The device failed, or memory could not be pinned.
@@ -133,6 +161,8 @@ class Ticket(Closing):
         """
         if not self._call(lambda native: native.wait_all(timeout)):
             raise TimeoutError(f"the load was not complete after {timeout} seconds; it goes on")
+        if self._users is not None:
+            self._users[1].warn_of_refusals()
 
     def wait_group(self, group: int, *, stream: int | None = None) -> bool:
         """Block until a group may be used, and say whether it is resident.
@@ -168,7 +198,7 @@ class Ticket(Closing):
     def close(self) -> None:
         """Cancel what is not done, wait for threads and copies, let go of the files. Harmless when repeated."""
         self._native.close()
-        self._engine = None
+        self._users = None
 
     def stats(self) -> LoadStats:
         """Return what the load did so far."""
@@ -177,11 +207,13 @@ class Ticket(Closing):
     def trace(self) -> list[ChunkTrace]:
         """Return one record for each read whose copies have landed, in plan order."""
         return [
-            ChunkTrace(group, source, thread, _ROUTES[route], offset, nbytes, read_start, read_end, issued, done)
-            for group, source, thread, route, offset, nbytes, read_start, read_end, issued, done in self._call(
-                lambda native: native.trace()
-            )
+            ChunkTrace(group, source, thread, _ROUTES[route], _CACHE_STATES[cache], *rest)
+            for group, source, thread, route, cache, *rest in self._call(lambda native: native.trace())
         ]
+
+    def sums(self) -> list[int | None]:
+        """Return the CRC-32C of each key of the plan; None for those whose group is not resident."""
+        return self._call(lambda native: native.sums())
 
     def _call(self, use: Callable[[_native.Ticket], T]) -> T:
         try:
