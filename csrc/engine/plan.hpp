@@ -33,7 +33,7 @@ struct Plan {
 
 // Numbers per step in the flat arrays that Python hands over (streamload/_plan.py documents them).
 inline constexpr std::size_t kNumbersPerRead = 5;
-inline constexpr std::size_t kNumbersPerCopy = 3;
+inline constexpr std::size_t kNumbersPerCopy = 6;
 
 // Builds a Plan from flat arrays. Fails with kInvalid where a step breaks the contract: a source, group or copy
 // out of range, groups out of order, a read larger than `chunk_bytes`, a copy outside its read.
