@@ -46,14 +46,15 @@ def test_every_wanted_byte_is_read_once_and_nothing_else(groups, chunk_bytes):
         groups = [[Copy(c.shard, c.start, min(c.end, c.start + 50), c.address) for c in group] for group in groups]
     plan = make_plan(groups, chunk_bytes=chunk_bytes)
     flat = list(zip(*[iter(plan.reads)] * 5, strict=True))
-    copies = list(zip(*[iter(plan.copies)] * 3, strict=True))
+    copies = list(zip(*[iter(plan.copies)] * 6, strict=True))
     ends = [*[read[4] for read in flat], len(copies)][1:]
     covered: list[Counter] = [Counter() for _ in groups]
     for (shard, offset, nbytes, group, first), end in zip(flat, ends, strict=True):
         assert 0 < nbytes <= chunk_bytes
         assert 0 < end - first <= MAX_COPIES
         at = 0
-        for inner, address, length in copies[first:end]:
+        for inner, address, length, *rows in copies[first:end]:
+            assert rows == [1, 0, 0]
             assert inner == at, "the copies of a read cover it from its start to its end"
             at += length
             covered[group].update((shard, offset + inner + step, address + step) for step in range(length))

@@ -10,9 +10,9 @@ CHUNK = 1 << 16
 
 
 def reads(plan):
-    """(source, offset, nbytes, group, its copies as (offset, address, nbytes))."""
+    """(source, offset, nbytes, group, its copies as (offset, address, nbytes), with rows and pitches if there are)."""
     flat = list(zip(*[iter(plan.reads)] * 5, strict=True))
-    copies = list(zip(*[iter(plan.copies)] * 3, strict=True))
+    copies = [copy if copy[3] > 1 else copy[:3] for copy in zip(*[iter(plan.copies)] * 6, strict=True)]
     ends = [read[4] for read in flat[1:]] + [len(copies)]
     return [(*read[:4], copies[read[4] : end]) for read, end in zip(flat, ends, strict=True)]
 
