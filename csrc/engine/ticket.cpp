@@ -135,8 +135,11 @@ Status Ticket::serve(std::size_t read, std::uint32_t thread, StagingRing::Buffer
     if (Status status = ring_->lease(stop_.get_token(), buffer); !status.ok()) return status;
   }
   ConstHostSpan bytes;
-  Status status = sources_[step.source]->read(step.offset, step.nbytes, buffer.bytes(), bytes, trace.route);
+  Choice choice;
+  Status status = sources_[step.source]->choose(step.offset, step.nbytes, choice);
+  if (status.ok()) status = sources_[step.source]->read(step.offset, step.nbytes, buffer.bytes(), bytes, choice);
   if (!status.ok()) return status;
+  trace.route = choice.route;
   trace.read_end = elapsed();
   bytes_read_ += step.nbytes;
   bytes_by_route_[route_index(trace.route)] += step.nbytes;
@@ -157,11 +160,14 @@ Status Ticket::serve_in_place(std::size_t read, bool& taken) noexcept {
     targets.emplace_back(address, copy.target.nbytes);
   }
   if (filled != step.nbytes) return {};
-  if (Status status = sources_[step.source]->read_in_place(step.offset, targets, taken); !status.ok() || !taken) {
-    return status;
-  }
+  Source& source = *sources_[step.source];
+  Choice choice;
+  if (Status status = source.choose(step.offset, step.nbytes, choice); !status.ok()) return status;
+  taken = source.can_scatter() && choice.route == Route::kBuffered;
+  if (!taken) return {};
+  if (Status status = source.read_scattered(step.offset, targets); !status.ok()) return status;
   ChunkTrace& trace = traces_[read];
-  trace.route = Route::kInPlace;
+  trace.route = kInPlace;
   trace.read_end = trace.copy_issued = elapsed();
   bytes_read_ += step.nbytes;
   bytes_by_route_[route_index(trace.route)] += step.nbytes;
