@@ -3,8 +3,8 @@
 namespace streamload {
 
 Status CallbackSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
-                            Route& route) noexcept {
-  route = Route::kCallback;
+                            Choice& choice) noexcept {
+  choice = Choice{};
   std::size_t filled = 0;
   Status status;
   while (filled < nbytes && status.ok()) {

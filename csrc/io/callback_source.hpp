@@ -20,7 +20,7 @@ class CallbackSource final : public Source {
 
   [[nodiscard]] const std::string& url() const noexcept override { return url_; }
   [[nodiscard]] Status read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
-                            Route& route) noexcept override;
+                            Choice& choice) noexcept override;
 
  private:
   const std::string url_;

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -10,96 +9,38 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <system_error>
+
+#include "io/cache_probe.hpp"
+#include "io/interrupted.hpp"
+#include "io/page_cache.hpp"
 
 namespace streamload {
 namespace {
 
-constexpr std::uint64_t kPageBytes = 4096;
-// A read is buffered when the page cache holds at least this share of it. A wrong choice costs 4–6×
-// either way; below nine tenths the missing pages are fetched one by one.
-constexpr std::uint64_t kCachedTenths = 9;
-
-// cachestat(2): number and layout from include/uapi/asm-generic/unistd.h and uapi/linux/mman.h, Linux 6.5.
-constexpr long kSysCachestat = 451;
-struct CachestatRange {
-  std::uint64_t offset;
-  std::uint64_t nbytes;
-};
-struct Cachestat {
-  std::uint64_t cached;
-  std::uint64_t dirty;
-  std::uint64_t writeback;
-  std::uint64_t evicted;
-  std::uint64_t recently_evicted;
-};
-
-// File systems that live in memory (linux/magic.h): O_DIRECT gains nothing there.
-constexpr std::array<std::int64_t, 3> kMemoryFileSystems = {0x01021994 /* tmpfs */, 0x858458f6 /* ramfs */,
-                                                            0x958458f6 /* hugetlbfs */};
-
-std::uint64_t align_down(std::uint64_t value) noexcept { return value & ~(kDirectAlignment - 1); }
-std::uint64_t align_up(std::uint64_t value) noexcept { return align_down(value + kDirectAlignment - 1); }
-
-FileStamp stamp_of(const struct stat& facts) noexcept {
-  constexpr std::int64_t kNanoseconds = 1'000'000'000;
-  return FileStamp{facts.st_dev, facts.st_ino, static_cast<std::uint64_t>(facts.st_size),
-                   facts.st_mtim.tv_sec * kNanoseconds + facts.st_mtim.tv_nsec};
-}
-
-Status changed(const std::string& path, const FileStamp& expected, const FileStamp& found) {
-  std::string what = "modified in place";
-  if (expected.device != found.device || expected.inode != found.inode) {
-    what = "replaced by another file";
-  } else if (expected.nbytes != found.nbytes) {
-    what = "resized to " + std::to_string(found.nbytes) + " bytes";
-  }
-  Status status =
-      Status::failure(Code::kChanged, path + ": " + what + " since its header was read (it had " +
-                                          std::to_string(expected.nbytes) + " bytes then); open the checkpoint again");
-  status.source = path;
-  status.nbytes = expected.nbytes;
-  return status;
-}
-
-Status system_failure(Code code, const std::string& path, const char* call, int error) {
-  const char* hint = error == EMFILE ? "; raise the limit of open files (ulimit -n)" : "";
-  Status status =
-      Status::failure(code, path + ": " + call + ": " + std::system_category().message(error) + hint, error);
-  status.source = path;
-  return status;
-}
-
-bool in_memory(int fd) noexcept {
+FileSystemKind kind_of(int fd) noexcept {
   struct statfs facts{};
-  if (::fstatfs(fd, &facts) != 0) return false;
-  const auto kind = static_cast<std::int64_t>(facts.f_type);
-  return std::find(kMemoryFileSystems.begin(), kMemoryFileSystems.end(), kind) != kMemoryFileSystems.end();
+  if (retry_interrupted([&] { return ::fstatfs(fd, &facts); }) != 0) return FileSystemKind::kDrive;
+  return file_system_kind(static_cast<std::int64_t>(facts.f_type));
+}
+
+// The grid that direct reads of this file keep, 0 where it takes none (the open flag is ignored then, and reads go
+// through the page cache after all).
+std::size_t grid_of(int fd) noexcept {
+  // From include/uapi/linux/stat.h, Linux 6.1; the headers of older systems do not have it.
+  constexpr unsigned kStatxDioAlign = 0x2000;
+  constexpr std::size_t kMemoryAlignAt = 0x98;
+  struct statx facts{};
+  const int failed =
+      retry_interrupted([&] { return ::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, kStatxDioAlign, &facts); });
+  if (failed != 0 || (facts.stx_mask & kStatxDioAlign) == 0) return kDirectAlignment;
+  std::array<std::uint32_t, 2> aligns{};  // of memory, of file offsets
+  std::memcpy(aligns.data(), reinterpret_cast<const std::byte*>(&facts) + kMemoryAlignAt, sizeof aligns);
+  return aligns[1] == 0 ? 0 : std::max(aligns[0], aligns[1]);
 }
 
 }  // namespace
-
-Status open_stamped(const std::string& path, const FileStamp& expected, UniqueFd& out) noexcept {
-  // O_NONBLOCK: a FIFO put in the file's place must not be waited for. It means nothing to a regular file.
-  UniqueFd fd;
-  int error = EINTR;
-  while (!fd && error == EINTR) {
-    fd = UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-    error = errno;
-  }
-  if (!fd) {
-    const Code code = error == ENOENT                     ? Code::kNotFound
-                      : error == EACCES || error == EPERM ? Code::kPermission
-                                                          : Code::kReadFailed;
-    return system_failure(code, path, "open", error);
-  }
-  struct stat facts{};
-  if (::fstat(fd.get(), &facts) != 0) return system_failure(Code::kReadFailed, path, "fstat", errno);
-  const FileStamp found = stamp_of(facts);
-  if (found != expected) return changed(path, expected, found);
-  out = std::move(fd);
-  return {};
-}
 
 Status FileSource::open(std::string path, const FileStamp& expected, std::optional<bool> direct,
                         std::shared_ptr<Source>& out) noexcept {
@@ -114,17 +55,26 @@ Status FileSource::acquire(std::shared_ptr<const Files>& out) noexcept {
   if (!files_) {
     Files files;
     if (Status status = open_stamped(path_, expected_, files.buffered); !status.ok()) return status;
-    if (direct_.value_or(!in_memory(files.buffered.get()))) {
-      files.direct = UniqueFd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
-      struct stat facts{};
-      // Another file by now: the buffered descriptor is the one that was checked, so read through that.
-      const bool same = files.direct && ::fstat(files.direct.get(), &facts) == 0 && stamp_of(facts) == expected_;
-      if (!same) files.direct = UniqueFd();
-    }
+    files.kind = kind_of(files.buffered.get());
+    const bool wanted = direct_.value_or(files.kind == FileSystemKind::kDrive);
+    if (wanted && files.kind != FileSystemKind::kMemory) open_direct(files);
     files_ = std::make_shared<const Files>(std::move(files));
   }
   out = files_;
   return {};
+}
+
+// Leaves out what cannot be had: the descriptor that is open already reads everything.
+void FileSource::open_direct(Files& files) noexcept {
+  if (!open_stamped(path_, expected_, files.direct, O_DIRECT).ok()) return;
+  // Where O_NONBLOCK stays, io_uring of older kernels gives EAGAIN in place of waiting.
+  if (::fcntl(files.direct.get(), F_SETFL, O_DIRECT) != 0) files.direct = UniqueFd();
+  if (files.direct) grid_ = grid_of(files.direct.get());
+  if (grid_ == 0) files.direct = UniqueFd();
+  if (!files.direct || direct_.has_value()) return;
+  if (page_cache_state(files.buffered.get(), 0, 1, expected_.nbytes) != CacheState::kUnknown) return;
+  if (!open_stamped(path_, expected_, files.probe).ok()) return;
+  if (::posix_fadvise(files.probe.get(), 0, 0, POSIX_FADV_RANDOM) != 0) files.probe = UniqueFd();
 }
 
 void FileSource::retire() noexcept {
@@ -133,36 +83,37 @@ void FileSource::retire() noexcept {
   files.swap(files_);
 }
 
-bool FileSource::reads_direct(const Files& files, std::uint64_t offset, std::size_t nbytes) const noexcept {
-  if (!files.direct || direct_refused_.load()) return false;
-  if (direct_.has_value()) return true;
-  const std::uint64_t first = align_down(offset);
-  const CachestatRange range{first, align_up(offset + nbytes) - first};
-  Cachestat found{};
-  if (::syscall(kSysCachestat, files.buffered.get(), &range, &found, 0U) != 0) return false;
-  const std::uint64_t end = std::min(range.offset + range.nbytes, align_up(expected_.nbytes));
-  const std::uint64_t pages = (end - std::min(first, end)) / kPageBytes;
-  return found.cached * 10 < pages * kCachedTenths;
+Status FileSource::choose(std::uint64_t offset, std::size_t nbytes, Choice& out) noexcept {
+  std::shared_ptr<const Files> files;
+  if (Status status = acquire(files); !status.ok()) return status;
+  out = Choice{Route::kBuffered, CacheState::kCached, false};
+  if (files->kind == FileSystemKind::kMemory) return {};
+  out.cache = page_cache_state(files->buffered.get(), offset, nbytes, expected_.nbytes);
+  if (!files->direct || direct_refused_) return {};
+  if (out.cache == CacheState::kUnknown && files->probe) {
+    out.cache = probe_page_cache(files->probe.get(), offset, nbytes);
+    out.probed = out.cache != CacheState::kUnknown;
+  }
+  if (direct_.value_or(out.cache == CacheState::kUncached)) out.route = Route::kDirect;
+  return {};
 }
 
 Status FileSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
-                        Route& route) noexcept {
+                        Choice& choice) noexcept {
+  if (choice.route == Route::kDirect) {
+    bool again = false;
+    Status status = read_direct(offset, nbytes, buffer, out, again);
+    if (!again) return status;
+  }
+  choice.route = Route::kBuffered;
   std::shared_ptr<const Files> files;
   if (Status status = acquire(files); !status.ok()) return status;
-  if (reads_direct(*files, offset, nbytes)) {
-    bool refused = false;
-    Status status = read_direct(*files, offset, nbytes, buffer, out, refused);
-    if (!refused) {
-      route = Route::kDirect;
-      return status;
-    }
-  }
-  route = Route::kBuffered;
   std::size_t got = 0;
   while (got < nbytes) {
+    const HostSpan rest = buffer.subspan(got, nbytes - got);
+    const auto place = static_cast<off_t>(offset + got);
     const ssize_t n =
-        ::pread(files->buffered.get(), buffer.data() + got, nbytes - got, static_cast<off_t>(offset + got));
-    if (n < 0 && errno == EINTR) continue;
+        retry_interrupted([&] { return ::pread(files->buffered.get(), rest.data(), rest.size(), place); });
     if (n < 0) return failed(errno, offset, nbytes);
     if (n == 0) return ended(offset, nbytes, got);
     got += static_cast<std::size_t>(n);
@@ -171,41 +122,62 @@ Status FileSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffe
   return {};
 }
 
-// Reads the aligned blocks around the wanted bytes. `refused`: the file system takes no such read (EINVAL), the blocks
-// do not fit the buffer, or fewer came than wanted; a buffered read then finds out whether the file has ended.
-Status FileSource::read_direct(const Files& files, std::uint64_t offset, std::size_t nbytes, HostSpan buffer,
-                               ConstHostSpan& out, bool& refused) noexcept {
-  const std::uint64_t first = align_down(offset);
-  const std::size_t lead = offset - first;
-  const std::size_t blocks = align_up(offset + nbytes) - first;
-  refused = blocks > buffer.size();
-  if (refused) return {};
+Status FileSource::read_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
+                               bool& again) noexcept {
+  DirectRange range;
+  again = !prepare_direct(offset, nbytes, buffer, range);
+  if (again) return {};
   std::size_t got = 0;
-  while (got < lead + nbytes) {
-    const ssize_t n = ::pread(files.direct.get(), buffer.data() + got, blocks - got, static_cast<off_t>(first + got));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EINVAL) {
-      direct_refused_.store(true);
-      refused = true;
-      return {};
-    }
-    if (n < 0) return failed(errno, offset, nbytes);
+  while (got < range.lead + nbytes) {
+    const HostSpan rest = range.target.subspan(got);
+    const auto place = static_cast<off_t>(range.offset + got);
+    const ssize_t n = retry_interrupted([&] { return ::pread(range.fd, rest.data(), rest.size(), place); });
+    if (n < 0) return finish_direct(range, offset, nbytes, -errno, out, again);
     got += static_cast<std::size_t>(n);
-    if (n == 0 || got % kDirectAlignment != 0) break;  // asking on from off the grid would be refused
+    if (n == 0 || got % grid_ != 0) break;  // asking on from off the grid would be refused
   }
-  refused = got < lead + nbytes;
-  if (refused) return {};
-  out = buffer.subspan(lead, nbytes);
+  return finish_direct(range, offset, nbytes, static_cast<std::int64_t>(got), out, again);
+}
+
+bool FileSource::prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, DirectRange& out) noexcept {
+  std::shared_ptr<const Files> files;
+  if (!acquire(files).ok() || !files->direct || direct_refused_) return false;
+  const std::size_t grid = grid_;
+  const auto address = reinterpret_cast<std::uintptr_t>(buffer.data());
+  // What lies on the file's own grid is read as it is; around anything else a wider grid is kept.
+  const bool exact = (offset | nbytes | address) % grid == 0;
+  const std::size_t unit = exact ? grid : std::max(grid, kDirectAlignment);
+  const std::size_t lead = offset % unit;
+  const std::size_t blocks = (lead + nbytes + unit - 1) / unit * unit;
+  if (address % unit != 0 || blocks > buffer.size()) return false;
+  const int fd = files->direct.get();
+  out = DirectRange{std::move(files), fd, offset - lead, buffer.first(blocks), lead};
+  return true;
+}
+
+Status FileSource::finish_direct(const DirectRange& range, std::uint64_t offset, std::size_t nbytes,
+                                 std::int64_t result, ConstHostSpan& out, bool& again) noexcept {
+  again = false;
+  if (result == -EINVAL || result == -EOPNOTSUPP) {  // the file system takes no such read
+    direct_refused_ = true;
+    again = true;
+  } else if (result == -EAGAIN || result == -EINTR || result == -ECANCELED) {
+    again = true;
+  } else if (result < 0) {
+    return failed(static_cast<int>(-result), offset, nbytes);
+  } else if (static_cast<std::uint64_t>(result) < range.lead + nbytes) {
+    again = true;  // a buffered read finds out whether the file has ended
+  } else {
+    out = range.target.subspan(range.lead, nbytes);
+  }
   return {};
 }
 
-Status FileSource::read_in_place(std::uint64_t offset, std::span<const HostSpan> targets, bool& taken) noexcept {
+Status FileSource::read_scattered(std::uint64_t offset, std::span<const HostSpan> targets) noexcept {
   std::size_t nbytes = 0;
   for (const HostSpan& target : targets) nbytes += target.size();
   std::shared_ptr<const Files> files;
   if (Status status = acquire(files); !status.ok()) return status;
-  taken = !reads_direct(*files, offset, nbytes);
-  if (!taken) return {};
   constexpr std::size_t kMost = 512;  // half of Linux's IOV_MAX; the plan keeps reads below it
   std::array<iovec, kMost> parts{};
   std::size_t got = 0;
@@ -217,9 +189,9 @@ Status FileSource::read_in_place(std::uint64_t offset, std::span<const HostSpan>
       const std::size_t skip = i == next ? inside : 0;
       parts[count] = iovec{targets[i].data() + skip, targets[i].size() - skip};
     }
-    const ssize_t n =
-        ::preadv(files->buffered.get(), parts.data(), static_cast<int>(count), static_cast<off_t>(offset + got));
-    if (n < 0 && errno == EINTR) continue;
+    const auto place = static_cast<off_t>(offset + got);
+    const ssize_t n = retry_interrupted(
+        [&] { return ::preadv(files->buffered.get(), parts.data(), static_cast<int>(count), place); });
     if (n < 0) return failed(errno, offset, nbytes);
     if (n == 0) return ended(offset, nbytes, got);
     got += static_cast<std::size_t>(n);
@@ -232,14 +204,7 @@ Status FileSource::read_in_place(std::uint64_t offset, std::span<const HostSpan>
 Status FileSource::check_unchanged() noexcept {
   std::shared_ptr<const Files> files;
   if (Status status = acquire(files); !status.ok()) return status;
-  struct stat facts{};
-  if (::fstat(files->buffered.get(), &facts) != 0) return system_failure(Code::kReadFailed, path_, "fstat", errno);
-  if (const FileStamp found = stamp_of(facts); found != expected_) return changed(path_, expected_, found);
-  // A deleted file still holds its bytes behind our descriptor; another file under its name is a new checkpoint.
-  if (::stat(path_.c_str(), &facts) == 0) {
-    if (const FileStamp found = stamp_of(facts); found != expected_) return changed(path_, expected_, found);
-  }
-  return {};
+  return check_stamp(files->buffered.get(), path_, expected_);
 }
 
 Status FileSource::failed(int error, std::uint64_t offset, std::size_t nbytes) const {

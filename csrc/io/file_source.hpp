@@ -1,9 +1,10 @@
 // A local file: buffered where the page cache holds the bytes, around it (O_DIRECT) where it does not.
 //
 // Descriptors are held between the first read and retire() only, so that a checkpoint may have more shards than a
-// process may open files. The choice of route is made per read, by cachestat(2) (Linux 6.5). Where that is not to be
-// had (older kernels, files of other owners) or the file system keeps its files in memory, reads are buffered. A file
-// system that refuses O_DIRECT demotes the file to buffered reads.
+// process may open files. The choice of route is made per read: by what the kernel counts (page_cache.hpp), else by
+// sample reads (cache_probe.hpp). Files that live in memory are always read buffered, and so are those on network and
+// user-space file systems unless direct reads are forced (file_system.hpp). A file system that refuses O_DIRECT
+// demotes the file to buffered reads.
 #pragma once
 
 #include <atomic>
@@ -14,22 +15,11 @@
 #include <string>
 
 #include "core/unique_fd.hpp"
+#include "io/file_stamp.hpp"
+#include "io/file_system.hpp"
 #include "io/source.hpp"
 
 namespace streamload {
-
-// What tells one file, and one state of it, from another; taken when its header was read.
-struct FileStamp {
-  std::uint64_t device = 0;
-  std::uint64_t inode = 0;
-  std::uint64_t nbytes = 0;
-  std::int64_t mtime_ns = 0;
-
-  [[nodiscard]] bool operator==(const FileStamp&) const noexcept = default;
-};
-
-// Opens `path` and checks it against `expected`. Fails with kNotFound, kPermission, kReadFailed or kChanged.
-[[nodiscard]] Status open_stamped(const std::string& path, const FileStamp& expected, UniqueFd& out) noexcept;
 
 class FileSource final : public Source {
  public:
@@ -41,23 +31,31 @@ class FileSource final : public Source {
       : path_(std::move(path)), expected_(expected), direct_(direct) {}
 
   [[nodiscard]] const std::string& url() const noexcept override { return path_; }
+  [[nodiscard]] Status choose(std::uint64_t offset, std::size_t nbytes, Choice& out) noexcept override;
   [[nodiscard]] Status read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
-                            Route& route) noexcept override;
-  [[nodiscard]] Status read_in_place(std::uint64_t offset, std::span<const HostSpan> targets,
-                                     bool& taken) noexcept override;
+                            Choice& choice) noexcept override;
+  [[nodiscard]] bool can_scatter() const noexcept override { return true; }
+  [[nodiscard]] Status read_scattered(std::uint64_t offset, std::span<const HostSpan> targets) noexcept override;
+  [[nodiscard]] bool prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer,
+                                    DirectRange& out) noexcept override;
+  [[nodiscard]] Status finish_direct(const DirectRange& range, std::uint64_t offset, std::size_t nbytes,
+                                     std::int64_t result, ConstHostSpan& out, bool& again) noexcept override;
+  [[nodiscard]] std::size_t direct_grid() const noexcept override { return direct_refused_ ? 0 : grid_.load(); }
   [[nodiscard]] Status check_unchanged() noexcept override;
   void retire() noexcept override;
 
  private:
   struct Files {
+    FileSystemKind kind = FileSystemKind::kDrive;
     UniqueFd buffered;
     UniqueFd direct;  // empty where O_DIRECT is refused or not wanted
+    UniqueFd probe;   // for sample reads; empty where the kernel counts, or nothing hangs on it
   };
 
   [[nodiscard]] Status acquire(std::shared_ptr<const Files>& out) noexcept;
-  [[nodiscard]] bool reads_direct(const Files& files, std::uint64_t offset, std::size_t nbytes) const noexcept;
-  [[nodiscard]] Status read_direct(const Files& files, std::uint64_t offset, std::size_t nbytes, HostSpan buffer,
-                                   ConstHostSpan& out, bool& refused) noexcept;
+  void open_direct(Files& files) noexcept;
+  [[nodiscard]] Status read_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
+                                   bool& again) noexcept;
   [[nodiscard]] Status failed(int error, std::uint64_t offset, std::size_t nbytes) const;
   [[nodiscard]] Status ended(std::uint64_t offset, std::size_t nbytes, std::size_t got) const;
 
@@ -65,6 +63,7 @@ class FileSource final : public Source {
   const FileStamp expected_;
   const std::optional<bool> direct_;
   std::atomic<bool> direct_refused_{false};
+  std::atomic<std::size_t> grid_{0};
 
   std::mutex mutex_;  // guards files_, and makes sure that it is opened once
   std::shared_ptr<const Files> files_;

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "core/spans.hpp"
-#include "io/file_source.hpp"
+#include "io/file_stamp.hpp"
 
 namespace streamload {
 

@@ -1,9 +1,12 @@
 // Where a read gets its bytes: the one seam between the engine and files, callbacks or anything else.
 //
 // A source is read by several threads at once. Nothing throws; a failed read names url, offset and length.
+// A read is chosen first (choose) and then done: blocking (read, read_scattered), or by somebody else's asynchronous
+// reader between prepare_direct and finish_direct.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -16,7 +19,25 @@ namespace streamload {
 // file systems ask of O_DIRECT in practice; a file system that wants more refuses, and the read is buffered.
 inline constexpr std::size_t kDirectAlignment = 4096;
 
-enum class Route : std::uint8_t { kBuffered = 0, kDirect = 1, kInPlace = 2, kCallback = 3 };
+enum class Route : std::uint8_t { kBuffered = 0, kDirect = 1, kCallback = 2 };
+
+// What the page cache held of the bytes of one read when the read was chosen.
+enum class CacheState : std::uint8_t { kUnknown = 0, kCached = 1, kUncached = 2 };
+
+struct Choice {
+  Route route = Route::kCallback;
+  CacheState cache = CacheState::kUnknown;
+  bool probed = false;  // judged by sample reads: the kernel would not count
+};
+
+// A read on the device's grid that covers a wanted range.
+struct DirectRange {
+  std::shared_ptr<const void> keep;  // holds fd open
+  int fd = -1;
+  std::uint64_t offset = 0;  // of the first byte read
+  HostSpan target;           // where all the bytes read go
+  std::size_t lead = 0;      // bytes of `target` before the wanted ones
+};
 
 class Source {
  public:
@@ -27,21 +48,46 @@ class Source {
 
   [[nodiscard]] virtual const std::string& url() const noexcept = 0;
 
-  // Reads exactly [offset, offset + nbytes). On success `out` is the part of `buffer` that holds those bytes
-  // (a direct read lands further in) and `route` says how they were read. `buffer` is kDirectAlignment-aligned
-  // and at least nbytes long. Blocks.
-  [[nodiscard]] virtual Status read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
-                                    Route& route) noexcept = 0;
-
-  // Reads exactly [offset, offset + sum of targets) into `targets` in order, with no staging. Sets `taken` to
-  // false and reads nothing where a staged read is the better route for these bytes. Blocks.
-  [[nodiscard]] virtual Status read_in_place(std::uint64_t offset, std::span<const HostSpan> targets,
-                                             bool& taken) noexcept {
-    static_cast<void>(offset);
-    static_cast<void>(targets);
-    taken = false;
+  // Says how these bytes are best read. May open files; never waits for the bytes themselves.
+  [[nodiscard]] virtual Status choose(std::uint64_t /*offset*/, std::size_t /*nbytes*/, Choice& out) noexcept {
+    out = Choice{};
     return {};
   }
+
+  // Reads exactly [offset, offset + nbytes) by the given route. On success `out` is the part of `buffer` that holds
+  // those bytes (a direct read lands further in) and `choice.route` is the route that was taken after all. `buffer`
+  // is kDirectAlignment-aligned and at least nbytes long. Blocks.
+  [[nodiscard]] virtual Status read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
+                                    Choice& choice) noexcept = 0;
+
+  // Whether read_scattered is to be had.
+  [[nodiscard]] virtual bool can_scatter() const noexcept { return false; }
+
+  // Reads exactly [offset, offset + sum of targets), buffered, into `targets` in order, with no staging. Blocks.
+  [[nodiscard]] virtual Status read_scattered(std::uint64_t /*offset*/,
+                                              std::span<const HostSpan> /*targets*/) noexcept {
+    return Status::failure(Code::kInvalid, url() + ": this source does not scatter");
+  }
+
+  // Fills `out` for an asynchronous direct read of the wanted bytes into `buffer`. False where there is no direct
+  // route, or `buffer` is off the grid or too small for the blocks around the bytes: then read() is the way.
+  [[nodiscard]] virtual bool prepare_direct(std::uint64_t /*offset*/, std::size_t /*nbytes*/, HostSpan /*buffer*/,
+                                            DirectRange& /*out*/) noexcept {
+    return false;
+  }
+
+  // Judges what came of it: `result` is the bytes read, or -errno. On success either `out` holds the wanted bytes, or
+  // `again` is set and they are to be read with read(), buffered.
+  [[nodiscard]] virtual Status finish_direct(const DirectRange& /*range*/, std::uint64_t /*offset*/,
+                                             std::size_t /*nbytes*/, std::int64_t /*result*/, ConstHostSpan& /*out*/,
+                                             bool& again) noexcept {
+    again = true;
+    return {};
+  }
+
+  // The grid in bytes on which a direct read may land straight in a caller's memory: address and file offset must
+  // agree modulo it. 0: never. Known once a read was chosen.
+  [[nodiscard]] virtual std::size_t direct_grid() const noexcept { return 0; }
 
   // Says whether the source is still the one whose header was read. Called after the reads of a group.
   [[nodiscard]] virtual Status check_unchanged() noexcept { return {}; }

@@ -134,14 +134,18 @@ TEST(a_file_that_changes_under_the_load_is_an_error) {
         Gated(std::shared_ptr<Source> inner, std::latch& gate, std::atomic<int>& reads)
             : inner_(std::move(inner)), gate_(gate), reads_(reads) {}
         const std::string& url() const noexcept override { return inner_->url(); }
-        Status read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
-                    Route& route) noexcept override {
-          if (++reads_ > 2) gate_.wait();
-          return inner_->read(offset, nbytes, buffer, out, route);
+        Status choose(std::uint64_t offset, std::size_t nbytes, Choice& out) noexcept override {
+          return inner_->choose(offset, nbytes, out);
         }
-        Status read_in_place(std::uint64_t offset, std::span<const HostSpan> targets, bool& taken) noexcept override {
+        Status read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
+                    Choice& choice) noexcept override {
           if (++reads_ > 2) gate_.wait();
-          return inner_->read_in_place(offset, targets, taken);
+          return inner_->read(offset, nbytes, buffer, out, choice);
+        }
+        bool can_scatter() const noexcept override { return inner_->can_scatter(); }
+        Status read_scattered(std::uint64_t offset, std::span<const HostSpan> targets) noexcept override {
+          if (++reads_ > 2) gate_.wait();
+          return inner_->read_scattered(offset, targets);
         }
         Status check_unchanged() noexcept override { return inner_->check_unchanged(); }
 

@@ -1,0 +1,48 @@
+// How many reads to keep in flight: as many as bandwidth × latency asks for, found out by trying.
+//
+// Pure arithmetic over completions, no clock and no lock of its own. It climbs while more in flight bring more bytes a
+// second, stays there, and tries a step down and a step up now and then, so that it follows a drive that changes.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace streamload {
+
+class DepthControl {
+ public:
+  using Time = std::chrono::nanoseconds;  // since any one moment
+
+  explicit DepthControl(std::size_t most) noexcept;
+
+  [[nodiscard]] std::size_t depth() const noexcept { return depth_; }
+
+  // One read has ended. `outstanding`: how many there were, this one and those not started yet included. Only while
+  // there are enough to fill the depth does the rate say anything about it.
+  void completed(std::size_t nbytes, std::size_t outstanding, Time now) noexcept;
+
+ private:
+  enum class Trial : std::uint8_t { kNone, kUp, kDown };
+
+  void judge(double rate) noexcept;
+  void attempt(Trial trial) noexcept;
+  void settle(std::size_t depth) noexcept;
+
+  const std::size_t most_;
+  std::size_t depth_;     // in use: the one on trial, or held_
+  std::size_t held_;      // the last that has proved its worth
+  double held_rate_ = 0;  // bytes per nanosecond at held_
+  Trial trial_ = Trial::kUp;
+  Trial next_ = Trial::kDown;
+  std::size_t quiet_ = 0;  // windows since the last trial ended
+
+  // The window being measured. It begins when those that were in flight at the last change have ended.
+  std::size_t settling_;
+  std::size_t count_ = 0;
+  std::size_t outstanding_ = 0;  // summed over the window
+  std::uint64_t nbytes_ = 0;
+  Time start_{0};
+};
+
+}  // namespace streamload
