@@ -172,6 +172,7 @@ void ReadPool::serve(Claim& claim, std::uint32_t thread) noexcept {
   if (status.ok()) {
     claim.reading->serve(claim.read, thread, std::move(claim.buffer));
   } else {
+    claim.buffer = StagingRing::Buffer();  // first: after refuse() the load may be gone
     claim.reading->refuse(claim.read, std::move(status));
   }
   serving = nullptr;
