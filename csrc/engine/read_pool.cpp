@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -23,21 +24,30 @@ ReadPool::ReadPool(const ReadPoolOptions& options)
     : options_(options),
       ring_(std::make_shared<StagingRing>(options.chunk_bytes, options.staging_bytes, [this] { poke(); })) {}
 
-ReadPool::~ReadPool() {
+void ReadPool::close() noexcept {
+  if (serving != nullptr) return;
+  const std::lock_guard closing(closing_);
+  std::vector<std::jthread> ended;  // joined outside the lock
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
+    ended.swap(readers_);
+    std::move(runners_.begin(), runners_.end(), std::back_inserter(ended));
+    runners_.clear();
   }
   work_.notify_all();
   bodies_changed_.notify_all();
-  readers_.clear();  // joins
-  runners_.clear();
-  ring_->release_idle();  // while there is somebody to be told of freed buffers
+  ended.clear();
+  ring_->release_idle();
+  const std::lock_guard lock(direct_mutex_);
+  direct_now_ = nullptr;
+  direct_.reset();
 }
 
 Status ReadPool::add(Reading& reading) noexcept {
   {
     const std::lock_guard lock(mutex_);
+    if (ending_) return Status::failure(Code::kClosed, "the pool of reading threads is closed");
     try {
       while (readers_.size() < options_.read_threads) {
         const auto thread = static_cast<std::uint32_t>(readers_.size());

@@ -61,9 +61,12 @@ class ReadPool {
   explicit ReadPool(const ReadPoolOptions& options);
   ReadPool(const ReadPool&) = delete;
   ReadPool& operator=(const ReadPool&) = delete;
-  ~ReadPool();  // every load has been removed; joins the threads
+  ~ReadPool() { close(); }
 
-  // Starts to serve a load, until it is removed. Fails where no thread can be started.
+  // Joins the threads; every load has been removed. Idempotent, and every caller waits. Called by one of the pool's own
+  // reading threads it does nothing.
+  void close() noexcept;
+  // Starts to serve a load, until it is removed. Fails where no thread can be started, and after close().
   [[nodiscard]] Status add(Reading& reading) noexcept;
   // No read is claimed after it returns; those that were may still be under way. Harmless when repeated.
   void remove(Reading& reading) noexcept;
@@ -112,6 +115,8 @@ class ReadPool {
   std::size_t idle_bodies_ = 0;                // threads that wait for one
   std::vector<std::jthread> readers_;
   std::vector<std::jthread> runners_;
+
+  std::mutex closing_;  // serialises close()
 };
 
 }  // namespace streamload

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from .._sources import Source
     from . import CopyEngine
-    from ._pool import ReadPool
 
 T = TypeVar("T")
 _ROUTES: Final = ("buffered", "direct", "callback")
@@ -119,12 +118,10 @@ class Ticket(Closing):
     what is not done and waits for the copies under way.
     """
 
-    def __init__(
-        self, native: _native.Ticket, callbacks: Sequence[CallbackSource], engine: CopyEngine, pool: ReadPool
-    ) -> None:
+    def __init__(self, native: _native.Ticket, callbacks: Sequence[CallbackSource], engine: CopyEngine) -> None:
         self._native = native
         self._callbacks = callbacks
-        self._users: tuple[CopyEngine, ReadPool] | None = (engine, pool)  # let go of on close: they end with their loads
+        self._engine: CopyEngine | None = engine  # let go of on close, so that its threads end with its last load
 
     @property
     def group_count(self) -> int:
@@ -161,8 +158,8 @@ class Ticket(Closing):
         """
         if not self._call(lambda native: native.wait_all(timeout)):
             raise TimeoutError(f"the load was not complete after {timeout} seconds; it goes on")
-        if self._users is not None:
-            self._users[1].warn_of_refusals()
+        if (engine := self._engine) is not None:
+            engine.warn_of_refusals()
 
     def wait_group(self, group: int, *, stream: int | None = None) -> bool:
         """Block until a group may be used, and say whether it is resident.
@@ -198,7 +195,7 @@ class Ticket(Closing):
     def close(self) -> None:
         """Cancel what is not done, wait for threads and copies, let go of the files. Harmless when repeated."""
         self._native.close()
-        self._users = None
+        self._engine = None
 
     def stats(self) -> LoadStats:
         """Return what the load did so far."""
