@@ -239,3 +239,16 @@ TEST(copy_of_a_batch_that_fails_on_the_device_is_told_by_the_wait) {
     CHECK_EQ(driver->count("copies_done"), k);
   }
 }
+
+TEST(copies_are_timed_in_calls_of_any_size) {
+  const Driver driver;
+  const Setting setting;
+  const std::vector<CopyBlock> blocks = setting.rows(100);
+  std::vector<double> seconds;
+  CHECK_EQ(setting.device->time_copies(blocks, 1, 2, seconds).text, "");
+  CHECK_EQ(seconds.size(), 2);
+  CHECK_EQ(driver->calls("cuMemcpyHtoDAsync"), 200);
+  CHECK_EQ(setting.device->time_copies(blocks, 0, 2, seconds).text, "");
+  CHECK_EQ(driver->calls("cuMemcpyBatchAsync"), 2);
+  CHECK(setting.target.peek() == expected_after(blocks, setting.target.span(), setting.before));
+}

@@ -290,3 +290,35 @@ TEST(measuring_a_paced_link_finds_its_rate) {
   CHECK_EQ(seconds.size(), 3U);
   for (const double one : seconds) CHECK(one >= 0.0075);  // 10 ms less the slack of 2 ms
 }
+
+TEST(timed_copies_land_and_leave_nothing) {
+  HostDevice device(HostDeviceOptions{});
+  std::vector<std::byte> target(100, std::byte{0xFF});
+  const std::vector<std::byte> source = counted(100);
+  std::vector<CopyBlock> blocks;
+  for (std::size_t i = 0; i < 100; ++i) blocks.push_back({span_of(target).address + i, 0, source.data() + i, 0, 1, 1});
+  for (const std::size_t blocks_per_call : {0, 1, 7, 1000}) {
+    target.assign(100, std::byte{0xFF});
+    std::vector<double> seconds{1};
+    CHECK(device.time_copies(blocks, blocks_per_call, 3, seconds).ok());
+    CHECK_EQ(seconds.size(), 3U);
+    CHECK(target == source);
+  }
+  std::vector<double> seconds;
+  CHECK(device.time_copies({}, 0, 5, seconds).ok());
+  CHECK_EQ(seconds.size(), 5U);
+  CHECK_EQ(device.live_objects(), 0);
+}
+
+TEST(timed_copies_that_fail_say_so_and_leave_nothing) {
+  for (const char* step : {"create_stream", "create_event", "copy", "record", "synchronize"}) {
+    HostDeviceOptions options;
+    options.fail_step = step;
+    HostDevice device(options);
+    std::vector<std::byte> target(10);
+    const CopyBlock all{span_of(target).address, 0, target.data(), 0, 0, 1};
+    std::vector<double> seconds;
+    CHECK_EQ(device.time_copies({&all, 1}, 0, 2, seconds).code, Code::kDeviceFailed);
+    CHECK_EQ(device.live_objects(), 0);
+  }
+}
