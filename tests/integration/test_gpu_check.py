@@ -137,7 +137,7 @@ def test_every_open_question_gets_its_ratio(gpu_copies, small):
     assert set(figures["chunks_from"]) == {"ring", "region"}
     assert set(figures["registration"]) == {"huge_pages", "small_pages"}
     assert figures["event"]["seconds"] > 0
-    assert figures["while_computing"]["matmuls_per_second"] > 0
+    assert figures["while_computing"]["matmuls_ratio"] >= 0  # so few bytes may be over before one is done
     ratios = ratios_of(figures)
     assert len(ratios) == 3 + 2 * 3 + 2 + 2 + 1
     assert all(ratio > 0 for ratio in ratios)
@@ -166,9 +166,18 @@ def test_a_step_that_fails_ends_the_measurement_and_leaves_nothing(gpu_copies, s
 
 
 @pytest.mark.slow
-def test_measurements_are_a_program_of_their_own(repository, tmp_path):
-    command = [sys.executable, repository / "benchmarks" / "gpu_copies.py", "--device", "host", "--region-mib", "16"]
-    subprocess.run([*command, "--json", tmp_path / "copies.json"], check=True, timeout=120)
-    written = json.loads((tmp_path / "copies.json").read_text())
+def test_measured_copies_are_a_phase_and_a_result(gpu_check, tmp_path):
+    gpu_check.SITE.mkdir(parents=True, exist_ok=True)
+    check = gpu_check.Check(60)
+    gpu_check.run_copies(check, gpu_check.Results(tmp_path, "none", "abc123"), 60, ["--device", "cuda:0"])
+    assert not check.passed
+    assert not list(tmp_path.iterdir())
+    gpu_check.run_copies(
+        check, gpu_check.Results(tmp_path, "none", "abc123"), 60, ["--device", "host", "--region-mib", "16"]
+    )
+    (path,) = tmp_path.glob("*-none-copies.json")
+    written = json.loads(path.read_text())
     assert written["device"] == "host"
+    assert check.phases[-1].passed
+    assert check.phases[-1].figures["figures"] == written["figures"]
     assert "while_computing" not in written["figures"]
