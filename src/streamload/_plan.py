@@ -8,7 +8,7 @@ crosses a group. Read next: `_engine`.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class Copy:
     address: int
 
 
+def _no_numbers() -> array[int]:
+    return array("Q")
+
+
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
     """Hold reads in the order they are issued, and where their bytes go.
@@ -55,12 +59,17 @@ class LoadPlan:
         reads: Unsigned 64-bit, five to a read: source, file offset, length in bytes, group, first copy. The copies
             of a read end where those of the next begin.
         copies: Unsigned 64-bit, three to a copy: offset in the read, destination address, length in bytes.
+        sums: Unsigned 64-bit, four to a piece whose CRC-32C is wanted: read, offset in the read, length in bytes,
+            key. Sorted by key, then by offset in the file; the pieces of a key lie in one group.
+        expected: One to a key: the CRC-32C of its pieces together, or 2^64 - 1 where it is not known.
     """
 
     group_count: int
     nbytes: int
     reads: array[int]
     copies: array[int]
+    sums: array[int] = field(default_factory=_no_numbers)
+    expected: array[int] = field(default_factory=_no_numbers)
 
     @property
     def read_count(self) -> int:
