@@ -59,7 +59,7 @@ class Ticket final : private Reading {
   [[nodiscard]] std::uint32_t group_count() const noexcept { return plan_.group_count; }
   [[nodiscard]] TicketStats stats() const;
   [[nodiscard]] std::vector<ChunkTrace> trace() const;  // of the reads that have landed
-  // The CRC-32C of each key of the plan whose group is resident; nothing for others.
+  // The CRC-32C of each key of the plan that has bytes and whose group is resident; nothing for others.
   [[nodiscard]] std::vector<std::optional<std::uint32_t>> sums() const;
 
   void cancel() noexcept;  // no effect once done

@@ -107,6 +107,7 @@ class CopyEngine(Closing):
         *,
         after_stream: int | None = None,
         keep_alive: Sequence[object] = (),
+        key_names: Sequence[str] = (),
     ) -> Ticket:
         """Start a load and return at once.
 
@@ -117,6 +118,7 @@ class CopyEngine(Closing):
             after_stream: The CUDA stream, as an integer, on which the destinations were allocated; the first
                 copy waits for what it has queued. None: nothing to wait for.
             keep_alive: What owns the destinations; held until the last copy has landed.
+            key_names: What the keys of the plan's checksums are called in an error.
 
         Raises:
             ChangedError: A file is no longer the one whose header was read.
@@ -142,7 +144,7 @@ class CopyEngine(Closing):
             )
         except _native.NativeError as error:
             raise_typed(error)
-        return Ticket(ticket, callbacks, self)
+        return Ticket(ticket, callbacks, self, key_names)
 
     def close(self) -> None:
         """Cancel every load, wait for its threads and copies. Harmless when repeated."""

@@ -118,9 +118,16 @@ class Ticket(Closing):
     what is not done and waits for the copies under way.
     """
 
-    def __init__(self, native: _native.Ticket, callbacks: Sequence[CallbackSource], engine: CopyEngine) -> None:
+    def __init__(
+        self,
+        native: _native.Ticket,
+        callbacks: Sequence[CallbackSource],
+        engine: CopyEngine,
+        key_names: Sequence[str] = (),
+    ) -> None:
         self._native = native
         self._callbacks = callbacks
+        self._key_names = key_names
         self._engine: CopyEngine | None = engine  # let go of on close, so that its threads end with its last load
 
     @property
@@ -209,7 +216,7 @@ class Ticket(Closing):
         ]
 
     def sums(self) -> list[int | None]:
-        """Return the CRC-32C of each key of the plan; None for those whose group is not resident."""
+        """Return the CRC-32C of each key of the plan; None for a key of no bytes or of a group that is not resident."""
         return self._call(lambda native: native.sums())
 
     def _call(self, use: Callable[[_native.Ticket], T]) -> T:
@@ -217,7 +224,7 @@ class Ticket(Closing):
             return use(self._native)
         except _native.NativeError as error:
             cause = next((callback.error for callback in self._callbacks if callback.error is not None), None)
-            raise_typed(error, cause)
+            raise_typed(error, cause, self._key_names)
 
 
 class CallbackSource:
