@@ -50,9 +50,7 @@ nb::bytes read_back(const PyDevice& self, std::uintptr_t address, std::size_t nb
   return nb::bytes(bytes.data(), bytes.size());
 }
 
-}  // namespace
-
-void bind_devices(nb::module_& m) {
+void bind_device(nb::module_& m) {
   nb::class_<PyDevice>(m, "Device", "A place weights go; made as HostDevice or CudaDevice.")
       .def_prop_ro("name", [](const PyDevice& self) { return self.device.get().name(); })
       .def("measure_link", &measure_link, "nbytes"_a, "repeats"_a = 5,
@@ -89,6 +87,9 @@ void bind_devices(nb::module_& m) {
           "address"_a, "nbytes"_a)
       .def_prop_ro("pin_domain", [](const PyDevice& self) { return self.device.get().pin_domain(); })
       .def_prop_ro("numa_node", [](const PyDevice& self) { return self.device.get().numa_node(); });
+}
+
+void bind_kinds(nb::module_& m) {
   nb::class_<PyHostDevice, PyDevice>(m, "HostDevice", "CPU threads over host memory, with a paced link and faults.")
       .def(
           "__init__",
@@ -116,6 +117,13 @@ void bind_devices(nb::module_& m) {
         throw_if_error(static_cast<CudaDevice&>(self.device.get()).properties(facts));
         return dict_of(facts);
       });
+}
+
+}  // namespace
+
+void bind_devices(nb::module_& m) {
+  bind_device(m);
+  bind_kinds(m);
 }
 
 }  // namespace streamload

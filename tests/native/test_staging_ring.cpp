@@ -34,7 +34,7 @@ struct Ring {
   // A buffer as a reading thread gets one; empty where there is none, or none that can be pinned.
   StagingRing::Buffer lend(const std::shared_ptr<Device>& target) {
     StagingRing::Buffer buffer;
-    const Answer answer = ring->try_lend(buffer);
+    const Answer answer = ring->try_lend(false, buffer);
     if (answer == Answer::kGrow) CHECK(ring->grow(-1, buffer).ok());
     if (buffer) ring->prepare(buffer, target, borrowed);
     return buffer;
@@ -91,6 +91,9 @@ TEST(a_ring_whose_buffers_wait_for_copies_does_not_grow) {
   lent[1].mark_copying();
   lent[1].mark_copying();     // counted once
   CHECK(!ring.lend(target));  // the link is behind
+  StagingRing::Buffer needed;
+  CHECK(ring->try_lend(true, needed) == Answer::kGrow);  // but somebody has none at all
+  ring->give_up_growth();
   lent[1] = StagingRing::Buffer();
   lent.push_back(ring.lend(target));
   CHECK(static_cast<bool>(lent.back()));
@@ -103,13 +106,13 @@ TEST(a_refused_growth_and_an_unused_lease_change_nothing) {
   const auto target = device();
   Ring ring(2);
   StagingRing::Buffer buffer;
-  CHECK(ring->try_lend(buffer) == Answer::kGrow);
+  CHECK(ring->try_lend(false, buffer) == Answer::kGrow);
   ring->give_up_growth();
-  CHECK(ring->try_lend(buffer) == Answer::kGrow);
+  CHECK(ring->try_lend(false, buffer) == Answer::kGrow);
   CHECK(ring->grow(-1, buffer).ok());
   buffer = StagingRing::Buffer();
   CHECK_EQ(ring.freed, 1);
-  CHECK(ring->try_lend(buffer) == Answer::kLent);
+  CHECK(ring->try_lend(false, buffer) == Answer::kLent);
   ring->put_back(buffer);
   CHECK(!buffer);
   CHECK_EQ(ring.freed, 1);

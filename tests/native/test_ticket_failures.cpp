@@ -195,19 +195,18 @@ TEST(dropping_a_ticket_or_closing_its_engine_ends_the_load_and_the_last_user_its
   HostDeviceOptions slow;
   slow.link_bytes_per_second = 1000;
   for (const bool drop : {true, false}) {
-    Load load(std::make_shared<HostDevice>(slow));
-    REQUIRE(load.submit(pattern_source()).ok());
-    if (drop) {
-      load.ticket.reset();
-    } else {
-      load.engine->close();
-      CHECK(load.wait_all().code == Code::kCancelled);
-      std::shared_ptr<Ticket> late;
-      CHECK(load.engine->submit(plan_to(load.memory.address), {pattern_source()}, {}, late).code == Code::kClosed);
+    {
+      Load load(std::make_shared<HostDevice>(slow));
+      REQUIRE(load.submit(pattern_source()).ok());
+      if (drop) {
+        load.ticket.reset();
+      } else {
+        load.engine->close();
+        CHECK(load.wait_all().code == Code::kCancelled);
+        std::shared_ptr<Ticket> late;
+        CHECK(load.engine->submit(plan_to(load.memory.address), {pattern_source()}, {}, late).code == Code::kClosed);
+      }
     }
-    load.ticket.reset();
-    load.engine.reset();
-    load.pool.reset();
     CHECK_EQ(count_entries("/proc/self/task"), before);
   }
 }
