@@ -126,7 +126,7 @@ def test_what_is_cast_passes_through_little_memory(path, expected, engine, monke
     sizes = []
     real = torch.empty
 
-    def empty(*args, **kwargs):
+    def empty(*args: object, **kwargs: object):
         made = real(*args, **kwargs)
         sizes.append(made.nbytes)
         return made

@@ -28,7 +28,7 @@ from ._submit import check_options, choose_engine, copies_into, submit
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from .._engine import CopyEngine, LoadStats, Ticket
     from .._format import TensorInfo
@@ -68,11 +68,6 @@ class _Device:
     blocks: list[Block] = field(default_factory=list)
     names: list[str] = field(default_factory=list)  # whose block it is
 
-    def claim(self, name: str, blocks: Sequence[Block]) -> None:
-        """Note what memory a tensor goes to."""
-        self.blocks += blocks
-        self.names += [name] * len(blocks)
-
 
 def fill(
     source: str | os.PathLike[str] | Checkpoint,
@@ -89,7 +84,8 @@ def fill(
 
     On return every byte is in place: for the host, and on CUDA for every stream. Filling begins behind what is queued
     on the calling thread's current stream of each device; work on other streams that uses the tensors must be done.
-    Tensors that require grad are filled in place, and autograd counts the change as it does `copy_` under `no_grad`. A load that fails leaves the contents of all destinations undefined.
+    Tensors that require grad are filled in place, and autograd counts the change as it does `copy_` under
+    `no_grad`. A load that fails leaves the contents of all destinations undefined.
 
     Args:
         source: Path of a file or directory, or an open checkpoint, which stays open.
@@ -164,27 +160,31 @@ def _sort_by_device(
     """Check every destination, and work out how its bytes get there."""
     devices: dict[torch.device, _Device] = {}
     known_casts: set[tuple[str, torch.dtype, torch.device]] = set()
-    for destination in _each(destinations):
-        info, tensor = checkpoint[destination.name], destination.tensor
-        _check_tensor(info.name, tensor)
+    for name, tensor, index in _each(destinations):
+        info = checkpoint[name]
+        _check_tensor(name, tensor)
         dtype, shape = torch_dtype(info), torch_shape(info)
         nbytes, address, device = info.nbytes, tensor.data_ptr(), tensor.device
-        found = devices.setdefault(device, _Device())
+        found = devices.get(device)
+        if found is None:
+            found = devices[device] = _Device()
         plain = tensor.dtype == dtype and not (tensor.is_conj() or tensor.is_neg())
-        if plain and destination.index == () and tensor.shape == shape and tensor.is_contiguous():  # nearly always
+        if plain and index == () and tensor.shape == shape and tensor.is_contiguous():  # nearly always
             if nbytes:
-                found.claim(info.name, [(address, nbytes, 1, 0)])
+                found.blocks.append((address, nbytes, 1, 0))
+                found.names.append(name)
                 found.tensors.append(tensor)
                 found.copies.append(Copy(info.shard, info.start, info.end, address))
             continue
-        part = _find_part(info, shape, dtype.itemsize, destination)
+        part = _find_part(info, shape, dtype.itemsize, index, tensor)
         stride = tuple([step * tensor.element_size() for step in tensor.stride()])
         blocks = blocks_of(address, tensor.shape, stride, tensor.element_size())
         if blocks is None:
             raise TypeError(
                 f"tensor {info.name!r}: elements of the destination share memory; fill what it is a view of"
             )
-        found.claim(info.name, blocks)
+        found.blocks += blocks
+        found.names += [name] * len(blocks)
         if plain and suits(part, stride):
             found.tensors.append(tensor)
             found.copies += copies_into(info, part, stride, address)
@@ -196,41 +196,45 @@ def _sort_by_device(
     return devices
 
 
-def _each(destinations: Mapping[str, torch.Tensor] | Iterable[Destination]) -> Iterator[Destination]:
+def _each(
+    destinations: Mapping[str, torch.Tensor] | Iterable[Destination],
+) -> Iterator[tuple[str, torch.Tensor, tuple[int | slice, ...]]]:
     if isinstance(destinations, Mapping):
         for name, tensor in destinations.items():
-            yield Destination(name, tensor)
+            yield name, tensor, ()
         return
     for destination in destinations:
         if not isinstance(destination, Destination):
             raise TypeError(f"expected a mapping of names to tensors, or Destinations, got {destination!r:.80}")
-        yield destination
+        yield destination.name, destination.tensor, destination.index
 
 
 def _check_tensor(name: str, tensor: object) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"tensor {name!r}: expected a torch.Tensor to put it into, got {tensor!r:.80}")
-    if tensor.layout != torch.strided:
+    if tensor.layout is not torch.strided:
         raise TypeError(f"tensor {name!r}: bytes can be put into strided tensors only, not {tensor.layout}")
-    if tensor.device.type not in ("cpu", "cuda"):
+    if not (tensor.is_cpu or tensor.is_cuda):
         raise TypeError(
             f"tensor {name!r}: the destination is on {str(tensor.device)!r}, which has no memory to fill; make a real "
             "tensor on 'cpu' or 'cuda'"
         )
-    if tensor.numel() and not tensor.data_ptr():
+    if not tensor.data_ptr() and tensor.numel():
         raise TypeError(f"tensor {name!r}: {type(tensor).__name__} has no memory of its own; fill the tensors in it")
 
 
-def _find_part(info: TensorInfo, shape: tuple[int, ...], itemsize: int, destination: Destination) -> Part:
+def _find_part(
+    info: TensorInfo, shape: tuple[int, ...], itemsize: int, index: tuple[int | slice, ...], tensor: torch.Tensor
+) -> Part:
     try:
-        part = take_part(shape, itemsize, destination.index)
+        part = take_part(shape, itemsize, index)
     except (IndexError, TypeError, ValueError) as error:
         raise type(error)(f"tensor {info.name!r}: {error}") from None
-    if part.shape != tuple(destination.tensor.shape):
-        asked = f", {list(part.shape)} of it are asked for" if destination.index else ""
+    if part.shape != tuple(tensor.shape):
+        asked = f", {list(part.shape)} of it are asked for" if index else ""
         raise ValueError(
             f"tensor {info.name!r}: the checkpoint has shape {list(shape)}{asked}, and the destination "
-            f"{list(destination.tensor.shape)}"
+            f"{list(tensor.shape)}"
         )
     return part
 

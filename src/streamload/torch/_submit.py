@@ -6,7 +6,7 @@ Floor 4, part of `torch`. The one place where tensors become addresses: everythi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._checkpoint import Checkpoint
@@ -114,7 +114,7 @@ def submit(
     used = sorted({copy.shard for group in copies for copy in group})
     if len(used) < len(shards):
         number = {shard: index for index, shard in enumerate(used)}
-        copies = [[replace(copy, shard=number[copy.shard]) for copy in group] for group in copies]
+        copies = [[copy._replace(shard=number[copy.shard]) for copy in group] for group in copies]
     plan = make_plan(copies, chunk_bytes=engine.options.chunk_bytes)
     sources = [shards[index].source for index in used]
     return engine.submit(plan, sources, after_stream=current_stream(device), keep_alive=keep_alive)
