@@ -9,7 +9,7 @@ import streamload
 from streamload import StreamOptions
 from streamload._engine import CopyEngine
 from streamload._native import HostDevice
-from streamload.torch import Destination, _convert, fill, load_file, save_file
+from streamload.torch import Destination, _convert, _fill, fill, load_file, save_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nan_memory")]
 
@@ -177,6 +177,16 @@ def test_an_open_checkpoint_stays_open_and_a_path_is_closed(path, expected, open
         fill(checkpoint, {"q": target})
         assert not checkpoint.closed
     assert torch.equal(target, expected["q"])
+
+
+@pytest.mark.parametrize("most", [1, 20_000, 1 << 30])
+def test_what_is_planned_in_two_is_filled_whole(most, path, expected, monkeypatch):
+    monkeypatch.setattr(_fill, "HEAD_BYTES", most)
+    monkeypatch.setattr(_fill, "HEAD_COPIES", 0)
+    tensors = {name: torch.full_like(tensor, 1) for name, tensor in expected.items()}
+    stats = fill(path, tensors)
+    assert all(same(tensors[name], expected[name]) for name in expected)
+    assert stats.bytes_total == stats.bytes_resident == sum(tensor.nbytes for tensor in expected.values())
 
 
 def test_nothing_to_fill_is_no_load(path):

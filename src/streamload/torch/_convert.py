@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._plan import Copy
     from ._layout import Part
 
-    Start = Callable[[torch.device, list[Copy], list[object]], Ticket]
+    Start = Callable[[torch.device, Sequence[Copy], Sequence[object]], Ticket]
 
 TRANSIENT_BYTES = 64 << 20
 """Most transient memory of one call, on all devices together: half of it is 0.6 ms of a PCIe 5 link, long against the

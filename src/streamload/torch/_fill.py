@@ -28,13 +28,19 @@ from ._submit import check_options, choose_engine, copies_into, submit
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .._engine import CopyEngine, LoadStats, Ticket
     from .._format import TensorInfo
     from .._plan import Block
     from ..options import StreamOptions
     from ._layout import Part
+
+HEAD_BYTES = 256 << 20
+"""Submitted before the rest is planned: 20 ms of memory bandwidth, in which 10,000 copies are planned."""
+
+HEAD_COPIES = 1000
+"""Fewest copies behind it that are worth a ticket of their own: 2 ms of planning."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +138,7 @@ def _run(
     tickets: list[Ticket] = []
     with ExitStack() as submitted:
 
-        def start(device: torch.device, copies: list[Copy], memory: list[object]) -> Ticket:
+        def start(device: torch.device, copies: Sequence[Copy], memory: Sequence[object]) -> Ticket:
             ticket = submit(engines[device], checkpoint.shards, [copies], device, memory)
             tickets.append(ticket)
             submitted.callback(ticket.close)  # cancels it if this is cut off
@@ -141,7 +147,9 @@ def _run(
         for device, found in devices.items():
             if found.copies:
                 increment_version([tensor for tensor in found.tensors if not tensor.is_inference()])
-                start(device, found.copies, [tensor.untyped_storage() for tensor in found.tensors])
+                memory = [tensor.untyped_storage() for tensor in found.tensors]
+                for copies in _in_two(found.copies):
+                    start(device, copies, memory)
         converting = {device: found.conversions for device, found in devices.items() if found.conversions}
         room = TRANSIENT_BYTES // max(1, len(converting))
         for _ in zip_longest(*[convert(device, each, room, start) for device, each in converting.items()]):
@@ -152,6 +160,19 @@ def _run(
             if device.type == "cuda":
                 torch.cuda.current_stream(device).synchronize()
         return add_up([ticket.stats() for ticket in tickets])
+
+
+def _in_two(copies: list[Copy]) -> Iterator[list[Copy]]:
+    """Yield copies in the order of the files, the first `HEAD_BYTES` before the rest: read while that is planned."""
+    copies.sort()
+    nbytes = 0
+    for number, copy in enumerate(copies):
+        nbytes += (copy.end - copy.start) * copy.rows
+        if nbytes >= HEAD_BYTES and number < len(copies) - HEAD_COPIES:
+            yield copies[: number + 1]
+            yield copies[number + 1 :]
+            return
+    yield copies
 
 
 def _sort_by_device(

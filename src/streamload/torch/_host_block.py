@@ -13,16 +13,16 @@ from typing import Final
 HUGE_PAGE_BYTES: Final = 2 << 20
 """The huge page of x86-64, and of arm64 with 4 KiB pages."""
 
-ROUNDED_UP_BYTES: Final = 8 * HUGE_PAGE_BYTES
-"""Blocks from this size on end in a whole huge page: at most an eighth more memory than was asked for."""
+MOST_WASTED: Final = 8
+"""The last huge page of a block is a whole one where that takes at most this part of the block more, an eighth."""
 
 
 class HostBlock:
     """Hold fresh memory of this process, freed with the last reference; zeros until written to.
 
     Begins at a multiple of the huge page, unless it is smaller than one. Its huge pages become resident one by one,
-    as they are touched; what of a block below `ROUNDED_UP_BYTES` does not fill its last one lies on small pages. So
-    at most an eighth more than was asked for, or one small page, is ever resident.
+    as they are touched; where what does not fill the last one is too little (`MOST_WASTED`), it lies on small pages.
+    So at most an eighth more than was asked for, or one small page, is ever resident.
 
     Attributes:
         address: The first byte.
@@ -46,7 +46,7 @@ class HostBlock:
                 self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer)) if nbytes else 0
                 return
             huge = nbytes // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
-            if huge < nbytes and nbytes >= ROUNDED_UP_BYTES:
+            if nbytes > huge and huge + HUGE_PAGE_BYTES - nbytes <= nbytes // MOST_WASTED:
                 huge += HUGE_PAGE_BYTES
             mapped = max(nbytes, huge) + HUGE_PAGE_BYTES  # room to begin at a multiple; untouched, it costs nothing
             self.buffer = mmap.mmap(-1, mapped, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
