@@ -163,9 +163,19 @@ def test_parameters_are_filled_in_place_and_autograd_is_told(path, expected):
 
 def test_tensors_of_inference_mode_are_filled(path, expected):
     with torch.inference_mode():
-        target = torch.zeros(96, 64)
-        fill(path, {"q": target})
-        assert torch.equal(target, expected["q"])
+        inside, cast = torch.zeros(96, 64), torch.zeros(32, 64, dtype=torch.float64)
+        fill(path, {"q": inside})
+    fill(path, {"k": cast})
+    assert torch.equal(inside, expected["q"])
+    assert torch.equal(cast, expected["k"].double())
+
+
+class Wrapper(torch.Tensor):
+    """A tensor without memory of its own, as distributed and quantised ones are."""
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None) -> object:
+        raise NotImplementedError(func)
 
 
 def test_an_open_checkpoint_stays_open_and_a_path_is_closed(path, expected, open_descriptors):
@@ -219,6 +229,11 @@ WRONG = {
     "no destination": (lambda: [("q", torch.zeros(96, 64))], TypeError, "expected a mapping of names to tensors"),
     "meta": (lambda: {"q": torch.empty(96, 64, device="meta")}, TypeError, "'q': the destination is on 'meta'"),
     "sparse": (lambda: {"q": torch.zeros(96, 64).to_sparse()}, TypeError, "'q': .* strided tensors only"),
+    "wrapper": (
+        lambda: {"q": torch.Tensor._make_wrapper_subclass(Wrapper, (96, 64))},
+        TypeError,
+        "'q': Wrapper has no memory of its own",
+    ),
     "expanded": (lambda: {"q": torch.zeros(1, 64).expand(96, 64)}, TypeError, "'q': elements of the destination share"),
     "no cast": (
         lambda: {"q": torch.quantize_per_tensor(torch.zeros(96, 64), 1.0, 0, torch.qint8)},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from torch.autograd.graph import increment_version
 from .._checkpoint import Checkpoint
 from .._checkpoint import open as open_checkpoint
 from .._plan import Copy, find_overlap
+from ..errors import StreamloadError
 from ._convert import TRANSIENT_BYTES, Conversion, check_cast, convert
 from ._dtypes import torch_dtype, torch_shape
 from ._layout import blocks_of, suits, take_part
@@ -41,6 +42,9 @@ HEAD_BYTES = 256 << 20
 
 HEAD_COPIES = 1000
 """Fewest copies behind it that are worth a ticket of their own: 2 ms of planning."""
+
+PATIENCE_SECONDS = 0.1
+"""How often a wait for one ticket looks whether another has failed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +148,16 @@ def _run(
             submitted.callback(ticket.close)  # cancels it if this is cut off
             return ticket
 
+        def wait(ticket: Ticket) -> None:
+            """Wait for a ticket unless another fails, which may hold the staging memory that this one waits for."""
+            while not ticket.done:
+                with suppress(TimeoutError):
+                    ticket.wait(PATIENCE_SECONDS)
+                for other in tickets:
+                    if other.failed:
+                        other.wait()
+            ticket.wait()
+
         for device, found in devices.items():
             if found.copies:
                 increment_version([tensor for tensor in found.tensors if not tensor.is_inference()])
@@ -152,10 +166,10 @@ def _run(
                     start(device, copies, memory)
         converting = {device: found.conversions for device, found in devices.items() if found.conversions}
         room = TRANSIENT_BYTES // max(1, len(converting))
-        for _ in zip_longest(*[convert(device, each, room, start) for device, each in converting.items()]):
+        for _ in zip_longest(*[convert(device, each, room, start, wait) for device, each in converting.items()]):
             pass
         for ticket in tickets:
-            ticket.wait()
+            wait(ticket)
         for device in converting:
             if device.type == "cuda":
                 torch.cuda.current_stream(device).synchronize()
@@ -180,19 +194,22 @@ def _sort_by_device(
 ) -> dict[torch.device, _Device]:
     """Check every destination, and work out how its bytes get there."""
     devices: dict[torch.device, _Device] = {}
+    dtypes: dict[str, torch.dtype] = {}
     known_casts: set[tuple[str, torch.dtype, torch.device]] = set()
     for name, tensor, index in _each(destinations):
         info = checkpoint[name]
-        _check_tensor(name, tensor)
-        dtype, shape = torch_dtype(info), torch_shape(info)
-        nbytes, address, device = info.nbytes, tensor.data_ptr(), tensor.device
+        dtype = dtypes.get(info.dtype)
+        if dtype is None:
+            dtype = dtypes[info.dtype] = torch_dtype(info)
+        shape = torch_shape(info)
+        address, device = _find_memory(name, tensor), tensor.device
         found = devices.get(device)
         if found is None:
             found = devices[device] = _Device()
         plain = tensor.dtype == dtype and not (tensor.is_conj() or tensor.is_neg())
         if plain and index == () and tensor.shape == shape and tensor.is_contiguous():  # nearly always
-            if nbytes:
-                found.blocks.append((address, nbytes, 1, 0))
+            if info.end > info.start:
+                found.blocks.append((address, info.end - info.start, 1, 0))
                 found.names.append(name)
                 found.tensors.append(tensor)
                 found.copies.append(Copy(info.shard, info.start, info.end, address))
@@ -230,7 +247,8 @@ def _each(
         yield destination.name, destination.tensor, destination.index
 
 
-def _check_tensor(name: str, tensor: object) -> None:
+def _find_memory(name: str, tensor: object) -> int:
+    """Return a destination's address, once it is one that bytes can be put to; waits if it is still arriving."""
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"tensor {name!r}: expected a torch.Tensor to put it into, got {tensor!r:.80}")
     if tensor.layout is not torch.strided:
@@ -240,8 +258,15 @@ def _check_tensor(name: str, tensor: object) -> None:
             f"tensor {name!r}: the destination is on {str(tensor.device)!r}, which has no memory to fill; make a real "
             "tensor on 'cpu' or 'cuda'"
         )
-    if not tensor.data_ptr() and tensor.numel():
+    try:
+        address = tensor.data_ptr()
+    except StreamloadError:  # a load of its own that has failed
+        raise
+    except RuntimeError:
+        address = 0
+    if address == 0 and tensor.numel():
         raise TypeError(f"tensor {name!r}: {type(tensor).__name__} has no memory of its own; fill the tensors in it")
+    return address
 
 
 def _find_part(
