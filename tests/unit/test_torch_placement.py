@@ -39,7 +39,7 @@ def resident_bytes():
 
 def test_neighbours_in_the_file_are_neighbours_in_memory_on_its_grid():
     infos = infos_of(60_000, 2, 70_000, 400)
-    tensors = place(infos, CPU).tensors
+    tensors = place(infos, CPU, as_in_file=True).tensors
     assert all((t.data_ptr() - i.start) % DIRECT_GRID == 0 for t, i in zip(tensors, infos, strict=True))
     assert {t.data_ptr() - i.start for t, i in zip(tensors, infos, strict=True)} == {
         tensors[0].data_ptr() - infos[0].start
@@ -48,17 +48,17 @@ def test_neighbours_in_the_file_are_neighbours_in_memory_on_its_grid():
 
 def test_the_order_asked_for_does_not_matter_within_a_block():
     infos = infos_of(60_000, 20_000, 40_000)
-    tensors = place(infos[::-1], CPU).tensors
+    tensors = place(infos[::-1], CPU, as_in_file=True).tensors
     assert len({t.data_ptr() - i.start for t, i in zip(tensors, infos[::-1], strict=True)}) == 1
 
 
 def test_a_run_with_a_misaligned_tensor_is_aligned_one_by_one():
-    tensors = place(infos_of(100_000, 100_000, start=1001, itemsize=2), CPU).tensors
+    tensors = place(infos_of(100_000, 100_000, start=1001, itemsize=2), CPU, as_in_file=True).tensors
     assert all(tensor.data_ptr() % ALIGNMENT == 0 for tensor in tensors)
 
 
 def test_a_small_tensor_by_itself_is_aligned_for_compute():
-    (tensor,) = place(infos_of(GRIDDED_BYTES - 2), CPU).tensors
+    (tensor,) = place(infos_of(GRIDDED_BYTES - 2), CPU, as_in_file=True).tensors
     assert tensor.data_ptr() % ALIGNMENT == 0
 
 
@@ -91,9 +91,10 @@ def test_tensors_never_meet_are_aligned_and_waste_little(infos):
     assert max([end for _, end in spans], default=0) <= total <= nbytes * 17 // 16 + ALIGNMENT * len(infos)
 
 
-@given(tensors_of_files())
-def test_placed_tensors_have_their_shape_dtype_and_a_storage_each(infos):
-    tensors = place(infos, CPU, block_bytes=100_000).tensors
+@given(tensors_of_files(), st.booleans())
+def test_placed_tensors_have_their_shape_dtype_and_a_storage_each(infos, as_in_file):
+    tensors = place(infos, CPU, block_bytes=100_000, as_in_file=as_in_file).tensors
+    assert as_in_file or all(tensor.data_ptr() % ALIGNMENT == 0 for tensor in tensors)
     for number, (info, tensor) in enumerate(zip(infos, tensors, strict=True)):
         assert (tuple(tensor.shape), tensor.nbytes) == (info.shape, info.nbytes)
         assert tensor.untyped_storage().nbytes() == info.nbytes

@@ -132,7 +132,8 @@ class Feed:
         if groups is None:
             return None
         # Small groups share a block, so that none costs a huge page or more of its own.
-        placement = place([info for group in groups for info in group.infos], self._device, block_bytes=GROUP_BYTES)
+        infos = [info for group in groups for info in group.infos]
+        placement = place(infos, self._device, block_bytes=GROUP_BYTES, as_in_file=True)
         placed = iter(placement.tensors)
         filled = [(group, [Target(info, next(placed)) for info in group.infos]) for group in groups]
         copies = [[target.copy() for target in targets] for _, targets in filled]

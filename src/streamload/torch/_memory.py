@@ -123,16 +123,20 @@ class Placement:
     blocks: list[object]
 
 
-def place(infos: Sequence[TensorInfo], device: torch.device, *, block_bytes: int = BLOCK_BYTES) -> Placement:
+def place(
+    infos: Sequence[TensorInfo], device: torch.device, *, block_bytes: int = BLOCK_BYTES, as_in_file: bool = False
+) -> Placement:
     """Allocate memory for tensors, side by side in blocks, on the calling thread and its current stream.
 
-    On the CPU blocks lie on huge pages (`HostBlock` says how much more than asked for can become resident), and what
-    follows each other in a file does so in a block (`lay_out`).
+    On the CPU blocks lie on huge pages; `HostBlock` says how much more than asked for can become resident.
 
     Args:
         infos: The tensors, in the order in which they are to fill blocks.
         device: Where.
         block_bytes: Largest block; a larger tensor has a block of its own.
+        as_in_file: On the CPU, let what follows each other in a file do so in a block, aligned to its elements only
+            (`lay_out`): fastest to fill. Otherwise every tensor begins at a multiple of `ALIGNMENT`, as on CUDA: what
+            computes with it takes the path, and rounds, as it does with torch's own memory.
 
     Raises:
         TypeError: A dtype or shape is one that torch cannot hold.
@@ -149,7 +153,7 @@ def place(infos: Sequence[TensorInfo], device: torch.device, *, block_bytes: int
             size += padded[last]
             last += 1
         if device.type == "cpu":
-            _place_on_host(infos[first:last], kinds[first:last], placement)
+            _place_on_host(infos[first:last], kinds[first:last], placement, as_in_file)
         else:
             block = torch.empty(size + ALIGNMENT if size else 0, dtype=torch.uint8, device=device)
             address = -(-block.data_ptr() // ALIGNMENT) * ALIGNMENT
@@ -201,9 +205,17 @@ def lay_out(infos: Sequence[TensorInfo], itemsizes: Sequence[int]) -> tuple[list
 
 
 def _place_on_host(
-    infos: Sequence[TensorInfo], kinds: Sequence[tuple[torch.dtype, tuple[int, ...]]], placement: Placement
+    infos: Sequence[TensorInfo],
+    kinds: Sequence[tuple[torch.dtype, tuple[int, ...]]],
+    placement: Placement,
+    as_in_file: bool,
 ) -> None:
-    offsets, size, grid = lay_out(infos, [dtype.itemsize for dtype, _ in kinds])
+    if as_in_file:
+        offsets, size, grid = lay_out(infos, [dtype.itemsize for dtype, _ in kinds])
+    else:
+        ends = itertools.accumulate([-(-info.nbytes // ALIGNMENT) * ALIGNMENT for info in infos], initial=0)
+        *offsets, size = ends
+        grid = ALIGNMENT
     block = HostBlock(size + grid if size else 0)
     lead = block.lead + -block.address % grid
     buffer = block.buffer
