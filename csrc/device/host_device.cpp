@@ -55,15 +55,7 @@ std::shared_ptr<HostMark> HostDevice::find(EventView event) const noexcept {
 Status HostDevice::create_stream(StreamView& out) noexcept {
   if (fails("create_stream")) return refused("create_stream");
   try {
-    std::shared_ptr<HostQueue> queue;
-    {
-      const std::lock_guard lock(mutex_);
-      if (!spare_queues_.empty()) {
-        queue = std::move(spare_queues_.back());
-        spare_queues_.pop_back();
-      }
-    }
-    if (!queue) queue = std::make_shared<HostQueue>(link_, options_.seed);
+    auto queue = std::make_shared<HostQueue>(link_, options_.seed);
     const std::lock_guard lock(mutex_);
     out = StreamView{next_handle_++};
     queues_.emplace(out.handle, std::move(queue));
@@ -82,9 +74,7 @@ void HostDevice::destroy_stream(StreamView stream) noexcept {
     queue = std::move(found->second);
     queues_.erase(found);
   }
-  queue->finish();
-  const std::lock_guard lock(mutex_);
-  spare_queues_.push_back(std::move(queue));
+  queue.reset();  // joins outside the lock
 }
 
 void HostDevice::expedite(StreamView stream) noexcept {

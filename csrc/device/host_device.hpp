@@ -76,10 +76,9 @@ class HostDevice final : public Device {
 
   std::shared_ptr<HostLink> link_;  // shared by the queues
 
-  mutable std::mutex mutex_;  // guards the members below
+  mutable std::mutex mutex_;  // guards the four members below
   std::uintptr_t next_handle_ = 1;
   std::unordered_map<std::uintptr_t, std::shared_ptr<HostQueue>> queues_;
-  std::vector<std::shared_ptr<HostQueue>> spare_queues_;  // of streams that are gone: a thread is dear to start
   std::unordered_map<std::uintptr_t, std::shared_ptr<HostMark>> marks_;
   std::unordered_map<std::uintptr_t, std::unique_ptr<std::byte[]>> allocations_;
   std::size_t pinned_ranges_ = 0;

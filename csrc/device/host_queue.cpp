@@ -109,27 +109,17 @@ void HostQueue::expedite() noexcept {
   changed_.notify_all();
 }
 
-void HostQueue::finish() noexcept {
-  expedite();
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return pushed_.tasks.empty() && !running_; });
-  expedited_ = false;
-}
-
 void HostQueue::run(const std::stop_token& stop) noexcept {
   ::pthread_setname_np(::pthread_self(), "streamload-host");
   Batch batch;
   std::unique_lock lock(mutex_);
   while (changed_.wait(lock, stop, [&] { return !pushed_.tasks.empty(); }) || !pushed_.tasks.empty()) {
     std::swap(batch, pushed_);
-    running_ = true;
     lock.unlock();
     run(batch);
     batch.tasks.clear();
     batch.blocks.clear();
     lock.lock();
-    running_ = false;
-    if (expedited_) changed_.notify_all();  // somebody may be waiting for the end
   }
 }
 

@@ -66,8 +66,6 @@ class HostQueue {
   void push_wait(std::shared_ptr<HostMark> mark, std::uint64_t generation);
   // Runs the rest without delay.
   void expedite() noexcept;
-  // Runs the rest without delay and blocks until it is done; the queue is as new then.
-  void finish() noexcept;
 
  private:
   struct CopyTask {  // [first, last) in the blocks of its batch
@@ -96,10 +94,9 @@ class HostQueue {
   const bool delays_;
   std::minstd_rand random_;  // used by the worker only
 
-  std::mutex mutex_;  // guards the members down to expedited_
+  std::mutex mutex_;  // guards pushed_ and expedited_
   std::condition_variable_any changed_;
   Batch pushed_;
-  bool running_ = false;
   bool expedited_ = false;
 
   std::jthread worker_;  // last: it uses everything above
