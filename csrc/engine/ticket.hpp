@@ -135,6 +135,7 @@ class Ticket final : private Reading {
   template <class Visit>
   void for_each_source(const Group& group, Visit&& visit) const;
   void run_lander() noexcept;
+  void drain() noexcept;
   [[nodiscard]] std::size_t copied_bytes(const ReadStep& step) const noexcept;
   void land(std::size_t read) noexcept;
   void fail(Status status) noexcept;

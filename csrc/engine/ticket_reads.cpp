@@ -70,9 +70,16 @@ void Ticket::return_read(std::size_t read) noexcept {
 }
 
 void Ticket::settle(double cpu_seconds) noexcept {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   stats_.read_cpu_seconds += cpu_seconds;
   --under_way_;
+  if (under_way_ == 0 && !stranded_.empty() && !lander_runs_) {
+    lander_runs_ = true;  // in its place: nobody closes the ticket meanwhile
+    lock.unlock();
+    drain();
+    lock.lock();
+    lander_runs_ = false;
+  }
   changed_.notify_all();  // under the lock: who waits for the last read destroys the ticket next
 }
 
