@@ -1,11 +1,9 @@
-// Host memory for tensors, tensors over memory, and the failures of everything native.
+// Tensors over memory, checksums, and the failures of everything native.
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
 #include "bindings/python.hpp"
 #include "core/crc32c.hpp"
-#include "core/host_block.hpp"
 
 using namespace nanobind::literals;
 
@@ -22,12 +20,6 @@ nb::ndarray<std::uint8_t> export_tensor(std::uintptr_t address, std::size_t nbyt
 // Paths may hold any bytes; Python spells those that are not text with surrogates, as os.fsdecode does.
 nb::object text_of(const std::string& bytes) {
   return nb::steal(PyUnicode_DecodeFSDefaultAndSize(bytes.data(), static_cast<Py_ssize_t>(bytes.size())));
-}
-
-std::shared_ptr<HostBlock> make_host_block(std::size_t nbytes) {
-  HostBlock block;
-  throw_if_error(HostBlock::make(nbytes, -1, block));
-  return std::make_shared<HostBlock>(std::move(block));
 }
 
 }  // namespace
@@ -62,11 +54,6 @@ void bind_errors(nb::module_& m) {
 }
 
 void bind_memory(nb::module_& m) {
-  nb::class_<HostBlock>(m, "HostBlock", "Untouched host memory on huge pages; unmapped with its last reference.")
-      .def(nb::new_(&make_host_block), "nbytes"_a)
-      .def_prop_ro("address",
-                   [](const HostBlock& self) { return reinterpret_cast<std::uintptr_t>(self.bytes().data()); })
-      .def_prop_ro("nbytes", [](const HostBlock& self) { return self.bytes().size(); });
   m.def("export_tensor", &export_tensor, "address"_a, "nbytes"_a, "device_type"_a, "device_id"_a, "owner"_a,
         "DLPack capsule of uint8[nbytes] over memory that `owner` keeps alive.");
   m.def("crc32c_combine", &crc32c_combine, "first"_a, "second"_a, "second_nbytes"_a,

@@ -50,7 +50,10 @@ def load(path, engine_options=None, *, on_grid=False, device=None, pool=None):
     """Load the file into a place, check every byte, and return what the engine says it did."""
     place = Place(on_grid=on_grid)
     chosen = options() if engine_options is None else engine_options
-    with FileSource(path) as source, CopyEngine(HostDevice() if device is None else device, chosen, pool=pool) as engine:
+    with (
+        FileSource(path) as source,
+        CopyEngine(HostDevice() if device is None else device, chosen, pool=pool) as engine,
+    ):
         with engine.submit(place.plan, [source], keep_alive=[place.view]) as ticket:
             ticket.wait(60)
             stats, trace = ticket.stats(), ticket.trace()
@@ -131,9 +134,7 @@ def test_buffered_reads_of_a_cold_file_show(cold_file):
 @pytest.mark.parametrize("on_grid", [True, False])
 def test_without_io_uring_the_reading_threads_read_directly(io_uring, on_grid, cold_file):
     pool = ReadPool(options())
-    pool.native = _native.ReadPool(
-        chunk_bytes=CHUNK, staging_bytes=4 * CHUNK, read_threads=2, use_io_uring=io_uring
-    )
+    pool.native = _native.ReadPool(chunk_bytes=CHUNK, staging_bytes=4 * CHUNK, read_threads=2, use_io_uring=io_uring)
     stats = load(cold_file, pool=pool, on_grid=on_grid)
     assert stats.direct_bytes == stats.bytes_read
     if not io_uring:

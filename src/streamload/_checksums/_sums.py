@@ -1,6 +1,6 @@
 """Find the pieces of a plan that make up each tensor, and join checksums of neighbours.
 
-Part of `_checksums`; pure. The engine sums each piece while its bytes pass and joins the pieces of a key by itself;
+Part of `_checksums`. The engine sums each piece while its bytes pass and joins the pieces of a key by itself;
 what is joined here are tensors, into the checksum of their file.
 """
 
@@ -11,6 +11,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from .._native import crc32c_combine
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -19,10 +21,6 @@ if TYPE_CHECKING:
 
 UNKNOWN: Final = (1 << 64) - 1
 """In `LoadPlan.expected`: compare with nothing."""
-
-_POLYNOMIAL: Final = 0x82F63B78  # CRC-32C (RFC 3720 section 12.1), bits reversed
-_ONE: Final = 1 << 31
-_X8: Final = 1 << 23
 
 _Range = tuple[int, int, int]  # source, start, end
 _Piece = tuple[int, int, int, int, int]  # key, offset in the file, group, read, length
@@ -118,14 +116,9 @@ def plan_sums(plan: LoadPlan, ranges: Sequence[_Range]) -> tuple[array[int], lis
 
 def combine(pieces: Iterable[tuple[int, int]]) -> int:
     """Return the CRC-32C of pieces one after the other, from the CRC-32C and length in bytes of each."""
-    squares = [_X8]  # x^(8 · 2^k): appends 2^k bytes of zeros
-    powers: dict[int, int] = {}  # tensors come in few sizes
     crc = 0
     for piece, nbytes in pieces:
-        power = powers.get(nbytes)
-        if power is None:
-            power = powers[nbytes] = _power(nbytes, squares)
-        crc = _multiply(crc, power) ^ piece
+        crc = crc32c_combine(crc, piece, nbytes)
     return crc
 
 
@@ -145,24 +138,3 @@ def _by_source(ranges: Sequence[_Range]) -> dict[int, tuple[list[int], list[_Ran
                 raise ValueError(f"two ranges of source {source} overlap at byte {start}")
             last = end
     return {source: ([start for start, _, _ in held], held) for source, held in members.items()}
-
-
-def _power(nbytes: int, squares: list[int]) -> int:
-    while len(squares) < nbytes.bit_length():
-        squares.append(_multiply(squares[-1], squares[-1]))
-    power = _ONE
-    for k in range(nbytes.bit_length()):
-        if nbytes >> k & 1:
-            power = _multiply(power, squares[k])
-    return power
-
-
-def _multiply(a: int, b: int) -> int:
-    """Multiply polynomials over GF(2) modulo CRC-32C's, the highest power in the lowest bit."""
-    product = 0
-    for _ in range(32):
-        if a & _ONE:
-            product ^= b
-        a <<= 1
-        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
-    return product

@@ -93,8 +93,8 @@ class ReadPool:
             )
 
 
-# The pools in use, by (process, sizes, threads). Held weakly, so a pool ends with its last user. The one piece of module
-# state: docs/decisions/2026-11-20-shared-engine.md.
+# The pools in use, by (process, sizes, threads). Held weakly, so a pool ends with its last user. The one piece of
+# module state: docs/decisions/2026-11-20-shared-engine.md.
 _SHARED: Final[weakref.WeakValueDictionary[tuple[int | None, ...], ReadPool]] = weakref.WeakValueDictionary()
 
 

@@ -19,7 +19,7 @@ from ._failure import raise_again, without_traceback
 from ._groups import GROUP_BYTES, cut
 from ._memory import current_stream, place, resolve_device
 from ._stats import add_up
-from ._submit import Target, check_checkpoint, choose_engine, submit
+from ._submit import Target, check_checkpoint, choose_engine, known_sums, submit
 
 if TYPE_CHECKING:
     import os
@@ -85,6 +85,7 @@ class Feed:
         self._checkpoint = checkpoint
         self._device = device
         self._engine = engine
+        self._known = known_sums(checkpoint, engine)
         self._waiting = _windows(layers)
         self._tickets: list[Ticket] = []  # in flight
         self._finished: list[LoadStats] = []
@@ -137,7 +138,7 @@ class Feed:
         placed = iter(placement.tensors)
         filled = [(group, [Target(info, next(placed)) for info in group.infos]) for group in groups]
         copies = [[target.copy() for target in targets] for _, targets in filled]
-        ticket = submit(self._engine, self._checkpoint.shards, copies, self._device, placement.blocks)
+        ticket = submit(self._engine, self._checkpoint, copies, self._device, placement.blocks, self._known)
         del placement, placed
         self._tickets.append(ticket)
         if self._closed:  # by another thread, which may have missed this ticket

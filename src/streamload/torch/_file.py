@@ -21,7 +21,7 @@ from ._groups import cut
 from ._host import HostTensors
 from ._memory import place, resolve_device
 from ._seats import tensors_of, walk
-from ._submit import Target, check_options, choose_engine, submit
+from ._submit import Target, check_options, choose_engine, known_sums, submit
 
 if TYPE_CHECKING:
     import os
@@ -40,13 +40,13 @@ def load_file(
 ) -> dict[str, torch.Tensor]:
     """Load all tensors of a safetensors file, or of a directory that holds a checkpoint.
 
-    On the CPU the tensors are private mappings of the file, copied by nobody until they are written to. On CUDA the
-    call blocks until every byte is there.
+    On the CPU the tensors are private mappings of the file, copied by nobody until they are written to. On CUDA, and
+    where `options.verify` asks for checksums, the copy engine reads, and the call blocks until every byte is there.
 
     Args:
         filename: Path of the file or directory.
         device: "cpu", "cuda", "cuda:<n>", a number of a CUDA device, or a `torch.device`.
-        options: How to read, where the copy engine reads (CUDA).
+        options: How to read, where the copy engine reads.
 
     Returns:
         Tensors by name, in the order of their bytes in the file; each has a storage of its own.
@@ -56,13 +56,14 @@ def load_file(
         PermissionError: This process may not read it.
         FormatError: It is not a valid safetensors file.
         TypeError: torch has no dtype for one of the tensors.
+        ChecksumError: `options.verify`, and a tensor is not what it was.
         SourceError: Reading failed.
         DeviceError: There is no such device, or it failed.
     """
     where = resolve_device(device)
     check_options(options)
     with open_checkpoint(filename) as checkpoint:
-        if where.type == "cpu":
+        if where.type == "cpu" and (options is None or not options.verify):
             host = HostTensors(checkpoint.shards)
             return {info.name: host.tensor(info) for info in checkpoint.values()}
         return _load_to_device(checkpoint, where, options)
@@ -146,7 +147,7 @@ def _load_to_device(
     placement = place(infos, device)
     targets = [Target(info, tensor) for info, tensor in zip(infos, placement.tensors, strict=True)]
     groups = [[target.copy() for target in group] for group in cut(targets, lambda target: target.info.nbytes)]
-    with submit(engine, checkpoint.shards, groups, device, placement.blocks) as ticket:
+    with submit(engine, checkpoint, groups, device, placement.blocks, known_sums(checkpoint, engine)) as ticket:
         ticket.wait()
     return {target.info.name: target.tensor for target in targets}
 

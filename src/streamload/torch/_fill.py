@@ -25,7 +25,7 @@ from ._convert import TRANSIENT_BYTES, Conversion, check_cast, convert
 from ._dtypes import torch_dtype, torch_shape
 from ._layout import blocks_of, suits, take_part
 from ._stats import add_up
-from ._submit import check_options, choose_engine, copies_into, submit
+from ._submit import check_options, choose_engine, copies_into, known_sums, submit
 
 if TYPE_CHECKING:
     import os
@@ -140,10 +140,11 @@ def _run(
 ) -> LoadStats:
     """Submit for every device, then convert window by window on all of them in turn; wait for all."""
     tickets: list[Ticket] = []
+    known = next((known_sums(checkpoint, engine) for engine in engines.values()), None)
     with ExitStack() as submitted:
 
         def start(device: torch.device, copies: Sequence[Copy], memory: Sequence[object]) -> Ticket:
-            ticket = submit(engines[device], checkpoint.shards, [copies], device, memory)
+            ticket = submit(engines[device], checkpoint, [copies], device, memory, known)
             tickets.append(ticket)
             submitted.callback(ticket.close)  # cancels it if this is cut off
             return ticket

@@ -17,7 +17,7 @@ from ._groups import cut, layers_in_order
 from ._memory import place, resolve_device
 from ._module_load import ModuleLoad
 from ._seats import fill_batch_counters, seat
-from ._submit import Target, choose_engine, submit
+from ._submit import Target, choose_engine, known_sums, submit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +140,7 @@ def stream_module(
         targets, blocks = _find_memory(groups, where)
         copies = [[target.copy() for target in group] for group in targets]
         memory = [*blocks, *(target.tensor.untyped_storage() for group in targets for target in group)]
-    ticket = submit(chosen_engine, checkpoint.shards, copies, where, memory)
+    ticket = submit(chosen_engine, checkpoint, copies, where, memory, known_sums(checkpoint, chosen_engine))
     try:
         load = _occupy(groups, targets, ticket, where)
         fill_batch_counters(seating, where)

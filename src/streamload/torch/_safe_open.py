@@ -18,7 +18,7 @@ from ._dtypes import torch_dtype, torch_shape
 from ._host import HostTensors
 from ._memory import place, resolve_device
 from ._slice import select
-from ._submit import Target, choose_engine, submit
+from ._submit import Target, check_options, choose_engine, submit
 
 if TYPE_CHECKING:
     import os
@@ -46,7 +46,8 @@ class safe_open(Closing):  # safetensors' name
         options: How to read, where the copy engine reads.
 
     Raises:
-        ValueError: The framework or the device is not one of those.
+        ValueError: The framework or the device is not one of those; or `options.verify` was asked for, which needs
+            whole tensors (`load_file`, `fill` or `streamload verify` compare them).
         FileNotFoundError: There is no such file.
         FormatError: It is not a valid safetensors file.
         DeviceError: There is no such CUDA device.
@@ -66,6 +67,12 @@ class safe_open(Closing):  # safetensors' name
     ) -> None:
         if framework not in _FRAMEWORKS:
             raise ValueError(f"framework must be 'pt', got {framework!r}; for numpy, jax or others use safetensors")
+        check_options(options)
+        if options is not None and options.verify:
+            raise ValueError(
+                "safe_open hands out parts of tensors, which have no checksums of their own; load_file and fill "
+                "compare whole tensors, `streamload verify` a whole checkpoint"
+            )
         self._device = resolve_device(device)
         self._options = options
         self._engine: CopyEngine | None = None
@@ -163,7 +170,7 @@ class safe_open(Closing):  # safetensors' name
         engine = self._engine
         if engine is None or engine.closed:
             engine = self._engine = choose_engine(self._device, self._options, None)
-        with submit(engine, self._checkpoint.shards, [copies], self._device, memory) as ticket:
+        with submit(engine, self._checkpoint, [copies], self._device, memory, None) as ticket:
             ticket.wait()
             self._engine_bytes += ticket.stats().bytes_read
 

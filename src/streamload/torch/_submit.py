@@ -6,10 +6,15 @@ Floor 4, part of `torch`. The one place where tensors become addresses: everythi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+import logging
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .._checkpoint import Checkpoint
+from .._checksums import expected_sums
+from .._checksums import known_sums as read_known_sums
 from .._engine import shared_engine
 from .._plan import Copy, make_plan
 from ..options import StreamOptions
@@ -17,14 +22,15 @@ from ._layout import take_apart
 from ._memory import current_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import torch
 
-    from .._checkpoint import Shard
     from .._engine import CopyEngine, Ticket
     from .._format import TensorInfo
     from ._layout import Part
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +91,24 @@ def choose_engine(device: torch.device, options: StreamOptions | None, engine: C
     return engine
 
 
+def known_sums(checkpoint: Checkpoint, engine: CopyEngine) -> Mapping[str, int] | None:
+    """Return what each tensor of a checkpoint should sum to, for `submit`; None where nobody asked for it.
+
+    Raises:
+        FileNotFoundError: `StreamOptions.verify` was asked for, and there is no manifest beside the checkpoint.
+        FormatError: The manifest is not valid, or belongs to another checkpoint.
+        PermissionError, SourceError, ValueError: It cannot be read.
+    """
+    return read_known_sums(checkpoint) if engine.options.verify else None
+
+
 def submit(
     engine: CopyEngine,
-    shards: Sequence[Shard],
+    checkpoint: Checkpoint,
     groups: Sequence[Iterable[Copy]],
     device: torch.device,
     keep_alive: Sequence[object],
+    known: Mapping[str, int] | None,
 ) -> Ticket:
     """Start filling memory and return at once.
 
@@ -99,11 +117,13 @@ def submit(
 
     Args:
         engine: Who copies.
-        shards: The checkpoint's shards. Only those that are read are opened; if all are, the ticket numbers its
+        checkpoint: Where the bytes are. Only the shards that are read are opened; if all are, the ticket numbers its
             sources as the checkpoint numbers its shards.
         groups: What to copy, in order; the destinations are on `device`.
         device: Where the destinations are.
         keep_alive: Memory that must live until the last copy has drained, whatever happens to the tensors over it.
+        known: From `known_sums`: tensors that differ from it fail the load. Those that a group reads only in part
+            cannot be compared, which is logged as a warning.
 
     Raises:
         StreamClosedError: A shard is closed.
@@ -112,9 +132,41 @@ def submit(
     """
     copies = [list(group) for group in groups]
     used = sorted({copy.shard for group in copies for copy in group})
-    if len(used) < len(shards):
+    wanted = [] if known is None else _tensors_read(checkpoint, itertools.chain.from_iterable(copies))
+    if len(used) < len(checkpoint.shards):
         number = {shard: index for index, shard in enumerate(used)}
         copies = [[copy._replace(shard=number[copy.shard]) for copy in group] for group in copies]
     plan = make_plan(copies, chunk_bytes=engine.options.chunk_bytes)
-    sources = [shards[index].source for index in used]
-    return engine.submit(plan, sources, after_stream=current_stream(device), keep_alive=keep_alive)
+    names: tuple[str, ...] = ()
+    if known is not None:
+        checked = expected_sums(plan, wanted, used, known)
+        plan = replace(plan, sums=checked.sums, expected=checked.expected)
+        names = checked.names
+        if checked.unchecked:
+            _log.warning(
+                "%d tensors are read in parts and cannot be compared with their checksums, %r among them",
+                len(checked.unchecked),
+                checked.unchecked[0],
+            )
+    sources = [checkpoint.shards[index].source for index in used]
+    return engine.submit(plan, sources, after_stream=current_stream(device), keep_alive=keep_alive, key_names=names)
+
+
+def _tensors_read(checkpoint: Checkpoint, copies: Iterable[Copy]) -> list[TensorInfo]:
+    """Return the tensors that copies read something of."""
+    reads: dict[int, list[tuple[int, int]]] = {}
+    for copy in copies:
+        last = copy.end + max(copy.rows - 1, 0) * copy.file_pitch
+        reads.setdefault(copy.shard, []).append((copy.start, last))
+    ends = {}
+    for shard, ranges in reads.items():
+        ranges.sort()
+        # The furthest end so far: a range that begins before a tensor ends and ends behind its start meets it.
+        ends[shard] = list(itertools.accumulate((end for _, end in ranges), max))
+    found = []
+    for info in checkpoint.values():
+        ranges = reads.get(info.shard, [])
+        before = bisect_left(ranges, (info.end, 0))
+        if before and ends[info.shard][before - 1] > info.start:
+            found.append(info)
+    return found
