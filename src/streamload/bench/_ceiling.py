@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["Piece", "copy_from_mappings", "cut_pieces", "opened", "read_piece", "read_pieces", "spread"]
+__all__ = ["Buffer", "Piece", "copy_from_mappings", "cut_pieces", "opened", "read_piece", "read_pieces", "spread"]
 
 _PIECE_BYTES = 2 << 20
 
@@ -31,6 +31,21 @@ class Piece:
     offset: int
     nbytes: int
     address: int
+
+
+class Buffer:
+    """Hold memory of this process, touched before it is used, in huge pages where the system gives them.
+
+    Attributes:
+        memory: The memory, page-aligned.
+        address: Where it begins.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self.memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.memory.madvise(mmap.MADV_HUGEPAGE)
+        self.memory.write(bytes(nbytes))
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
 
 def cut_pieces(ranges: Iterable[tuple[int, int, int, int]], most: int = _PIECE_BYTES) -> list[Piece]:

@@ -1,25 +1,24 @@
 """Read files around the page cache and keep nothing: the drive's own rate.
 
-Floor 6; stdlib only.
+Floor 6; stdlib only. Buffers are on pages' boundaries, as direct reads want them.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ._ceiling import Piece, spread
+from ._ceiling import cut_pieces, spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["read_around_the_cache", "reads_directly"]
+    from ._ceiling import Buffer, Piece
 
-_READ_BYTES = 8 << 20
+__all__ = ["read_around_the_cache", "reads_directly"]
 
 
 def reads_directly(files: Sequence[Path]) -> bool:
@@ -36,8 +35,8 @@ def reads_directly(files: Sequence[Path]) -> bool:
     return True
 
 
-def read_around_the_cache(files: Sequence[Path], threads: int) -> None:
-    """Read every byte of the files by `O_DIRECT`, 8 MiB a call, into one buffer of each thread.
+def read_around_the_cache(files: Sequence[Path], buffers: Sequence[Buffer]) -> None:
+    """Read every byte of the files by `O_DIRECT`, a buffer's length a call, in one thread for each buffer.
 
     Raises:
         OSError: A file cannot be opened or read.
@@ -47,20 +46,13 @@ def read_around_the_cache(files: Sequence[Path], threads: int) -> None:
         for file in files:
             descriptors.append(os.open(file, os.O_RDONLY | os.O_DIRECT))
             stack.callback(os.close, descriptors[-1])
-        buffers = []
-        for _ in range(threads):
-            buffers.append(stack.enter_context(mmap.mmap(-1, _READ_BYTES)))  # on a page's boundary
-            buffers[-1].write(bytes(_READ_BYTES))
-        sizes = [file.stat().st_size for file in files]
-        pieces = [
-            Piece(number, offset, min(_READ_BYTES, size - offset), 0)
-            for number, size in enumerate(sizes)
-            for offset in range(0, size, _READ_BYTES)
-        ]
+        pieces = cut_pieces(
+            ((number, 0, file.stat().st_size, 0) for number, file in enumerate(files)), len(buffers[0].memory)
+        )
 
         def read(thread: int, piece: Piece) -> None:
-            count = os.preadv(descriptors[piece.file], [buffers[thread]], piece.offset)
+            count = os.preadv(descriptors[piece.file], [buffers[thread].memory], piece.offset)
             if count != piece.nbytes:
                 raise OSError(f"{files[piece.file]}: got {count} of {piece.nbytes} bytes at {piece.offset}")
 
-        spread(read, pieces, threads)
+        spread(read, pieces, len(buffers))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .._checkpoint import open as open_checkpoint
 from .._engine import open_device
 from .._machine import usable_cpus
-from ._ceiling import copy_from_mappings, cut_pieces, read_pieces
+from ._ceiling import Buffer, copy_from_mappings, cut_pieces, read_pieces
 from ._ceiling_drive import read_around_the_cache, reads_directly
 from ._ceiling_ring import copy_by_another, copy_by_each
 from ._ours import ours
@@ -31,6 +31,7 @@ __all__ = ["ceiling_contestants", "contestants"]
 _PROBE_BYTES = 256 << 20
 _RING_PIECE_BYTES = 1 << 20  # stays in L3 between its read and its copy
 _DRIVE_THREADS = (4, 16)
+_DRIVE_READ_BYTES = 8 << 20
 
 
 def contestants(course: Course, *, cold: bool) -> list[Contestant]:
@@ -54,19 +55,17 @@ def _host_ceilings(course: Course) -> list[Contestant]:
     def ceiling(name: str, target: str, move: Callable[[], object]) -> Contestant:
         return Contestant(name, "ceiling", target, lambda: partial(_moved, move, course.existing))
 
+    each, another = (
+        partial(move, course.files, ring_pieces, [Buffer(_RING_PIECE_BYTES) for _ in range(count)])
+        for move, count in ((copy_by_each, threads), (copy_by_another, 2 * threads))
+    )
     return [
         ceiling(f"preadv, {threads} threads", "existing", partial(read_pieces, course.files, pieces, threads)),
         ceiling(
             f"mapped copy, {threads} threads", "existing", partial(copy_from_mappings, course.files, pieces, threads)
         ),
-        ceiling(
-            f"pread, memcpy in {threads} threads", "ring", partial(copy_by_each, course.files, ring_pieces, threads)
-        ),
-        ceiling(
-            f"pread in {threads} threads, memcpy in 1",
-            "ring",
-            partial(copy_by_another, course.files, ring_pieces, threads),
-        ),
+        ceiling(f"pread, memcpy in {threads} threads", "ring", each),
+        ceiling(f"pread in {threads} threads, memcpy in 1", "ring", another),
     ]
 
 
@@ -76,7 +75,8 @@ def _drive_ceilings(course: Course) -> list[Contestant]:
     def get_ready(threads: int) -> Callable[[], Outcome]:
         if not reads_directly(course.files):
             raise CannotRun("the file system has no direct reads")
-        return partial(_moved, partial(read_around_the_cache, course.files, threads), None)
+        buffers = [Buffer(_DRIVE_READ_BYTES) for _ in range(threads)]
+        return partial(_moved, partial(read_around_the_cache, course.files, buffers), None)
 
     return [
         Contestant(f"O_DIRECT, {threads} threads", "ceiling", "drive", partial(get_ready, threads))

@@ -21,6 +21,7 @@ from .._machine import machine_facts
 from ..testing import LlamaShape, make_checkpoint
 from ._contestants import contestants
 from ._course import open_course
+from ._memory import give_back_memory
 from ._ours import fixed_cost
 from ._result import BenchError, EngineBench, cache_state
 from ._rounds import Conditions, run_rounds
@@ -70,6 +71,7 @@ def _race(course: Course, repeat: int, *, cold: bool, command: str) -> EngineBen
         if cold:
             course.drop_from_cache()
         cached.append(course.cached())
+        give_back_memory()
 
     def fixed() -> float:
         prepare()

@@ -1,4 +1,4 @@
-"""Watch how much memory of its own this process holds at most.
+"""Watch how much memory of its own this process holds at most, and give back what it does not use.
 
 Floor 6; stdlib only. Pages of mapped files are not counted: the page cache holds them anyway. The kernel keeps no
 highest mark of the rest, so a thread looks every millisecond; this costs time, and nothing is timed meanwhile.
@@ -6,6 +6,8 @@ highest mark of the rest, so a thread looks every millisecond; this costs time, 
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from .._machine import private_bytes
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["MemoryWatch"]
+__all__ = ["MemoryWatch", "give_back_memory"]
 
 _EVERY_SECONDS = 0.001
 
@@ -50,3 +52,11 @@ class MemoryWatch:
     def _look(self) -> None:
         while not self._over.wait(_EVERY_SECONDS):
             self._seen = max(self._seen, private_bytes() or 0)
+
+
+def give_back_memory() -> None:
+    """Give what was freed back to the system, as far as it lets itself be: new memory is to be new for everyone."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)

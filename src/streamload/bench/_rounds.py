@@ -6,8 +6,6 @@ compared and memory is watched, and what is paid only once (imports, converted f
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -103,6 +101,7 @@ class _Tally:
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     first_byte_seconds: list[float] = field(default_factory=list)
+    load_seconds: list[float] = field(default_factory=list)
     peak_memory_bytes: int | None = None
     stats: LoadStats | None = None
     cannot_run: str = ""
@@ -141,7 +140,7 @@ def _run_first(contestant: Contestant, tally: _Tally, conditions: Conditions) ->
     if contestant.judge is not None:
         contestant.judge.scramble()
     conditions.prepare()
-    _clear_the_ground(conditions)
+    conditions.synchronize()
     with MemoryWatch() as watch:
         outcome = _attempt(contestant, run)
         conditions.synchronize()
@@ -156,7 +155,7 @@ def _run_first(contestant: Contestant, tally: _Tally, conditions: Conditions) ->
 def _run_timed(contestant: Contestant, tally: _Tally, conditions: Conditions) -> None:
     assert tally.run is not None
     conditions.prepare()
-    _clear_the_ground(conditions)
+    conditions.synchronize()
     cpu, began = time.process_time(), time.perf_counter()
     outcome = _attempt(contestant, tally.run)
     conditions.synchronize()
@@ -165,17 +164,9 @@ def _run_timed(contestant: Contestant, tally: _Tally, conditions: Conditions) ->
     tally.cpu_seconds.append(cpu_seconds)
     if outcome.stats is not None:
         tally.stats = outcome.stats
+        tally.load_seconds.append(outcome.stats.seconds)
         # Counted from the call: what came before the submission is in the clock's time alone.
         tally.first_byte_seconds.append(seconds - outcome.stats.seconds + outcome.stats.first_byte_seconds)
-
-
-def _clear_the_ground(conditions: Conditions) -> None:
-    """Give back what the run before has freed: new memory is to be new for everyone."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
-    conditions.synchronize()
 
 
 def _attempt(contestant: Contestant, step: Callable[[], T]) -> T:
@@ -207,6 +198,7 @@ def _score(contestant: Contestant, tally: _Tally) -> Score:
         cpu_seconds=tuple(tally.cpu_seconds) if ran else (),
         peak_memory_bytes=tally.peak_memory_bytes if ran else None,
         first_byte_seconds=tuple(tally.first_byte_seconds),
+        load_seconds=tuple(tally.load_seconds),
         stats=None if tally.stats is None else asdict(tally.stats),
         cannot_run=tally.cannot_run,
         wrong=tally.wrong,

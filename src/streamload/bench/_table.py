@@ -63,11 +63,13 @@ def many_tensors_table(bench: ManyTensorsBench) -> str:
     lines = [
         f"{say_bytes(bench.nbytes[0])} to {bench.device}, {say_count(bench.rounds, 'round')}; medians",
         "",
-        f"{'':<42}{few:>16}{many:>16}{'ratio':>8}",
+        f"{'':<{_NAME_WIDTH + 4}}{few:>16}{many:>16}{'ratio':>8}",
     ]
-    for target, ratio in bench.ratios().items():
-        rates = (say_rate(bench.rate(target, number)) for number in (0, 1))
-        lines.append(f"{_HEADINGS[target]:<42}{''.join(f'{rate:>16}' for rate in rates)}{ratio:>8.3f}")
+    for name, rates in bench.rates().items():
+        target, _, part = name.partition("_")
+        title = f"{_HEADINGS[target]}{', ' if part else ''}{part.replace('_', ' ')}"
+        cells = "".join(f"{say_rate(rate):>16}" for rate in rates)
+        lines.append(f"{title:<{_NAME_WIDTH + 4}}{cells}{rates[1] / rates[0]:>8.3f}")
     planning = bench.planning
     lines += [
         "",
