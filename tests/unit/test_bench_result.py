@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from streamload._machine import machine_facts
-from streamload.bench import BenchError, EngineBench, ManyTensorsBench
+from streamload.bench import BenchError, EngineBench, ManyTensorsBench, PeerSettings
 from streamload.bench._planning import PlanningCost
 from streamload.bench._result import Score, cache_state
 
@@ -47,6 +47,7 @@ BENCH = EngineBench(
     ),
     fixed_cost_seconds=(0.01, 0.02, 0.03),
     cached=(1.0, None),
+    peer_settings=PeerSettings.from_env({"RUNAI_STREAMER_CONCURRENCY": "4", "HOME": "elsewhere"}),
     command="streamload bench engine",
     machine=machine_facts(native_build="release"),
 )
@@ -106,6 +107,12 @@ def test_json_keeps_what_older_readers_look_for():
     (wrong,) = (one for one in found["scores"] if one["wrong"])
     assert missing["seconds"] == wrong["seconds"] == []
     assert not {"three, new", "four, new"} & (set(found["median_seconds"]) | set(found["ratios_to_peers"]))
+
+
+def test_peers_settings_are_told_and_no_other_variable():
+    assert BENCH.as_dict()["peer_settings"] == {"RUNAI_STREAMER_CONCURRENCY": "4"}
+    assert "peers found RUNAI_STREAMER_CONCURRENCY=4" in BENCH.table()
+    assert "elsewhere" not in BENCH.table()
 
 
 def test_a_debug_build_writes_no_result(tmp_path):

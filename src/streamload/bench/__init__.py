@@ -8,6 +8,7 @@ a slow moment of the machine meets all of them. The map:
     _course         what everyone works on, and what is right
     _contestants    what takes part: ceilings, streamload, peers
     _ours           streamload, as users call it
+    _settings       what those find in the environment
     _peers          other loaders, one in a file
     _ceiling        the fastest way to move the bytes that needs nothing of ours
     _ceiling_ring   the same through small buffers
@@ -26,11 +27,19 @@ from typing import TYPE_CHECKING
 
 from ._many_result import ManyTensorsBench
 from ._result import BenchError, EngineBench
+from ._settings import PeerSettings
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["BenchError", "EngineBench", "ManyTensorsBench", "run_engine_bench", "run_many_tensors_bench"]
+__all__ = [
+    "BenchError",
+    "EngineBench",
+    "ManyTensorsBench",
+    "PeerSettings",
+    "run_engine_bench",
+    "run_many_tensors_bench",
+]
 
 
 def run_engine_bench(
@@ -40,6 +49,7 @@ def run_engine_bench(
     repeat: int = 5,
     cold: bool = False,
     tensors: int | None = None,
+    peer_settings: PeerSettings | None = None,
     command: str = "",
 ) -> EngineBench:
     """Measure ceilings, streamload and its peers over one checkpoint, interleaved.
@@ -50,6 +60,7 @@ def run_engine_bench(
         repeat: Rounds; each runs everything once.
         cold: Drop the files from the page cache before each run.
         tensors: How many tensors the checkpoint made here has, as a mixture of experts; None makes a Llama.
+        peer_settings: What peers find in the environment, for the record.
         command: What was typed, for the record.
 
     Raises:
@@ -60,7 +71,8 @@ def run_engine_bench(
     """
     from ._engine import run  # torch
 
-    return run(path, device, repeat=repeat, cold=cold, tensors=tensors, command=command)
+    settings = PeerSettings() if peer_settings is None else peer_settings
+    return run(path, device, repeat=repeat, cold=cold, tensors=tensors, settings=settings, command=command)
 
 
 def run_many_tensors_bench(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import os
 
     from ._course import Course
+    from ._settings import PeerSettings
 
 __all__ = ["run"]
 
@@ -40,7 +41,14 @@ _OWN_SHAPE = LlamaShape(
 
 
 def run(
-    path: str | os.PathLike[str] | None, device: str, *, repeat: int, cold: bool, tensors: int | None, command: str
+    path: str | os.PathLike[str] | None,
+    device: str,
+    *,
+    repeat: int,
+    cold: bool,
+    tensors: int | None,
+    settings: PeerSettings,
+    command: str,
 ) -> EngineBench:
     """Do what `run_engine_bench` says."""
     try:
@@ -53,7 +61,7 @@ def run(
             path = _make(scratch / "checkpoint", tensors)
         elif tensors is not None:
             raise BenchError("a number of tensors is for a checkpoint made here; leave out the path")
-        return _race(open_course(path, device, scratch), repeat, cold=cold, command=command)
+        return _race(open_course(path, device, scratch), repeat, cold=cold, settings=settings, command=command)
 
 
 def _make(directory: Path, tensors: int | None) -> Path:
@@ -64,7 +72,7 @@ def _make(directory: Path, tensors: int | None) -> Path:
         return make_moe_checkpoint(directory, tensors, progress=bar.update)
 
 
-def _race(course: Course, repeat: int, *, cold: bool, command: str) -> EngineBench:
+def _race(course: Course, repeat: int, *, cold: bool, settings: PeerSettings, command: str) -> EngineBench:
     cached: list[float | None] = []
 
     def prepare() -> None:
@@ -94,6 +102,7 @@ def _race(course: Course, repeat: int, *, cold: bool, command: str) -> EngineBen
         scores=tuple(scores),
         fixed_cost_seconds=tuple(fixed() for _ in range(repeat)),
         cached=tuple(cached),
+        peer_settings=settings,
         command=command,
         machine=machine_facts(native_build=_native.build_type),
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .._machine import MachineFacts
+    from ._settings import PeerSettings
 
 __all__ = ["CEILINGS", "TARGETS", "BenchError", "EngineBench", "Score", "cache_state", "check_build", "write_result"]
 
@@ -92,6 +93,7 @@ class EngineBench:
         scores: One of each contestant.
         fixed_cost_seconds: Of each run with a new engine, from the call to the first bytes on the device.
         cached: Part of the files that the page cache held before each run; None where unknown.
+        peer_settings: What peers found in the environment.
         command: What was typed.
         machine: Where it ran.
     """
@@ -104,6 +106,7 @@ class EngineBench:
     scores: tuple[Score, ...]
     fixed_cost_seconds: tuple[float, ...]
     cached: tuple[float | None, ...]
+    peer_settings: PeerSettings
     command: str
     machine: MachineFacts
 
@@ -141,6 +144,7 @@ class EngineBench:
         return {
             "kind": "bench engine",
             **asdict(self),
+            "peer_settings": dict(self.peer_settings.values),
             "median_seconds": {score.name: median(score.seconds) for score in ran},
             "cpu_seconds_per_gb": {score.name: score.cpu_seconds_per_gb(self.nbytes) for score in ran},
             "ratios": self.ratios(),

@@ -50,6 +50,7 @@ def engine_table(bench: EngineBench) -> str:
         if scores:
             lines += ["", f"{heading:<{_NAME_WIDTH}}{head}", *(_row(bench, score) for score in scores)]
     lines += ["", *_decisions(bench.scores)]
+    lines += [f"peers found {name}={text}" for name, text in bench.peer_settings.values.items()]
     if bench.fixed_cost_seconds:
         fixed = say_seconds(median(bench.fixed_cost_seconds))
         lines.append(f"fixed cost, from the call to the first bytes on the device, with a new engine: {fixed}")

@@ -176,7 +176,7 @@ def engine(
 
     Without PATH a checkpoint of about 1 GB is made in a temporary directory.
     """
-    from ..bench import run_engine_bench, run_many_tensors_bench
+    from ..bench import PeerSettings, run_engine_bench, run_many_tensors_bench
 
     if json_path is not None and not Path(json_path).absolute().parent.is_dir():
         raise click.UsageError(f"--json {json_path}: there is no such folder")
@@ -188,7 +188,15 @@ def engine(
         result = (
             run_many_tensors_bench(device=device, repeat=repeat, command=_command())
             if many_tensors
-            else run_engine_bench(path, device=device, repeat=repeat, cold=cold, tensors=tensors, command=_command())
+            else run_engine_bench(
+                path,
+                device=device,
+                repeat=repeat,
+                cold=cold,
+                tensors=tensors,
+                peer_settings=PeerSettings.from_env(os.environ),
+                command=_command(),
+            )
         )
     click.echo(result.table())
     if json_path is not None:
