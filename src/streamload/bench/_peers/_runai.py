@@ -19,12 +19,12 @@ __all__ = ["runai"]
 
 
 def runai(course: Course, *, keep: bool) -> Callable[[], Iterator[tuple[str, torch.Tensor]]]:
-    """Get `SafetensorsStreamer` ready; what is not kept may be a view into buffers it uses again."""
+    """Get `SafetensorsStreamer` ready; tensors that own their memory, its default, are also the faster to copy from."""
     from runai_model_streamer import SafetensorsStreamer
 
     def load() -> Iterator[tuple[str, torch.Tensor]]:
         with SafetensorsStreamer() as streamer:
-            streamer.stream_files([str(file) for file in course.files], device=course.torch_device, owned=keep)
+            streamer.stream_files([str(file) for file in course.files], device=course.torch_device)
             yield from streamer.get_tensors()
 
     return load
