@@ -201,6 +201,18 @@ def run_tests(check: Check, results: Results) -> None:
     results.write("tests", {"kind": "gpu tests", **asdict(phase)})
 
 
+def run_copies(check: Check, results: Results, budget: float, extra: list[str]) -> None:
+    """Measure what single copies cost, without an engine, and keep the JSON."""
+    result = ROOT / "build" / "gpu-check" / "copies.json"
+    result.unlink(missing_ok=True)
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_copies.py"), "--json", str(result), *extra]
+    phase = check.run("copies", command, budget=budget)
+    if result.is_file():
+        found = json.loads(result.read_text(encoding="utf-8"))
+        phase.figures = {key: found[key] for key in ("nbytes", "ceiling_bytes_per_second", "figures")}
+        results.write("copies", found)
+
+
 def run_demo(check: Check, results: Results, folder: Path, scale: str, budget: float) -> None:
     """Run the demo on the GPU and keep its JSON and its picture."""
     command = [*streamload(), "demo", "--scale", scale, "--device", "cuda:0", "--directory", str(folder / scale)]
@@ -250,6 +262,7 @@ def main() -> int:
     install_missing(check, arguments.wheels)
     if build(check):
         run_tests(check, results)
+        run_copies(check, results, 90, ["--device", "cuda:0"])
         with tempfile.TemporaryDirectory(prefix="streamload-gpu-check-") as temporary:
             folder = Path(temporary)
             run_demo(check, results, folder, arguments.scale, budget=150)

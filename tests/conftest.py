@@ -7,7 +7,9 @@ Tests of one room keep their fixtures beside them; what users of the library may
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import struct
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,3 +51,22 @@ def own_threads() -> Callable[[], list[str]]:
         return [name for name in names if name.startswith("streamload")]
 
     return own_threads
+
+
+@pytest.fixture
+def write():
+    """Return a function that writes a safetensors file whose tensors are U8 of `nbytes` bytes each."""
+
+    def write(path, *names: str, metadata=None, nbytes=4):
+        header = {
+            name: {"dtype": "U8", "shape": [nbytes], "data_offsets": [at * nbytes, at * nbytes + nbytes]}
+            for at, name in enumerate(names)
+        }
+        if metadata is not None:
+            header["__metadata__"] = metadata
+        text = json.dumps(header).encode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(struct.pack("<Q", len(text)) + text + path.name.encode()[:1] * nbytes * len(names))
+        return path
+
+    return write

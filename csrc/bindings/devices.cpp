@@ -1,4 +1,5 @@
 // Devices: what they are, and their memory for tests and measurements.
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -20,15 +21,36 @@ std::vector<double> measure_link(const PyDevice& self, std::size_t nbytes, int r
   return seconds;
 }
 
+using FlatArray = nb::ndarray<const std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+std::vector<double> time_copies(const PyDevice& self, const FlatArray& blocks, std::size_t blocks_per_call,
+                                int repeats) {
+  constexpr std::size_t kNumbersPerBlock = 6;
+  if (blocks.size() % kNumbersPerBlock != 0) {
+    throw_if_error(Status::failure(Code::kInvalid, "blocks take 6 numbers each"));
+  }
+  std::vector<CopyBlock> parsed;
+  for (const std::uint64_t* row = blocks.data(); row != blocks.data() + blocks.size(); row += kNumbersPerBlock) {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of the caller's memory
+    parsed.push_back({row[0], row[1], reinterpret_cast<const std::byte*>(row[2]), row[3], row[4], row[5]});
+  }
+  std::vector<double> seconds;
+  run_released([&] { return self.device.get().time_copies(parsed, blocks_per_call, repeats, seconds); });
+  return seconds;
+}
+
+// Memory of the caller's, by its address.
+HostSpan host_span(std::uintptr_t address, std::size_t nbytes) {
+  return {reinterpret_cast<std::byte*>(address), nbytes};  // NOLINT(performance-no-int-to-ptr)
+}
+
 nb::bytes read_back(const PyDevice& self, std::uintptr_t address, std::size_t nbytes) {
   std::vector<std::byte> bytes(nbytes);
   throw_if_error(self.device.get().read_back(bytes, DeviceSpan{address, nbytes}));
   return nb::bytes(bytes.data(), bytes.size());
 }
 
-}  // namespace
-
-void bind_devices(nb::module_& m) {
+void bind_device(nb::module_& m) {
   nb::class_<PyDevice>(m, "Device", "A place weights go; made as HostDevice or CudaDevice.")
       .def_prop_ro("name", [](const PyDevice& self) { return self.device.get().name(); })
       .def("measure_link", &measure_link, "nbytes"_a, "repeats"_a = 5,
@@ -47,7 +69,27 @@ void bind_devices(nb::module_& m) {
             self.device.get().deallocate(DeviceSpan{address, nbytes});
           },
           "address"_a, "nbytes"_a)
-      .def("read_back", &read_back, "address"_a, "nbytes"_a, "Copy of device bytes. Blocks.");
+      .def("read_back", &read_back, "address"_a, "nbytes"_a, "Copy of device bytes. Blocks.")
+      .def("time_copies", &time_copies, "blocks"_a, "blocks_per_call"_a = 0, "repeats"_a = 1,
+           "Seconds of each of `repeats` rounds of copying blocks: uint64[6 * n], as csrc/device/device.hpp. Blocks.")
+      .def(
+          "pin",
+          [](const PyDevice& self, std::uintptr_t address, std::size_t nbytes) {
+            run_released([&] { return self.device.get().pin(host_span(address, nbytes)); });
+          },
+          "address"_a, "nbytes"_a)
+      .def(
+          "unpin",
+          [](const PyDevice& self, std::uintptr_t address, std::size_t nbytes) {
+            const GilRelease released;
+            self.device.get().unpin(host_span(address, nbytes));
+          },
+          "address"_a, "nbytes"_a)
+      .def_prop_ro("pin_domain", [](const PyDevice& self) { return self.device.get().pin_domain(); })
+      .def_prop_ro("numa_node", [](const PyDevice& self) { return self.device.get().numa_node(); });
+}
+
+void bind_kinds(nb::module_& m) {
   nb::class_<PyHostDevice, PyDevice>(m, "HostDevice", "CPU threads over host memory, with a paced link and faults.")
       .def(
           "__init__",
@@ -75,6 +117,13 @@ void bind_devices(nb::module_& m) {
         throw_if_error(static_cast<CudaDevice&>(self.device.get()).properties(facts));
         return dict_of(facts);
       });
+}
+
+}  // namespace
+
+void bind_devices(nb::module_& m) {
+  bind_device(m);
+  bind_kinds(m);
 }
 
 }  // namespace streamload

@@ -120,6 +120,11 @@ void bind_pool(nb::module_& m) {
       .def_prop_ro("pinned_bytes", [](const PyPool& self) { return self.pool.get().ring().pinned_bytes(); })
       .def_prop_ro("leased", [](const PyPool& self) { return self.pool.get().ring().leased(); })
       .def_prop_ro("refusal", [](const PyPool& self) { return self.pool.get().ring().refusal(); })
+      .def("close",
+           [](const PyPool& self) {
+             const GilRelease released;
+             if (self.pool.here()) self.pool.get().close();
+           })
       .def("release", [](const PyPool& self) {
         run_released([&] {
           self.pool.get().ring().release_idle();

@@ -33,7 +33,8 @@ std::shared_ptr<HostBlock> make_host_block(std::size_t nbytes) {
 }  // namespace
 
 void bind_errors(nb::module_& m) {
-  constexpr const char* kDoc = "A native failure: code, system_code, source, offset, nbytes; str() says what happened.";
+  constexpr const char* kDoc =
+      "A native failure: code, system_code, source, offset, nbytes, key, expected, actual; str() tells.";
   nb::object type =
       nb::steal(PyErr_NewExceptionWithDoc("streamload._native.NativeError", kDoc, PyExc_Exception, nullptr));
   m.attr("NativeError") = type;
@@ -51,6 +52,9 @@ void bind_errors(nb::module_& m) {
           instance.attr("source") = text_of(status.source);
           instance.attr("offset") = status.offset;
           instance.attr("nbytes") = status.nbytes;
+          instance.attr("key") = status.key;
+          instance.attr("expected") = status.expected;
+          instance.attr("actual") = status.actual;
           PyErr_SetObject(kind.ptr(), instance.ptr());
         }
       },

@@ -42,10 +42,18 @@ struct Status {
   std::uint64_t offset = 0;      // first byte of the failed read
   std::uint64_t nbytes = 0;      // bytes asked for
   std::string text;              // what happened, got against expected
+  // Of a checksum that differs: whose it is, by the plan's count, and both values.
+  std::size_t key = 0;
+  std::uint32_t expected = 0;
+  std::uint32_t actual = 0;
 
   [[nodiscard]] bool ok() const noexcept { return code == Code::kOk; }
   [[nodiscard]] static Status failure(Code code, std::string text, std::int64_t system_code = 0) {
-    return Status{code, system_code, {}, 0, 0, std::move(text)};
+    Status status;
+    status.code = code;
+    status.system_code = system_code;
+    status.text = std::move(text);
+    return status;
   }
 };
 

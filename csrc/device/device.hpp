@@ -101,6 +101,16 @@ class Device {
   // Times `repeats` copies of `nbytes` from pinned, already touched host memory to the device, one after another,
   // behind one untimed copy: the ceiling that loads are measured against. Blocks; holds `nbytes` on both sides.
   [[nodiscard]] virtual Status measure_link(std::size_t nbytes, int repeats, std::vector<double>& seconds) = 0;
+
+  // Times `repeats` rounds of copying the blocks, by the host's clock from the first call of a round until an event
+  // behind its last one is seen to complete; `blocks_per_call` at a time, 0 for all at once. No blocks at all: what an
+  // event costs. On a stream of its own; blocks.
+  [[nodiscard]] Status time_copies(std::span<const CopyBlock> blocks, std::size_t blocks_per_call, int repeats,
+                                   std::vector<double>& seconds);
+
+ private:
+  [[nodiscard]] Status copy_and_wait(std::span<const CopyBlock> blocks, std::size_t blocks_per_call, StreamView stream,
+                                     EventView event);
 };
 
 // Owner of one stream or event: move-only, destroys its handle, keeps the device alive until then.

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -13,35 +14,49 @@ namespace {
 constexpr std::size_t kMostInFlight = 64;
 constexpr std::size_t kLeastShare = 2;  // buffers of a load: one is read while one is copied
 
-thread_local const Reading* serving = nullptr;
-
 }  // namespace
 
-const Reading* ReadPool::served_here() noexcept { return serving; }
+const Reading* ReadPool::served_here() const noexcept {
+  const auto here = [](const Worker& worker) { return worker.id == std::this_thread::get_id(); };
+  const std::lock_guard lock(mutex_);
+  const auto found = std::find_if(workers_.begin(), workers_.end(), here);
+  return found == workers_.end() ? nullptr : found->serves;
+}
 
 ReadPool::ReadPool(const ReadPoolOptions& options)
     : options_(options),
       ring_(std::make_shared<StagingRing>(options.chunk_bytes, options.staging_bytes, [this] { poke(); })) {}
 
-ReadPool::~ReadPool() {
+void ReadPool::close() noexcept {
+  if (served_here() != nullptr) return;
+  const std::lock_guard closing(closing_);
+  std::vector<std::jthread> ended;  // joined outside the lock
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
+    ended.swap(readers_);
+    std::move(runners_.begin(), runners_.end(), std::back_inserter(ended));
+    runners_.clear();
   }
   work_.notify_all();
   bodies_changed_.notify_all();
-  readers_.clear();  // joins
-  runners_.clear();
-  ring_->release_idle();  // while there is somebody to be told of freed buffers
+  ended.clear();
+  ring_->release_idle();
+  const std::lock_guard lock(direct_mutex_);
+  direct_now_ = nullptr;
+  direct_.reset();
 }
 
 Status ReadPool::add(Reading& reading) noexcept {
   {
     const std::lock_guard lock(mutex_);
+    if (ending_) return Status::failure(Code::kClosed, "the pool of reading threads is closed");
     try {
+      workers_.resize(options_.read_threads);
       while (readers_.size() < options_.read_threads) {
         const auto thread = static_cast<std::uint32_t>(readers_.size());
         readers_.emplace_back([this, thread] { run_reader(thread); });
+        workers_[thread].id = readers_.back().get_id();
       }
     } catch (const std::system_error& error) {
       if (readers_.empty()) {
@@ -116,9 +131,12 @@ void ReadPool::run_reader(std::uint32_t thread) noexcept {
       std::unique_lock lock(mutex_);
       work_.wait(lock, [&] { return ending_ || pick(claim); });
       if (claim.reading == nullptr) return;
+      workers_[thread].serves = claim.reading;
     }
     work_.notify_one();  // there may be more than one read to be had
     serve(claim, thread);
+    const std::lock_guard lock(mutex_);
+    workers_[thread].serves = nullptr;
   }
 }
 
@@ -126,7 +144,9 @@ void ReadPool::run_reader(std::uint32_t thread) noexcept {
 bool ReadPool::pick(Claim& claim) noexcept {
   const std::size_t count = readings_.size();
   if (count == 0) return false;
-  const std::size_t share = std::max(kLeastShare, ring_->most() / count);
+  const std::size_t most = ring_->most();
+  const std::size_t left = std::min(kLeastShare, most / 8);  // for a load that comes later
+  const std::size_t share = std::max(kLeastShare, (most - left) / count);
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t index = (turn_ + i) % count;
     if (offer(*readings_[index], share, claim)) {
@@ -144,8 +164,9 @@ bool ReadPool::offer(Reading& reading, std::size_t share, Claim& claim) noexcept
   if (needs.direct && direct != nullptr && !direct->has_room()) return false;
   claim.wants_buffer = needs.buffer;
   if (claim.wants_buffer) {
-    if (*reading.borrowed() >= share) return false;
-    claim.answer = ring_->try_lend(claim.buffer);
+    const std::size_t borrowed = *reading.borrowed();
+    if (borrowed >= share) return false;
+    claim.answer = ring_->try_lend(borrowed < kLeastShare, claim.buffer);
     if (claim.answer == StagingRing::Answer::kNone) return false;
   }
   if (reading.claim(claim.read)) {
@@ -159,7 +180,6 @@ bool ReadPool::offer(Reading& reading, std::size_t share, Claim& claim) noexcept
 }
 
 void ReadPool::serve(Claim& claim, std::uint32_t thread) noexcept {
-  serving = claim.reading;
   Status status;
   if (claim.wants_buffer) {
     const auto& device = claim.reading->device();
@@ -172,9 +192,9 @@ void ReadPool::serve(Claim& claim, std::uint32_t thread) noexcept {
   if (status.ok()) {
     claim.reading->serve(claim.read, thread, std::move(claim.buffer));
   } else {
+    claim.buffer = StagingRing::Buffer();  // first: after refuse() the load may be gone
     claim.reading->refuse(claim.read, std::move(status));
   }
-  serving = nullptr;
 }
 
 }  // namespace streamload

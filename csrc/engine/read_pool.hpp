@@ -61,9 +61,12 @@ class ReadPool {
   explicit ReadPool(const ReadPoolOptions& options);
   ReadPool(const ReadPool&) = delete;
   ReadPool& operator=(const ReadPool&) = delete;
-  ~ReadPool();  // every load has been removed; joins the threads
+  ~ReadPool() { close(); }
 
-  // Starts to serve a load, until it is removed. Fails where no thread can be started.
+  // Joins the threads; every load has been removed. Idempotent, and every caller waits. Called by one of the pool's own
+  // reading threads it does nothing.
+  void close() noexcept;
+  // Starts to serve a load, until it is removed. Fails where no thread can be started, and after close().
   [[nodiscard]] Status add(Reading& reading) noexcept;
   // No read is claimed after it returns; those that were may still be under way. Harmless when repeated.
   void remove(Reading& reading) noexcept;
@@ -77,7 +80,7 @@ class ReadPool {
   [[nodiscard]] StagingRing& ring() noexcept { return *ring_; }
   [[nodiscard]] const ReadPoolOptions& options() const noexcept { return options_; }
   // The load that the calling thread reads for, if it is a reading thread at work.
-  [[nodiscard]] static const Reading* served_here() noexcept;
+  [[nodiscard]] const Reading* served_here() const noexcept;
 
  private:
   struct Claim {
@@ -102,7 +105,12 @@ class ReadPool {
   std::shared_ptr<DirectReader> direct_;
   std::atomic<const DirectReader*> direct_now_{nullptr};  // direct_ for those who only ask whether it has room
 
-  std::mutex mutex_;  // guards everything below but the threads
+  struct Worker {
+    std::thread::id id;
+    const Reading* serves = nullptr;
+  };
+
+  mutable std::mutex mutex_;  // guards everything below
   std::condition_variable work_;
   std::condition_variable bodies_changed_;
   std::vector<Reading*> readings_;
@@ -110,8 +118,11 @@ class ReadPool {
   bool ending_ = false;
   std::vector<std::function<void()>> bodies_;  // not started yet
   std::size_t idle_bodies_ = 0;                // threads that wait for one
+  std::vector<Worker> workers_;                // one for each of readers_
   std::vector<std::jthread> readers_;
   std::vector<std::jthread> runners_;
+
+  std::mutex closing_;  // serialises close()
 };
 
 }  // namespace streamload

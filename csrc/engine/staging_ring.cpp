@@ -84,7 +84,7 @@ StagingRing::StagingRing(std::size_t buffer_bytes, std::size_t capacity_bytes, s
 
 StagingRing::~StagingRing() = default;
 
-StagingRing::Answer StagingRing::try_lend(Buffer& out) noexcept {
+StagingRing::Answer StagingRing::try_lend(bool needy, Buffer& out) noexcept {
   const std::lock_guard lock(mutex_);
   if (!free_.empty()) {
     out = Buffer(shared_from_this(), std::move(free_.back()));
@@ -93,7 +93,7 @@ StagingRing::Answer StagingRing::try_lend(Buffer& out) noexcept {
   }
   const std::size_t all = made_ + making_;
   // With half of the buffers waiting for copies, the link is the slow part: more buffers would only be more memory.
-  if (all >= most_ || (all >= kFirstBuffers && copying_ * 2 >= all)) return Answer::kNone;
+  if (all >= most_ || (!needy && all >= kFirstBuffers && copying_ * 2 >= all)) return Answer::kNone;
   ++making_;
   free_.reserve(all + 1);  // room for every slot, so that giving one back never allocates
   return Answer::kGrow;

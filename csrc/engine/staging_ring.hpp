@@ -62,8 +62,9 @@ class StagingRing : public std::enable_shared_from_this<StagingRing> {
   StagingRing& operator=(const StagingRing&) = delete;
   ~StagingRing();
 
-  // Lends a free buffer, or allows the caller to make one by grow(), or has none now. Does not block.
-  [[nodiscard]] Answer try_lend(Buffer& out) noexcept;
+  // Lends a free buffer, or allows the caller to make one by grow(), or has none now. Does not block. `needy`: the
+  // borrower has too few to go on, so that the ring grows for it whatever it waits for.
+  [[nodiscard]] Answer try_lend(bool needy, Buffer& out) noexcept;
   // Makes a buffer. Blocks for as long as the system takes. Leaves `out` empty where there is no memory but other
   // buffers are in use; fails where there is none at all.
   [[nodiscard]] Status grow(int numa_node, Buffer& out) noexcept;

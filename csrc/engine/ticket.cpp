@@ -59,8 +59,10 @@ Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<Read
     out = std::move(ticket);
     return {};
   }
-  if (Status status = Stream::make(device, ticket->stream_); !status.ok()) return status;
-  ticket->stream_view_ = ticket->stream_.view();
+  // A device that is filled in place may do without a stream and its events.
+  if (!device->fills_in_place() || after) {
+    if (Status status = ticket->ensure_stream(); !status.ok()) return status;
+  }
   if (after) {
     if (Status status = Event::make(device, ticket->allocated_); !status.ok()) return status;
     const EventView allocated = ticket->allocated_.view();
@@ -68,7 +70,7 @@ Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<Read
     if (Status status = device->wait(ticket->stream_view_, allocated); !status.ok()) return status;
   }
   for (Group& group : ticket->groups_) {
-    if (group.to_land == 0) continue;
+    if (group.to_land == 0 || device->fills_in_place()) continue;
     Event event;
     if (Status status = Event::make(device, event); !status.ok()) return status;
     group.event = std::make_shared<Event>(std::move(event));
@@ -76,6 +78,14 @@ Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<Read
   if (Status status = ticket->pool_->add(*ticket); !status.ok()) return status;
   out = std::move(ticket);
   return {};
+}
+
+Status Ticket::ensure_stream() noexcept {
+  const std::lock_guard lock(starting_stream_);
+  if (stream_) return {};
+  Status status = Stream::make(device_, stream_);
+  stream_view_ = stream_.view();
+  return status;
 }
 
 Status Ticket::enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffer buffer) noexcept {
@@ -92,7 +102,8 @@ Status Ticket::enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffe
   if (!landing.copied) {
     if (Status status = Event::make(device_, landing.copied); !status.ok()) return status;
   }
-  Status status = copy_out(step, bytes);
+  Status status = ensure_stream();
+  if (status.ok()) status = copy_out(step, bytes);
   if (status.ok()) status = device_->record(landing.copied.view(), stream_view_);
   if (!status.ok()) {
     const std::lock_guard lock(mutex_);
@@ -149,7 +160,9 @@ Status Ticket::issue(std::size_t read) noexcept {
   });
   if (wrong.ok()) wrong = check_sums(group);
   if (!wrong.ok()) return wrong;
-  if (Status status = device_->record(group.event->view(), stream_view_); !status.ok()) return status;
+  if (group.event) {  // else whoever waits, waits on the host
+    if (Status status = device_->record(group.event->view(), stream_view_); !status.ok()) return status;
+  }
   {
     const std::lock_guard lock(mutex_);
     group.issued = true;
@@ -233,7 +246,10 @@ void Ticket::fail(Status status) noexcept {
     failed_ = true;
     done_ = true;
   }
-  device_->expedite(stream_view_);
+  {
+    const std::lock_guard lock(starting_stream_);
+    if (stream_) device_->expedite(stream_view_);
+  }
   changed_.notify_all();
 }
 
@@ -249,7 +265,14 @@ Status Ticket::tell_failure() const {
   return status();
 }
 
-bool Ticket::runs_here() const noexcept { return ReadPool::served_here() == this; }
+bool Ticket::runs_here() const noexcept {
+  std::shared_ptr<ReadPool> pool;
+  {
+    const std::lock_guard lock(mutex_);
+    pool = pool_;
+  }
+  return pool && pool->served_here() == this;
+}
 
 void Ticket::close() noexcept {
   if (runs_here()) return cancel();
@@ -275,7 +298,10 @@ void Ticket::close() noexcept {
     for (Group& group : groups_) group_events.push_back(std::move(group.event));
     pool_.reset();
   }
-  stream_.reset();  // waits for copies that no event covers
+  {
+    const std::lock_guard lock(starting_stream_);
+    stream_.reset();  // waits for copies that no event covers
+  }
   allocated_.reset();
   sources_.clear();
 }

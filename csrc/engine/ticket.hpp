@@ -59,7 +59,7 @@ class Ticket final : private Reading {
   [[nodiscard]] std::uint32_t group_count() const noexcept { return plan_.group_count; }
   [[nodiscard]] TicketStats stats() const;
   [[nodiscard]] std::vector<ChunkTrace> trace() const;  // of the reads that have landed
-  // The CRC-32C of each key of the plan whose group is resident; nothing for others.
+  // The CRC-32C of each key of the plan that has bytes and whose group is resident; nothing for others.
   [[nodiscard]] std::vector<std::optional<std::uint32_t>> sums() const;
 
   void cancel() noexcept;  // no effect once done
@@ -127,6 +127,7 @@ class Ticket final : private Reading {
   void count(std::size_t read, const Choice& choice, bool in_place, bool by_uring) noexcept;
 
   // ticket.cpp: from host memory to the device, and to those who wait.
+  [[nodiscard]] Status ensure_stream() noexcept;
   [[nodiscard]] Status enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffer buffer) noexcept;
   [[nodiscard]] Status copy_out(const ReadStep& step, ConstHostSpan bytes) noexcept;
   [[nodiscard]] Status issue(std::size_t read) noexcept;
@@ -180,9 +181,10 @@ class Ticket final : private Reading {
 
   // Set before the first read and let go of after the last.
   std::vector<std::shared_ptr<Source>> sources_;
+  Event allocated_;             // recorded on the stream that allocated the destinations
+  std::mutex starting_stream_;  // guards stream_ and the making of stream_view_
   Stream stream_;
-  Event allocated_;         // recorded on the stream that allocated the destinations
-  StreamView stream_view_;  // stays when stream_ is gone: cancel() may come late
+  StreamView stream_view_;
 
   std::mutex closing_;  // serialises close()
 };

@@ -88,6 +88,7 @@ void Ticket::serve(std::size_t read, std::uint32_t thread, StagingRing::Buffer b
   Outcome outcome = Outcome::kDone;
   Status status = device_->enter_thread();  // every time: the thread may come from another device's load
   if (status.ok()) status = start_read(read, std::move(buffer), outcome);
+  buffer = StagingRing::Buffer();  // where it was not taken: after settle() the load may be gone
   if (!status.ok()) fail(std::move(status));
   if (outcome == Outcome::kReturned) return_read(read);
   if (outcome != Outcome::kUnderWay) settle(thread_cpu_seconds() - began);

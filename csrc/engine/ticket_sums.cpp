@@ -37,13 +37,17 @@ std::uint32_t Ticket::sum_of(const SumKey& key) const noexcept {
 
 Status Ticket::check_sums(const Group& group) const {
   for (std::size_t i = group.first_key; i < group.last_key; ++i) {
-    const SumKey& key = plan_.keys[keys_by_group_[i]];
+    const std::size_t number = keys_by_group_[i];
+    const SumKey& key = plan_.keys[number];
     if (!key.expected || key.first_sum == key.last_sum) continue;
     const std::uint32_t found = sum_of(key);
     if (found == *key.expected) continue;
     const SumStep& first = plan_.sums[key.first_sum];
     const ReadStep& read = plan_.reads[first.read];
-    Status status = Status::failure(Code::kChecksum, "the bytes differ from those that were summed", found);
+    Status status = Status::failure(Code::kChecksum, "the bytes are not those that were summed");
+    status.key = number;
+    status.expected = *key.expected;
+    status.actual = found;
     status.source = sources_[read.source]->url();
     status.offset = read.offset + first.offset;
     for (std::size_t k = key.first_sum; k < key.last_sum; ++k) status.nbytes += plan_.sums[k].nbytes;
@@ -56,7 +60,7 @@ std::vector<std::optional<std::uint32_t>> Ticket::sums() const {
   std::vector<std::optional<std::uint32_t>> found;
   found.reserve(plan_.keys.size());
   for (const SumKey& key : plan_.keys) {
-    const bool known = groups_[key.group].resident;
+    const bool known = key.first_sum < key.last_sum && groups_[key.group].resident;
     found.push_back(known ? std::optional(sum_of(key)) : std::nullopt);
   }
   return found;

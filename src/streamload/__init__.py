@@ -12,9 +12,9 @@ by floor; a room imports only rooms below it:
 
     errors, options, _native        what can go wrong; what can be chosen; the compiled leaf
     _format, _sources               bytes of a header or index → records; where bytes live
-    _checkpoint, _plan              path → Checkpoint; layers + destinations → LoadPlan
+    _checkpoint, _plan, _checksums  path → Checkpoint; layers + destinations → LoadPlan; what its bytes should sum to
     _engine                         runs a plan through the native engine, with typed errors
-    torch                           tensors, the gate, modules filled while they compute
+    torch, _verify                  tensors, the gate, modules filled while they compute; a checkpoint checked at rest
     testing, bench, cli             tools for tests; measurements; the command line
 """
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._sources import Source
     from .errors import (
         ChangedError,
+        ChecksumError,
         DeviceError,
         FormatError,
         ShortReadError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChangedError",
     "Checkpoint",
+    "ChecksumError",
     "DeviceError",
     "FormatError",
     "Layer",

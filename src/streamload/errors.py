@@ -6,7 +6,8 @@ Floor 0; imports nothing of ours. Each class is also the builtin a caller alread
     ├── FormatError         (ValueError)    the bytes are not valid safetensors, or not what the index says
     ├── SourceError         (OSError)       reading failed; carries url, offset, nbytes, errno
     │   ├── ShortReadError                  the source ended before the bytes it promised
-    │   └── ChangedError                    the file or object changed under the load
+    │   ├── ChangedError                    the file or object changed under the load
+    │   └── ChecksumError                   the bytes are not those the checksum was made of; carries expected, actual
     ├── DeviceError         (RuntimeError)  the device or its driver refused; carries code
     └── StreamClosedError   (RuntimeError)  used after close, after cancel, or in a forked child
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "ChangedError",
+    "ChecksumError",
     "DeviceError",
     "FormatError",
     "ShortReadError",
@@ -72,6 +74,33 @@ class ChangedError(SourceError):
     """Report a file or object that is no longer the one whose header was read."""
 
 
+class ChecksumError(SourceError):
+    """Report bytes that were read whole and are not those that the checksum was made of.
+
+    Attributes:
+        expected: CRC-32C that the manifest holds.
+        actual: CRC-32C of the bytes that were read.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        url: str,
+        expected: int,
+        actual: int,
+        offset: int | None = None,
+        nbytes: int | None = None,
+    ) -> None:
+        super().__init__(message, url=url, offset=offset, nbytes=nbytes)
+        self.expected = expected
+        self.actual = actual
+
+    def __reduce__(self) -> tuple[object, ...]:
+        given = (self.url, self.expected, self.actual, self.offset, self.nbytes)
+        return _rebuild_checksum_error, (type(self), str(self), *given)
+
+
 class DeviceError(StreamloadError, RuntimeError):
     """Report a device or driver call that failed.
 
@@ -95,6 +124,18 @@ def _rebuild_source_error(
     kind: type[SourceError], message: str, url: str, offset: int | None, nbytes: int | None, errno: int | None
 ) -> SourceError:
     return kind(message, url=url, offset=offset, nbytes=nbytes, errno=errno)
+
+
+def _rebuild_checksum_error(
+    kind: type[ChecksumError],
+    message: str,
+    url: str,
+    expected: int,
+    actual: int,
+    offset: int | None,
+    nbytes: int | None,
+) -> ChecksumError:
+    return kind(message, url=url, expected=expected, actual=actual, offset=offset, nbytes=nbytes)
 
 
 def _rebuild_device_error(kind: type[DeviceError], message: str, code: int) -> DeviceError:

@@ -18,8 +18,10 @@ FLOORS = {
     "_sources": 1,
     "_units": 1,
     "_checkpoint": 2,
+    "_checksums": 2,
     "_plan": 2,
     "_engine": 3,
+    "_verify": 4,
     "torch": 4,
     "streamload": 5,  # the package's own face: re-exports, no logic
     "testing": 5,

@@ -10,7 +10,7 @@ import re
 from pathlib import PurePosixPath
 
 from streamload._checkpoint import group_layers
-from streamload._format import DTYPE_BITS, header_nbytes, parse_header, parse_index
+from streamload._format import DTYPE_BITS, format_manifest, header_nbytes, parse_header, parse_index, parse_manifest
 from streamload.errors import FormatError
 
 try:
@@ -47,6 +47,23 @@ def check_index(data: bytes) -> None:
         assert path != PurePosixPath("/models")
         assert not {"..", "."}.intersection(path.parts)
         assert "\0" not in name + shard
+
+
+def check_manifest(data: bytes) -> None:
+    """Check a manifest of checksums."""
+    try:
+        manifest = parse_manifest(data, url="manifest")
+    except FormatError as error:
+        _check_text(error)
+        return
+    names = [name for shard in manifest.shards.values() for name in shard.tensors]
+    assert len(set(names)) == len(names)
+    for name, shard in manifest.shards.items():
+        assert (PurePosixPath("/models") / name).is_relative_to("/models")
+        assert ".." not in name.split("/")
+        assert 0 <= shard.crc32c < 1 << 32
+        assert all(0 <= tensor.crc32c < 1 << 32 for tensor in shard.tensors.values())
+    assert parse_manifest(format_manifest(manifest).encode(), url="again") == manifest
 
 
 def _check_file(prefix: bytes, file_nbytes: int) -> None:

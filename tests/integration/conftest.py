@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 
 LINK_BYTES_PER_SECOND = 4e6  # the model below takes 0.1 s
 
 
 @pytest.fixture
-def nan_memory():
-    """Fill what torch allocates with 0xFF bytes, which read as NaN: too early a read shows.
+def nan_memory(monkeypatch):
+    """Fill what torch allocates, and new host blocks, with 0xFF bytes, which read as NaN: too early a read shows.
 
     And let torch take one path through attention, in flight or not: its fused one wants tensors without a gate.
     """
     import torch
+
+    from streamload.torch import _memory
+
+    class FilledBlock(_memory.HostBlock):
+        def __init__(self, nbytes):
+            super().__init__(nbytes)
+            ctypes.memset(self.address, 0xFF, nbytes)
+
+    monkeypatch.setattr(_memory, "HostBlock", FilledBlock)
 
     torch.backends.mha.set_fastpath_enabled(False)
 

@@ -106,7 +106,7 @@ def run_to_failure(source, device=None) -> BaseException | None:
                 ticket.wait_group(0)
         ticket.close()
         ticket.close()
-        assert engine._native.leased == 0
+        assert engine._pool.native.leased == 0
     assert device.live_objects == 0
     return failure
 
@@ -172,7 +172,7 @@ def test_a_view_kept_by_a_source_is_dead_after_its_call():
         kept[0][0] = 1
 
 
-@pytest.mark.parametrize("step", ["create_stream", "create_event", "record", "copy", "synchronize", "pin"])
+@pytest.mark.parametrize("step", ["create_stream", "create_event", "record", "copy", "synchronize"])
 def test_any_device_step_that_fails_ends_the_load_in_a_device_error(step, data_file):
     failures = 0
     for k in range(40):
@@ -183,16 +183,17 @@ def test_any_device_step_that_fails_ends_the_load_in_a_device_error(step, data_f
             assert type(error) is DeviceError
             assert step in str(error)
             assert "on request" in str(error)
-    # One buffer that cannot be pinned is one buffer fewer, unless it is the only one under way.
-    assert failures or step == "pin"
+    assert failures
 
 
-def test_out_of_pinned_memory_from_the_start_is_a_device_error(data_file):
+@pytest.mark.parametrize("first_refused", range(4))
+def test_memory_that_cannot_be_pinned_makes_a_load_slower_and_warns_once(first_refused, data_file, caplog):
     with FileSource(data_file) as source:
-        error = run_to_failure(source, HostDevice(fail_step="pin", fail_from=True))
-        assert type(error) is DeviceError
-        # With two buffers pinned the load goes on with those.
-        assert run_to_failure(source, HostDevice(fail_step="pin", fail_at=2, fail_from=True)) is None
+        for _ in range(2):
+            caplog.clear()
+            assert run_to_failure(source, HostDevice(fail_step="pin", fail_at=first_refused, fail_from=True)) is None
+            refused = [record for record in caplog.records if "page-locked" in record.message]
+            assert len(refused) == 1 or (first_refused and not refused)  # fewer buffers may have been enough
 
 
 def test_a_timeout_leaves_the_load_running(data_file):

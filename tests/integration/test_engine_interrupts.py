@@ -91,7 +91,8 @@ for turn in range(100):
 ticket = None
 gc.collect()
 assert len(took) == 100
-assert engine._native.leased == 0, engine._native.leased
+assert engine._pool.native.leased == 0, engine._pool.native.leased
+engine.close()
 assert len(os.listdir("/proc/self/fd")) == files
 assert not native_threads(), native_threads()
 engine.close()

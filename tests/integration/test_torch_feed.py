@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import streamload
 from streamload._engine import CopyEngine
 from streamload._native import HostDevice
 from streamload.errors import DeviceError, StreamClosedError
-from streamload.torch import _feed, _groups, iter_tensors, load_file, save_file, stream
+from streamload.torch import _feed, _groups, _memory, iter_tensors, load_file, save_file, stream
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nan_memory")]
 
@@ -35,6 +36,7 @@ def small_windows(monkeypatch):
     """Windows and groups so small that a feed has many."""
     monkeypatch.setattr(_feed, "WINDOW_BYTES", 90_000)
     monkeypatch.setattr(_groups, "GROUP_BYTES", 30_000)
+    monkeypatch.setattr(_feed, "GROUP_BYTES", 30_000)
 
 
 FACES = {
@@ -206,27 +208,26 @@ def test_a_checkpoint_closed_under_the_feed_is_told(path):
 @pytest.mark.usefixtures("small_windows")
 def test_memory_is_the_consumers_and_goes_when_it_lets_go(path, monkeypatch):
     made, freed = [], []
-    real = _feed.place
 
-    class Block:  # dies with the last tensor over the block that it rides on
+    class Memory(bytearray):  # dies with the last tensor over it
         def __del__(self):
             freed.append(1)
 
-    def place(infos, device):
-        placement = real(infos, device)
-        for block in placement.blocks:
-            block.rider = Block()
+    class Block:
+        def __init__(self, nbytes):
+            self.buffer = Memory(nbytes)
+            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
+            self.lead = 0
             made.append(1)
-        return placement
 
-    monkeypatch.setattr(_feed, "place", place)
+    monkeypatch.setattr(_memory, "HostBlock", Block)
     most_alive = 0
     for _name, tensor in iter_tensors(path):
         del tensor
         gc.collect()
         most_alive = max(most_alive, len(made) - len(freed))
-    assert len(made) >= 12
-    assert most_alive < 8  # two windows of three layers, each a group or two
+    assert len(made) >= 24
+    assert most_alive <= 12  # two windows of three layers, two blocks each
     gc.collect()
     assert len(freed) == len(made)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import streamload
 from streamload.errors import DeviceError, StreamClosedError
-from streamload.torch import _seats, load_model, save_file, stream_module
+from streamload.torch import _file, _seats, load_model, save_file, stream_module
 from streamload.torch._submit import choose_engine
 
 
@@ -289,6 +289,54 @@ class TestLoadModel:
         del state["head.weight"], state["embed.weight"]
         save_file(state, tmp_path / "m.safetensors")
         assert load(build(), tmp_path / "m.safetensors", strict=False) == ({"embed.weight"}, [])
+
+    def test_a_shape_that_differs_is_told(self, load, tmp_path):
+        save_file({"weight": torch.ones(3, 4), "bias": torch.ones(4)}, tmp_path / "m.safetensors")
+        with pytest.raises(RuntimeError, match="size mismatch for weight: copying a param with shape"):
+            load(linear("cpu"), tmp_path / "m.safetensors")
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+    def test_the_model_keeps_its_dtype(self, load, dtype, tmp_path):
+        save_file(WEIGHTS, tmp_path / "m.safetensors")
+        model = linear("cpu").to(dtype)
+        assert load(model, tmp_path / "m.safetensors") == (set(), [])
+        assert torch.equal(model.weight, WEIGHTS["weight"].to(dtype))
+
+    def test_a_module_that_loads_itself_does_so(self, load, tmp_path):
+        class Doubling(nn.Linear):
+            def _load_from_state_dict(self, state, prefix, *rest: object):
+                state[prefix + "weight"] = state[prefix + "weight"] * 2
+                super()._load_from_state_dict(state, prefix, *rest)
+
+        save_file(WEIGHTS, tmp_path / "m.safetensors")
+        model = Doubling(2, 3)
+        assert load(model, tmp_path / "m.safetensors") == (set(), [])
+        assert torch.equal(model.weight, WEIGHTS["weight"] * 2)
+
+    def test_a_norm_without_its_counter_lacks_nothing(self, load, tmp_path):
+        state = {name: tensor + 1 for name, tensor in nn.BatchNorm1d(4).state_dict().items()}
+        del state["num_batches_tracked"]
+        save_file(state, tmp_path / "m.safetensors")
+        model = nn.BatchNorm1d(4)
+        assert load(model, tmp_path / "m.safetensors") == (set(), [])
+        assert model.running_var.eq(2).all()
+        assert model.num_batches_tracked == 0
+
+    def test_views_over_one_memory_are_all_filled(self, load, tmp_path):
+        model = Aliased("parameter")
+        save_file({"weight": torch.ones(4, 3), "twin": torch.full((4, 3), 2.0)}, tmp_path / "m.safetensors")
+        load(model, tmp_path / "m.safetensors", strict=False)
+        assert model.weight.eq(2).all()
+
+
+def test_a_plain_model_is_filled_where_it_is(build, reference, model_path, monkeypatch):
+    monkeypatch.setattr(_file, "load_file", None)
+    model = build()
+    addresses = [parameter.data_ptr() for parameter in model.parameters()]
+    assert load_model(model, model_path) == (set(), [])
+    assert addresses == [parameter.data_ptr() for parameter in model.parameters()]
+    for name, tensor in reference.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
 
 
 def test_a_path_or_a_dict_where_something_else_is_due_is_named():

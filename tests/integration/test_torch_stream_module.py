@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import io
 import pickle
@@ -21,7 +22,7 @@ from streamload._engine import CopyEngine, shared_engine
 from streamload._native import HostDevice
 from streamload.errors import StreamClosedError
 from streamload.testing import FaultySource
-from streamload.torch import _module_stream, load_file, stream_module
+from streamload.torch import _memory, load_file, stream_module
 from streamload.torch._module_load import ModuleLoad
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nan_memory")]
@@ -183,14 +184,18 @@ def test_nothing_is_left_when_all_is_resident(build, reference, model_path, slow
 
 def test_a_kept_handle_keeps_neither_engine_nor_memory(build, model_path, monkeypatch):
     blocks = []
-    real = _module_stream.place
 
-    def place(infos, device):
-        placement = real(infos, device)
-        blocks.extend(weakref.ref(block) for block in placement.blocks)
-        return placement
+    class Memory(bytearray):  # can be watched
+        pass
 
-    monkeypatch.setattr(_module_stream, "place", place)
+    class Block:
+        def __init__(self, nbytes):
+            self.buffer = Memory(nbytes)
+            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
+            self.lead = 0
+            blocks.append(weakref.ref(self.buffer))
+
+    monkeypatch.setattr(_memory, "HostBlock", Block)
     engine = shared_engine("cpu", streamload.StreamOptions())
     module = build("meta")
     with streamload.open(model_path) as checkpoint:

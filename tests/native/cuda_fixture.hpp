@@ -1,7 +1,10 @@
 // What the CUDA tests share: the stand-in driver, fresh for each test and checked to be clean after it.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "check.hpp"
@@ -28,6 +31,14 @@ class Driver {
  private:
   Standin standin_;
 };
+
+// The stand-in's own functions, for calls that CudaDevice does not make.
+inline CudaApi functions_of(const Driver& driver) {
+  CudaApi api;
+  const auto find = [&](const char* symbol) { return reinterpret_cast<AnyFunction>(dlsym(driver->library, symbol)); };
+  CHECK_EQ(CudaApi::resolve("stand-in", find, api).text, "");
+  return api;
+}
 
 inline std::shared_ptr<CudaDevice> open_device(int ordinal = 0) {
   std::shared_ptr<CudaDevice> device;
@@ -75,6 +86,26 @@ class Pinned {
  public:
   std::vector<std::byte> bytes;
 };
+
+// Bytes no two neighbours of which are alike, in any row length.
+inline std::vector<std::byte> pattern(std::size_t nbytes) {
+  std::vector<std::byte> bytes(nbytes);
+  for (std::size_t i = 0; i < nbytes; ++i) bytes[i] = std::byte((i * 131 + i / 251) & 0xFF);
+  return bytes;
+}
+
+// What the target holds when every block has landed, row by row, over what it held before.
+inline std::vector<std::byte> expected_after(std::span<const CopyBlock> blocks, DeviceSpan target,
+                                             std::vector<std::byte> before) {
+  for (const CopyBlock& block : blocks) {
+    for (std::size_t row = 0; row < block.rows; ++row) {
+      const std::byte* from = block.source + row * block.source_pitch;
+      const auto offset = static_cast<std::ptrdiff_t>(block.target - target.address + row * block.target_pitch);
+      std::copy(from, from + block.row_bytes, before.begin() + offset);
+    }
+  }
+  return before;
+}
 
 inline Stream make_stream(const std::shared_ptr<Device>& device) {
   Stream stream;

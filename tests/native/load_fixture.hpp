@@ -26,18 +26,20 @@ inline constexpr std::size_t kGroupBytes = kReadsPerGroup * kChunk - kTail;
 inline constexpr std::size_t kBytes = kGroups * kGroupBytes;
 inline constexpr auto kPatience = std::chrono::seconds(30);  // only a hang takes this long
 
-// A plan of kGroups groups that moves the whole file to `target`, two copies a read.
-inline Plan plan_to(std::uintptr_t target) {
+inline constexpr std::size_t bytes_in(std::size_t chunk) { return kGroups * (kReadsPerGroup * chunk - kTail); }
+
+// A plan of kGroups groups that moves a whole file of bytes_in(chunk) to `target`, two copies a read.
+inline Plan plan_to(std::uintptr_t target, std::size_t chunk = kChunk) {
   Plan plan;
   plan.group_count = kGroups;
-  plan.nbytes = kBytes;
+  plan.nbytes = bytes_in(chunk);
   std::size_t offset = 0;
   for (std::uint32_t group = 0; group < kGroups; ++group) {
     for (std::size_t i = 0; i < kReadsPerGroup; ++i) {
-      const std::size_t nbytes = i + 1 == kReadsPerGroup ? kChunk - kTail : kChunk;
+      const std::size_t nbytes = i + 1 == kReadsPerGroup ? chunk - kTail : chunk;
       plan.reads.push_back({0, group, offset, nbytes, plan.copies.size(), plan.copies.size() + 2});
-      plan.copies.push_back({0, DeviceSpan{target + offset, 1000}});
-      plan.copies.push_back({1000, DeviceSpan{target + offset + 1000, nbytes - 1000}});
+      plan.copies.push_back({0, target + offset, 1000});
+      plan.copies.push_back({1000, target + offset + 1000, nbytes - 1000});
       offset += nbytes;
     }
   }
@@ -47,12 +49,14 @@ inline Plan plan_to(std::uintptr_t target) {
 struct Load {
   std::shared_ptr<Device> device;
   DeviceSpan memory;
+  std::shared_ptr<ReadPool> pool;
   std::shared_ptr<CopyEngine> engine;
   std::shared_ptr<Ticket> ticket;
 
   Load(std::shared_ptr<Device> target, std::size_t threads = 2, std::size_t buffers = 4) : device(std::move(target)) {
     if (!device->allocate(kBytes, memory).ok()) return;
-    engine = std::make_shared<CopyEngine>(device, CopyEngineOptions{kChunk, buffers * kChunk, threads});
+    pool = std::make_shared<ReadPool>(ReadPoolOptions{kChunk, buffers * kChunk, threads});
+    engine = std::make_shared<CopyEngine>(device, pool);
   }
   Load(const Load&) = delete;
   Load& operator=(const Load&) = delete;
@@ -60,6 +64,7 @@ struct Load {
     if (ticket) ticket->close();
     ticket.reset();
     engine.reset();
+    pool.reset();
     if (!memory.empty()) device->deallocate(memory);
   }
 

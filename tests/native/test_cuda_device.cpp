@@ -1,5 +1,5 @@
 // CudaDevice against the stand-in driver: what each method does, on which thread, and what it leaves.
-// Loading and failing are in test_cuda_failures.cpp.
+// Copies of many blocks are in test_cuda_copies.cpp, loading and failing in test_cuda_failures.cpp.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,14 +17,8 @@ namespace {
 
 // The context that is current on this thread, asked of the driver itself.
 CuContext current_context(const Driver& driver) {
-  CudaApi api;
-  CHECK_EQ(CudaApi::resolve(
-               "stand-in",
-               [&](const char* symbol) { return reinterpret_cast<AnyFunction>(dlsym(driver->library, symbol)); }, api)
-               .text,
-           "");
   CuContext context{};
-  CHECK_EQ(api.ctx_get_current(&context), CuResult::kSuccess);
+  CHECK_EQ(functions_of(driver).ctx_get_current(&context), CuResult::kSuccess);
   return context;
 }
 
@@ -46,6 +40,9 @@ TEST(device_names_itself_and_its_place) {
   CHECK_EQ(properties.total_bytes, std::uint64_t{8} << 30);
   CHECK_EQ(properties.driver_version, 13000);
   CHECK_EQ(properties.numa_node, -1);
+  CHECK_EQ(device->numa_node(), -1);
+  driver->fail("cuDeviceGetPCIBusId", 0, 999);
+  CHECK_EQ(device->numa_node(), -1);
 }
 
 TEST(numa_node_is_read_from_the_kernels_list) {
@@ -84,6 +81,21 @@ TEST(copy_from_pinned_memory_runs_later_and_arrives) {
   CHECK(back == source.bytes);
   CHECK_EQ(driver->count("unpinned_copies"), 0);
   CHECK_EQ(driver->count("bytes_copied"), 4096);
+}
+
+TEST(memory_that_one_device_pinned_is_pinned_for_all) {
+  const Driver driver;
+  const auto zero = open_device(0);
+  const auto one = open_device(1);
+  CHECK_EQ(zero->pin_domain(), one->pin_domain());
+  const Pinned source(zero, 64, std::byte{6});
+  const Block target(one, 64);
+  {
+    const Stream stream = make_stream(one);
+    CHECK(one->copy(target.span(), source.bytes, stream.view()).ok());
+  }
+  CHECK(target.peek() == source.bytes);
+  CHECK_EQ(driver->count("unpinned_copies"), 0);
 }
 
 TEST(copy_from_ordinary_memory_leaves_the_source_free_at_once) {

@@ -4,10 +4,9 @@
 #include "check.hpp"
 #include "device/cuda_api.hpp"
 
-#if __has_include("/usr/local/cuda/include/cuda.h")
-#include "/usr/local/cuda/include/cuda.h"
-#elif __has_include(<cuda.h>)
+#if __has_include(<cudaTypedefs.h>)
 #include <cuda.h>
+#include <cudaTypedefs.h>
 #endif
 
 #ifdef CUDA_VERSION
@@ -78,7 +77,39 @@ SAME(mem_host_register, cuMemHostRegister);
 SAME(mem_host_unregister, cuMemHostUnregister);
 SAME(memcpy_htod_async, cuMemcpyHtoDAsync);
 SAME(memcpy_dtoh, cuMemcpyDtoH);
+SAME(memcpy_2d_async, cuMemcpy2DAsync);
 #undef SAME
+
+static_assert(sizeof(CuMemcpy2D) == sizeof(CUDA_MEMCPY2D_v2));
+#define AT(member, field) static_assert(offsetof(CuMemcpy2D, member) == offsetof(CUDA_MEMCPY2D_v2, field))
+AT(source_x, srcXInBytes);
+AT(source_y, srcY);
+AT(source_type, srcMemoryType);
+AT(source_host, srcHost);
+AT(source_device, srcDevice);
+AT(source_array, srcArray);
+AT(source_pitch, srcPitch);
+AT(target_x, dstXInBytes);
+AT(target_y, dstY);
+AT(target_type, dstMemoryType);
+AT(target_host, dstHost);
+AT(target_device, dstDevice);
+AT(target_array, dstArray);
+AT(target_pitch, dstPitch);
+AT(row_bytes, WidthInBytes);
+AT(rows, Height);
+#undef AT
+
+#if CUDA_VERSION >= 12080
+static_assert(Same<decltype(CudaApi::memcpy_batch_async), PFN_cuMemcpyBatchAsync_v12080>::value);
+static_assert(sizeof(CuMemcpyAttributes) == sizeof(CUmemcpyAttributes_v1));
+#define AT(member, field) static_assert(offsetof(CuMemcpyAttributes, member) == offsetof(CUmemcpyAttributes_v1, field))
+AT(source_order, srcAccessOrder);
+AT(source_location, srcLocHint);
+AT(target_location, dstLocHint);
+AT(flags, flags);
+#undef AT
+#endif
 
 }  // namespace
 
@@ -110,6 +141,18 @@ TEST(flags_have_cuda_hs_values) {
   CHECK_EQ(kCuAttributeComputeCapabilityMajor, int(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR));
   CHECK_EQ(kCuAttributeComputeCapabilityMinor, int(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR));
   CHECK_EQ(kCuGetProcAddressLegacyStream, std::uint64_t(CU_GET_PROC_ADDRESS_LEGACY_STREAM));
+}
+
+TEST(constants_of_copies_have_cuda_hs_values) {
+  CHECK_EQ(unsigned(CuMemoryType::kHost), unsigned(CU_MEMORYTYPE_HOST));
+  CHECK_EQ(unsigned(CuMemoryType::kDevice), unsigned(CU_MEMORYTYPE_DEVICE));
+#if CUDA_VERSION >= 12080
+  CHECK_EQ(unsigned(CuSourceOrder::kStream), unsigned(CU_MEMCPY_SRC_ACCESS_ORDER_STREAM));
+  CHECK_EQ(unsigned(CuSourceOrder::kDuringCall), unsigned(CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL));
+  CHECK_EQ(unsigned(CuSourceOrder::kAny), unsigned(CU_MEMCPY_SRC_ACCESS_ORDER_ANY));
+  CHECK_EQ(kCuMemcpyPreferOverlapWithCompute, unsigned(CU_MEMCPY_FLAG_PREFER_OVERLAP_WITH_COMPUTE));
+  CHECK_EQ(kCudaVersionOfBatches, 12080);  // the version in the name of the type compared above
+#endif
 }
 
 #else

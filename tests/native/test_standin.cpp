@@ -1,4 +1,5 @@
-// The stand-in driver itself: each kind of misuse is found out. What it does when used well, test_cuda_device shows.
+// The stand-in driver itself: each kind of misuse is found out. Its copies of rows and batches are in
+// test_standin_copies.cpp; what it does when used well, test_cuda_device shows.
 #include "cuda_fixture.hpp"
 
 using namespace cuda_tests;

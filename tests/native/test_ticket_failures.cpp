@@ -29,7 +29,7 @@ TEST(the_failure_of_any_read_wakes_every_waiter_with_its_place) {
       CHECK(woken > 0);
       CHECK(load.wait_group(0).code == Code::kReadFailed);  // and everyone after
       load.ticket->close();
-      CHECK_EQ(load.engine->leased(), 0U);
+      CHECK_EQ(load.pool->ring().leased(), 0U);
     }
     CHECK_EQ(device->live_objects(), 0U);
   }
@@ -53,7 +53,7 @@ TEST(the_failure_of_any_host_device_call_ends_the_load_and_leaves_nothing) {
           if (status.ok()) status = load.wait_all();
           if (status.ok()) CHECK(load.holds(0, kBytes));
           if (load.ticket) load.ticket->close();
-          CHECK_EQ(load.engine->leased(), 0U);
+          CHECK_EQ(load.pool->ring().leased(), 0U);
         }
       }
       CHECK_EQ(device->live_objects(), 0U);
@@ -70,7 +70,7 @@ TEST(the_failure_of_any_host_device_call_ends_the_load_and_leaves_nothing) {
 TEST(the_failure_of_any_driver_call_ends_the_load_and_leaves_nothing) {
   constexpr int kCudaErrorUnknown = 999;
   for (const char* function : {"cuStreamCreate", "cuEventCreate", "cuEventRecord", "cuStreamWaitEvent",
-                               "cuEventSynchronize", "cuMemcpyHtoDAsync", "cuMemAlloc", "cuCtxSetCurrent",
+                               "cuEventSynchronize", "cuMemcpyBatchAsync", "cuMemAlloc", "cuCtxSetCurrent",
                                "cuThreadExchangeStreamCaptureMode", "cuMemHostRegister"}) {
     int failures = 0;
     bool reached = true;
@@ -87,7 +87,7 @@ TEST(the_failure_of_any_driver_call_ends_the_load_and_leaves_nothing) {
           status = load.submit(pattern_source(), StreamView{});  // behind the default stream, so that it is waited for
           if (status.ok()) status = load.wait_all();
           if (load.ticket) load.ticket->close();
-          CHECK_EQ(load.engine->leased(), 0U);
+          CHECK_EQ(load.pool->ring().leased(), 0U);
           correct = !status.ok() || load.holds(0, kBytes);
         } else {
           status = Status::failure(Code::kDeviceFailed, "allocate");
@@ -104,7 +104,7 @@ TEST(the_failure_of_any_driver_call_ends_the_load_and_leaves_nothing) {
   }
 }
 
-TEST(a_load_that_can_pin_nothing_is_out_of_pinned_memory) {
+TEST(a_load_that_can_pin_little_or_nothing_goes_on) {
   HostDeviceOptions options;
   options.fail_step = "pin";
   options.fail_from = true;
@@ -114,9 +114,10 @@ TEST(a_load_that_can_pin_nothing_is_out_of_pinned_memory) {
     {
       Load load(device);
       REQUIRE(load.submit(pattern_source()).ok());
-      const Status status = load.wait_all();
-      CHECK(k == 0 ? status.code == Code::kOutOfPinnedMemory : status.ok());
-      if (k > 0) CHECK(load.holds(0, kBytes));
+      CHECK(load.wait_all().ok());
+      CHECK(load.holds(0, kBytes));
+      CHECK(load.pool->ring().pinned_bytes() <= k * kChunk);
+      CHECK(!load.pool->ring().refusal().empty() || k > 0);  // a ring may do with fewer buffers than it could pin
     }
     CHECK_EQ(device->live_objects(), 0U);
   }
@@ -189,22 +190,23 @@ TEST(cancelling_wakes_waiters_and_outruns_a_slow_link) {
   CHECK_EQ(device->live_objects(), 0U);
 }
 
-TEST(dropping_a_ticket_or_closing_its_engine_ends_its_threads) {
+TEST(dropping_a_ticket_or_closing_its_engine_ends_the_load_and_the_last_user_its_threads) {
   const std::size_t before = count_entries("/proc/self/task");
   HostDeviceOptions slow;
   slow.link_bytes_per_second = 1000;
   for (const bool drop : {true, false}) {
-    Load load(std::make_shared<HostDevice>(slow));
-    REQUIRE(load.submit(pattern_source()).ok());
-    if (drop) {
-      load.ticket.reset();
-    } else {
-      load.engine->close();
-      CHECK(load.wait_all().code == Code::kCancelled);
-      std::shared_ptr<Ticket> late;
-      CHECK(load.engine->submit(plan_to(load.memory.address), {pattern_source()}, {}, late).code == Code::kClosed);
+    {
+      Load load(std::make_shared<HostDevice>(slow));
+      REQUIRE(load.submit(pattern_source()).ok());
+      if (drop) {
+        load.ticket.reset();
+      } else {
+        load.engine->close();
+        CHECK(load.wait_all().code == Code::kCancelled);
+        std::shared_ptr<Ticket> late;
+        CHECK(load.engine->submit(plan_to(load.memory.address), {pattern_source()}, {}, late).code == Code::kClosed);
+      }
     }
-    load.ticket.reset();
     CHECK_EQ(count_entries("/proc/self/task"), before);
   }
 }

@@ -7,7 +7,7 @@ from typing_extensions import assert_type
 
 import streamload
 from streamload import LoadStats, StreamOptions
-from streamload.torch import iter_tensors, load_file, load_model, safe_open, stream, stream_module
+from streamload.torch import Destination, fill, iter_tensors, load_file, load_model, safe_open, stream, stream_module
 
 
 def serve(path: str, model: torch.nn.Module, ids: torch.Tensor) -> LoadStats:
@@ -41,3 +41,11 @@ def as_before(path: str, model: torch.nn.Module) -> dict[str, torch.Tensor]:
         assert_type(file.keys(), list[str])
         assert_type(file.get_slice("a")[:2], torch.Tensor)
     return state
+
+
+def into_parameters(path: str, qkv: torch.nn.Parameter, experts: torch.Tensor, norm: torch.Tensor) -> float:
+    assert_type(fill(path, {"norm": norm}, options=StreamOptions(read_threads=2)), LoadStats)
+    places = [Destination("q", qkv[:64]), Destination("k", qkv[64:], (slice(None), slice(0, 8)))]
+    places += [Destination(f"experts.{number}", expert) for number, expert in enumerate(experts)]
+    with streamload.open(path) as checkpoint:
+        return fill(checkpoint, iter(places)).seconds

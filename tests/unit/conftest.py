@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import sys
 from typing import TYPE_CHECKING
 
@@ -33,25 +32,6 @@ def count_calls() -> Callable[[Callable[[], object]], int]:
         return calls
 
     return count
-
-
-@pytest.fixture
-def write():
-    """Return a function that writes a safetensors file whose tensors are U8 of `nbytes` bytes each."""
-
-    def write(path, *names: str, metadata=None, nbytes=4):
-        header = {
-            name: {"dtype": "U8", "shape": [nbytes], "data_offsets": [at * nbytes, at * nbytes + nbytes]}
-            for at, name in enumerate(names)
-        }
-        if metadata is not None:
-            header["__metadata__"] = metadata
-        text = json.dumps(header).encode()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(struct.pack("<Q", len(text)) + text + path.name.encode()[:1] * nbytes * len(names))
-        return path
-
-    return write
 
 
 @pytest.fixture

@@ -56,8 +56,9 @@ class CopyEngine(Closing):
     ) -> None:
         self._device = device
         self._options = StreamOptions() if options is None else options
+        self._owns_pool = pool is None
         try:
-            self._pool: ReadPool | None = ReadPool(self._options) if pool is None else pool
+            self._pool = ReadPool(self._options) if pool is None else pool
             self._native = _native.CopyEngine(device, self._pool.native)
         except _native.NativeError as error:
             raise_typed(error)
@@ -84,17 +85,20 @@ class CopyEngine(Closing):
     @property
     def pinned_bytes(self) -> int:
         """Page-locked host memory of the engine's pool, now, in bytes; 0 once closed."""
-        return 0 if self._pool is None else self._pool.pinned_bytes
+        return 0 if self._closed else self._pool.pinned_bytes
 
     @property
     def staging_bytes(self) -> int:
         """Staging memory of the engine's pool, now, page-locked or not, in bytes; 0 once closed."""
-        return 0 if self._pool is None else self._pool.staging_bytes
+        return 0 if self._closed else self._pool.staging_bytes
+
+    def warn_of_refusals(self) -> None:
+        """Say once, through `logging`, that the system refused to page-lock memory."""
+        self._pool.warn_of_refusals()
 
     def release(self) -> None:
         """Give back the staging memory that no load holds; the next load makes its own again."""
-        if self._pool is not None:
-            self._pool.release()
+        self._pool.release()
 
     def submit(
         self,
@@ -103,6 +107,7 @@ class CopyEngine(Closing):
         *,
         after_stream: int | None = None,
         keep_alive: Sequence[object] = (),
+        key_names: Sequence[str] = (),
     ) -> Ticket:
         """Start a load and return at once.
 
@@ -113,6 +118,7 @@ class CopyEngine(Closing):
             after_stream: The CUDA stream, as an integer, on which the destinations were allocated; the first
                 copy waits for what it has queued. None: nothing to wait for.
             keep_alive: What owns the destinations; held until the last copy has landed.
+            key_names: What the keys of the plan's checksums are called in an error.
 
         Raises:
             ChangedError: A file is no longer the one whose header was read.
@@ -121,8 +127,7 @@ class CopyEngine(Closing):
             DeviceError: The device refused a stream or an event.
             StreamClosedError: The engine is closed, or belongs to a parent process.
         """
-        pool = self._pool
-        if pool is None:
+        if self.closed:
             raise StreamClosedError("the copy engine is closed")
         callbacks: list[CallbackSource] = []
         try:
@@ -139,14 +144,15 @@ class CopyEngine(Closing):
             )
         except _native.NativeError as error:
             raise_typed(error)
-        return Ticket(ticket, callbacks, self, pool)
+        return Ticket(ticket, callbacks, self, key_names)
 
     def close(self) -> None:
         """Cancel every load, wait for its threads and copies. Harmless when repeated."""
         self._closed = True
         self._native.close()  # every caller waits, also beside another
         self._finalizer.detach()
-        self._pool = None
+        if self._owns_pool:
+            self._pool.close()
 
     def _open(self, source: Source, callbacks: list[CallbackSource]) -> _native.Source:
         if isinstance(source, FileSource):

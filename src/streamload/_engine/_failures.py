@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from ..errors import ChangedError, DeviceError, ShortReadError, SourceError, StreamClosedError, StreamloadError
+from ..errors import (
+    ChangedError,
+    ChecksumError,
+    DeviceError,
+    ShortReadError,
+    SourceError,
+    StreamClosedError,
+    StreamloadError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .. import _native
 
 _SOURCE_ERRORS: Final = {
@@ -23,12 +33,15 @@ _DEVICE_ERRORS: Final = ("no_device", "device_failed", "out_of_device_memory", "
 _CLOSED_ERRORS: Final = ("cancelled", "closed", "forked")
 
 
-def raise_typed(error: _native.NativeError, cause: BaseException | None = None) -> NoReturn:
+def raise_typed(
+    error: _native.NativeError, cause: BaseException | None = None, key_names: Sequence[str] = ()
+) -> NoReturn:
     """Raise the exception a native failure stands for.
 
     Args:
         error: What the native engine said.
         cause: The exception of a Python source that it was about, if any.
+        key_names: What the keys of the plan's checksums stand for.
     """
     text = str(error)
     origin = error if cause is None else cause
@@ -45,6 +58,19 @@ def raise_typed(error: _native.NativeError, cause: BaseException | None = None) 
         raise _SOURCE_ERRORS[error.code](
             text, url=error.source, offset=error.offset, nbytes=error.nbytes, errno=number
         ) from origin
+    if error.code == "checksum":
+        name = repr(key_names[error.key]) if key_names else f"{error.nbytes} bytes at offset {error.offset}"
+        raise ChecksumError(
+            f"{error.source}: {name}: {text}: CRC-32C {error.actual:08x}, expected {error.expected:08x}; "
+            "`streamload verify` checks the whole checkpoint",
+            url=error.source,
+            offset=error.offset,
+            nbytes=error.nbytes,
+            expected=error.expected,
+            actual=error.actual,
+        ) from origin
+    if error.code == "out_of_host_memory":
+        raise MemoryError(text) from origin
     if error.code in _PATH_ERRORS:
         raise _PATH_ERRORS[error.code](error.system_code, text, error.source) from origin
     if error.code in _DEVICE_ERRORS:

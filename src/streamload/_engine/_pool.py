@@ -78,6 +78,10 @@ class ReadPool:
         except _native.NativeError as error:
             raise_typed(error)
 
+    def close(self) -> None:
+        """Join the threads and free the memory, once every engine that uses the pool is closed."""
+        self.native.close()
+
     def warn_of_refusals(self) -> None:
         """Say once, through `logging`, that the system refused to page-lock memory."""
         if not self._warned and (refusal := self.native.refusal):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from .._sources import Source
     from . import CopyEngine
-    from ._pool import ReadPool
 
 T = TypeVar("T")
 _ROUTES: Final = ("buffered", "direct", "callback")
@@ -120,11 +119,16 @@ class Ticket(Closing):
     """
 
     def __init__(
-        self, native: _native.Ticket, callbacks: Sequence[CallbackSource], engine: CopyEngine, pool: ReadPool
+        self,
+        native: _native.Ticket,
+        callbacks: Sequence[CallbackSource],
+        engine: CopyEngine,
+        key_names: Sequence[str] = (),
     ) -> None:
         self._native = native
         self._callbacks = callbacks
-        self._users: tuple[CopyEngine, ReadPool] | None = (engine, pool)  # let go of on close: they end with their loads
+        self._key_names = key_names
+        self._engine: CopyEngine | None = engine  # let go of on close, so that its threads end with its last load
 
     @property
     def group_count(self) -> int:
@@ -161,8 +165,8 @@ class Ticket(Closing):
         """
         if not self._call(lambda native: native.wait_all(timeout)):
             raise TimeoutError(f"the load was not complete after {timeout} seconds; it goes on")
-        if self._users is not None:
-            self._users[1].warn_of_refusals()
+        if (engine := self._engine) is not None:
+            engine.warn_of_refusals()
 
     def wait_group(self, group: int, *, stream: int | None = None) -> bool:
         """Block until a group may be used, and say whether it is resident.
@@ -198,7 +202,7 @@ class Ticket(Closing):
     def close(self) -> None:
         """Cancel what is not done, wait for threads and copies, let go of the files. Harmless when repeated."""
         self._native.close()
-        self._users = None
+        self._engine = None
 
     def stats(self) -> LoadStats:
         """Return what the load did so far."""
@@ -212,7 +216,7 @@ class Ticket(Closing):
         ]
 
     def sums(self) -> list[int | None]:
-        """Return the CRC-32C of each key of the plan; None for those whose group is not resident."""
+        """Return the CRC-32C of each key of the plan; None for a key of no bytes or of a group that is not resident."""
         return self._call(lambda native: native.sums())
 
     def _call(self, use: Callable[[_native.Ticket], T]) -> T:
@@ -220,7 +224,7 @@ class Ticket(Closing):
             return use(self._native)
         except _native.NativeError as error:
             cause = next((callback.error for callback in self._callbacks if callback.error is not None), None)
-            raise_typed(error, cause)
+            raise_typed(error, cause, self._key_names)
 
 
 class CallbackSource:

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from ..errors import FormatError
 from ._json import collector_paused, decode_object, shown
 
+PLAIN_PATH = (
+    "a plain relative path that stays in the directory "
+    "(no leading '/', no empty, '.' or '..' part, no backslash or NUL, 1024 characters)"
+)
 _MAX_NAME = 1024  # characters; file systems and object stores allow no more
 
 
@@ -48,7 +52,8 @@ def parse_index(data: bytes | memoryview, *, url: str) -> Index:
                 f"{url}: index: expected tensor names without NUL sent to file names, got {shown(name)}: {shown(shard)}"
             )
     for shard in dict.fromkeys(weight_map.values()):
-        _check_shard_name(shard, url=url)
+        if not is_plain_path(shard):
+            raise FormatError(f"{url}: index: shard {shown(shard)} is refused: expected {PLAIN_PATH}")
     metadata = fields.get("metadata")
     if metadata is None:
         metadata = {}
@@ -57,10 +62,7 @@ def parse_index(data: bytes | memoryview, *, url: str) -> Index:
     return Index(weight_map, metadata)
 
 
-def _check_shard_name(name: str, *, url: str) -> None:
+def is_plain_path(name: str) -> bool:
+    """Whether the name of a shard stays in the directory that it is taken from."""
     parts = name.split("/")
-    if len(name) > _MAX_NAME or "\0" in name or "\\" in name or not {"", ".", ".."}.isdisjoint(parts):
-        raise FormatError(
-            f"{url}: index: shard {shown(name)} is refused: expected a plain relative path that stays in the "
-            "directory of the index (no leading '/', no empty, '.' or '..' part, no backslash or NUL, 1024 characters)"
-        )
+    return len(name) <= _MAX_NAME and "\0" not in name and "\\" not in name and {"", ".", ".."}.isdisjoint(parts)

@@ -82,8 +82,7 @@ def _find_folded(blocks: Sequence[Block], spans: Sequence[_Span], pitch: int) ->
         if at > 0 and standing[at - 1][1] > left:
             return base + row * pitch + left, standing[at - 1][2], index
         if at < len(standing) and standing[at][0] < right:
-            other = standing[at][2]
-            return base + row * pitch + standing[at][0], min(index, other), max(index, other)
+            return base + row * pitch + standing[at][0], index, standing[at][2]
         insort(standing, (left, right, index))
     return None
 

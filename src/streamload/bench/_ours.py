@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import _native
 from .._engine import CopyEngine, open_device
-from ..torch import iter_tensors, load_file
-from ._fill import fill  # of ..torch, once it is there
+from ..torch import fill, iter_tensors, load_file
 from ._rounds import Contestant, Outcome
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The commands: `streamload demo | inspect | plan | bench`.
+"""The commands: `streamload demo | inspect | plan | manifest | verify | bench`.
 
 Floor 7. Parses arguments, calls the room that does the work, prints what it returns. An error a user can cause
 becomes one line on stderr and exit code 2; anything else is a bug and keeps its traceback. `_describe` turns
@@ -33,6 +33,7 @@ __all__ = ["main"]
 
 _EXTRAS = {"torch": "torch", "numpy": "torch", "safetensors": "torch", "matplotlib": "demo", "transformers": "test"}
 _LEAST_WIDTH, _MOST_WIDTH = 60, 160
+_INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 
 
 class _Refusal(click.ClickException):
@@ -52,6 +53,9 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise  # click ends quietly when the reader of a pipe has gone
+        except KeyboardInterrupt:
+            click.echo("streamload: interrupted", err=True)
+            ctx.exit(_INTERRUPTED)  # click's own is 1, which `verify` and `demo` give a meaning
         except (StreamloadError, OSError, ModuleNotFoundError) as error:
             raise _Refusal(_one_line(error)) from error
 
@@ -98,6 +102,38 @@ def plan(path: str, *, chunk_bytes: int | None, as_json: bool) -> None:
         click.echo(json.dumps(described, indent=2))
     else:
         click.echo(plan_table(layers, chunk_bytes=options.chunk_bytes))
+
+
+@main.command()
+@click.argument("path")
+@click.option("--manifest", "file", type=click.Path(dir_okay=False), help="Write here.  [default: beside the shards]")
+def manifest(path: str, *, file: str | None) -> None:
+    """Sum every byte of a checkpoint and write the checksums down, for verify and for loads that check."""
+    from .._verify import make_manifest
+    from ._describe import describe_summed
+
+    with _bad_values_refused():
+        summed = make_manifest(path, manifest=file, options=StreamOptions.from_env(os.environ))
+    click.echo(describe_summed(summed))
+
+
+@main.command()
+@click.argument("path")
+@click.option("--manifest", "file", type=click.Path(), help="Compare with this.  [default: beside the shards]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a list.")
+def verify(path: str, *, file: str | None, as_json: bool) -> None:
+    """Read every byte of a checkpoint once and compare it with its manifest.
+
+    Exits with 0 if every byte is right, with 1 if something is wrong, with 2 if that could not be found out.
+    What the page cache holds is read from there; STREAMLOAD_OPTION_DIRECT_IO=true asks the drive for every byte.
+    """
+    from .._verify import verify as compare
+    from ._describe import describe_verdict, verdict_text
+
+    with _bad_values_refused():
+        verdict = compare(path, manifest=file, options=StreamOptions.from_env(os.environ))
+    click.echo(json.dumps(describe_verdict(verdict), indent=2) if as_json else verdict_text(verdict))
+    sys.exit(0 if verdict.right else 1)
 
 
 @main.command()

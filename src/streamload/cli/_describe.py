@@ -1,25 +1,36 @@
-"""Turn checkpoints and load plans into tables and JSON.
+"""Turn checkpoints, load plans and verdicts into tables and JSON.
 
 Part of `cli`; needs neither torch nor the native core.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from .._plan import Copy, make_plan
-from .._units import say_bytes, say_count
+from .._units import say_bytes, say_count, say_rate, say_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .._checkpoint import Checkpoint
     from .._format import TensorInfo
+    from .._verify import Summed, Verdict
 
-__all__ = ["LayerReads", "describe_checkpoint", "describe_plan", "inspect_tables", "plan_table"]
+__all__ = [
+    "LayerReads",
+    "describe_checkpoint",
+    "describe_plan",
+    "describe_summed",
+    "describe_verdict",
+    "inspect_tables",
+    "plan_table",
+    "verdict_text",
+]
 
 _ALIGNMENT = 256  # of a tensor's place on the device
+_MOST_FAULTS = 50  # listed for a person; JSON has all
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, object]:
@@ -133,6 +144,45 @@ def plan_table(layers: Sequence[LayerReads], *, chunk_bytes: int) -> str:
         for layer in layers
     ]
     return f"{head}\n\n{_table(('group', 'tensors', 'bytes', 'reads', 'copies'), rows)}"
+
+
+def describe_summed(summed: Summed) -> str:
+    """Return what was summed, and where the sums are, as text."""
+    return f"{_summed(summed)}\nwritten to {summed.manifest}"
+
+
+def describe_verdict(verdict: Verdict) -> dict[str, object]:
+    """Return a verdict as JSON can hold it."""
+    return {"right": verdict.right, **asdict(verdict), "bytes_per_second": verdict.nbytes / verdict.seconds}
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """Return a verdict as text: one line when all is right, else what is wrong and where."""
+    if verdict.right:
+        return f"right: {_summed(verdict)}"
+    rows = [
+        (
+            _printable(fault.shard) or "-",
+            "-" if fault.tensor is None else _printable(fault.tensor),
+            f"{fault.start}–{fault.end}",
+            " ".join(_printable(fault.text).split()),
+        )
+        for fault in verdict.faults[:_MOST_FAULTS]
+    ]
+    more = len(verdict.faults) - len(rows)
+    return "\n".join(
+        [
+            f"wrong: {say_count(len(verdict.faults), 'fault')}; {_summed(verdict)}; manifest {verdict.manifest}",
+            "",
+            _table(("shard", "tensor", "bytes", "what"), rows),
+            *([f"and {say_count(more)} more; --json lists all"] if more else []),
+        ]
+    )
+
+
+def _summed(done: Summed | Verdict) -> str:
+    read = f"{say_bytes(done.nbytes)} in {say_count(done.shards, 'shard')}, {say_count(done.tensors, 'tensor')}"
+    return f"{read}, read in {say_seconds(done.seconds)} at {say_rate(done.nbytes / done.seconds)}"
 
 
 def _by_shard(checkpoint: Checkpoint) -> list[list[TensorInfo]]:

@@ -3,10 +3,15 @@
 Floor 4. The map:
 
     _dtypes          safetensors' names for torch's dtypes
-    _memory          blocks of device memory, tensors over them, who owns them
+    _host_block      new host memory on huge pages
+    _memory          blocks of memory, tensors over them, who owns them
+    _layout          an index and a view, taken apart into rows of bytes
     _failure         one failure, raised to every waiter
     _groups          tensors in order of use, cut into what is waited for as one
     _submit          tensors become addresses, a plan, a ticket
+    _stats           the numbers of several tickets
+    _convert         casts and transposes through a little memory
+    _fill            fill: into memory that is there already
     _host            mapped tensors and read ranges, for the CPU
     _file            load_file, load, load_model
     _slice           which bytes an index asks for
@@ -29,14 +34,17 @@ except ModuleNotFoundError as error:
 
 from ._feed import LayerStream, LoadedLayer, iter_tensors, stream
 from ._file import load, load_file, load_model
+from ._fill import Destination, fill
 from ._module_stream import ModuleStream, stream_module
 from ._safe_open import SafeSlice, safe_open
 
 __all__ = [
+    "Destination",
     "LayerStream",
     "LoadedLayer",
     "ModuleStream",
     "SafeSlice",
+    "fill",
     "iter_tensors",
     "load",
     "load_file",

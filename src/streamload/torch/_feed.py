@@ -8,17 +8,17 @@ so that a checkpoint larger than the device passes through if its consumer lets 
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from .._checkpoint import Checkpoint
 from .._checkpoint import open as open_checkpoint
 from .._closing import Closing
-from .._engine import LoadStats
 from ..errors import StreamClosedError
 from ._failure import raise_again, without_traceback
-from ._groups import cut
+from ._groups import GROUP_BYTES, cut
 from ._memory import current_stream, place, resolve_device
+from ._stats import add_up
 from ._submit import Target, check_checkpoint, choose_engine, submit
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from .._engine import CopyEngine, Ticket
+    from .._engine import CopyEngine, LoadStats, Ticket
     from .._format import TensorInfo
     from ..options import StreamOptions
 
@@ -125,21 +125,20 @@ class Feed:
 
     def stats(self) -> LoadStats:
         """Return what was done so far, over all windows submitted."""
-        return _add_up([*self._finished, *(ticket.stats() for ticket in self._tickets)])
+        return add_up([*self._finished, *(ticket.stats() for ticket in self._tickets)])
 
     def _start_next(self) -> _Window | None:
         groups = next(self._waiting, None)
         if groups is None:
             return None
-        filled: list[tuple[_Group, list[Target]]] = []
-        blocks: list[torch.Tensor] = []
-        for group in groups:
-            placement = place(group.infos, self._device)
-            blocks += placement.blocks
-            targets = [Target(info, tensor) for info, tensor in zip(group.infos, placement.tensors, strict=True)]
-            filled.append((group, targets))
+        # Small groups share a block, so that none costs a huge page or more of its own.
+        infos = [info for group in groups for info in group.infos]
+        placement = place(infos, self._device, block_bytes=GROUP_BYTES, as_in_file=True)
+        placed = iter(placement.tensors)
+        filled = [(group, [Target(info, next(placed)) for info in group.infos]) for group in groups]
         copies = [[target.copy() for target in targets] for _, targets in filled]
-        ticket = submit(self._engine, self._checkpoint.shards, copies, self._device, blocks)
+        ticket = submit(self._engine, self._checkpoint.shards, copies, self._device, placement.blocks)
+        del placement, placed
         self._tickets.append(ticket)
         if self._closed:  # by another thread, which may have missed this ticket
             ticket.close()
@@ -267,7 +266,8 @@ def iter_tensors(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Iterate over a checkpoint's tensors in layer order while later ones are still arriving.
 
-    Each tensor owns its memory (together with those of its group, 16 MiB or one tensor) and may be kept. The stream
+    Each tensor owns its memory (together with its neighbours in the order of the iterator, 16 MiB or one tensor) and
+    may be kept. The stream
     that is current when a tensor is yielded sees its bytes. Closing the iterator early cancels the rest. Once a load
     has failed, every further step raises the same error; after an interrupt (Ctrl-C), `StreamClosedError`.
 
@@ -335,11 +335,3 @@ def _windows(layers: Iterable[tuple[str, Sequence[TensorInfo]]]) -> Iterator[lis
                 window, size = [], 0
     if window:
         yield window
-
-
-def _add_up(stats: Sequence[LoadStats]) -> LoadStats:
-    """Add the numbers of several tickets; what is a moment or a level is the first one's or the highest."""
-    sums = {field.name: sum(getattr(one, field.name) for one in stats) for field in fields(LoadStats)}
-    sums["first_group_seconds"] = stats[0].first_group_seconds if stats else 0.0
-    sums["pinned_bytes"] = max((one.pinned_bytes for one in stats), default=0)
-    return LoadStats(**sums)

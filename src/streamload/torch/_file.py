@@ -6,24 +6,30 @@ blocks. Read next: `_host`, `_submit`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch.nn.modules.batchnorm import _NormBase
 
 from .._checkpoint import Shard
 from .._checkpoint import open as open_checkpoint
 from .._format import header_nbytes, parse_header
 from .._sources import MemorySource
+from ._dtypes import torch_dtype, torch_shape
+from ._fill import fill
 from ._groups import cut
 from ._host import HostTensors
 from ._memory import place, resolve_device
+from ._seats import tensors_of, walk
 from ._submit import Target, check_options, choose_engine, submit
 
 if TYPE_CHECKING:
     import os
 
-    import torch
-
     from .._checkpoint import Checkpoint
     from ..options import StreamOptions
+
+_PLAIN_TENSORS: Final = (torch.Tensor, torch.nn.Parameter)
 
 
 def load_file(
@@ -97,7 +103,8 @@ def load_model(
         model: What to fill; its tensors stay where they are and keep their dtypes.
         filename: Path of the file or directory.
         strict: Refuse names that only one of the two has.
-        device: Where the file's tensors are loaded before they are copied into the model.
+        device: Where the file's tensors are loaded before they are copied into the model, where they cannot go
+            straight into its own: a shape differs, or a module changes its state dict while it loads.
 
     Returns:
         The names that the file lacks, and those that the model lacks (or has twice).
@@ -106,7 +113,11 @@ def load_model(
         RuntimeError: `strict`, and a name is missing or unexpected; or a shape differs.
         FileNotFoundError, FormatError, SourceError, DeviceError: As `load_file`.
     """
-    tensors = load_file(filename, device)
+    where = resolve_device(device)
+    with open_checkpoint(filename) as checkpoint:
+        tensors = _fill_model(model, checkpoint)
+    if tensors is None:
+        tensors = load_file(filename, where)
     shared = _shared_names(model.state_dict())
     incompatible = model.load_state_dict(tensors, strict=False)
     missing, unexpected = set(incompatible.missing_keys), list(incompatible.unexpected_keys)
@@ -138,6 +149,51 @@ def _load_to_device(
     with submit(engine, checkpoint.shards, groups, device, placement.blocks) as ticket:
         ticket.wait()
     return {target.info.name: target.tensor for target in targets}
+
+
+def _fill_model(model: torch.nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor] | None:
+    """Fill a model's own tensors, and return them by the file's names; on meta those that it lacks.
+
+    To load what is returned into the model changes nothing and tells which names fit. None: nothing was done, since
+    only `load_state_dict` with the file's numbers would do the right thing.
+    """
+    if torch.__future__.get_swap_module_params_on_conversion() or not _loads_plainly(model):
+        return None
+    own = {
+        prefix + attribute: tensor
+        for prefix, owner in walk(model)
+        for attribute, tensor in tensors_of(owner)
+        if attribute not in owner._non_persistent_buffers_set
+    }
+    state: dict[str, torch.Tensor] = {}
+    by_memory: dict[tuple[object, ...], tuple[str, torch.Tensor]] = {}
+    for name, tensor in own.items():
+        if name in checkpoint:
+            if type(tensor) not in _PLAIN_TENSORS or tensor.shape != torch_shape(checkpoint[name]):
+                return None
+            # Of tied tensors the last name counts, as in load_state_dict.
+            by_memory[(tensor.device, tensor.data_ptr() or name, tensor.shape)] = (name, tensor)
+    for info in checkpoint.values():
+        missing = None if info.name in own else torch.empty(torch_shape(info), dtype=torch_dtype(info), device="meta")
+        state[info.name] = own[info.name] if missing is None else missing
+    try:
+        fill(checkpoint, dict(by_memory.values()))
+    except (TypeError, ValueError):  # refused before a byte was written
+        return None
+    return state
+
+
+def _loads_plainly(model: torch.nn.Module) -> bool:
+    """Whether loading copies each tensor into the one of its name, and does nothing else."""
+    plain = torch.nn.Module
+    return type(model).load_state_dict is plain.load_state_dict and all(
+        type(owner)._load_from_state_dict in (plain._load_from_state_dict, _NormBase._load_from_state_dict)
+        and type(owner).set_extra_state is plain.set_extra_state
+        and not owner._load_state_dict_pre_hooks
+        and not owner._load_state_dict_post_hooks
+        and not isinstance(owner, torch.jit.ScriptModule)
+        for owner in model.modules()
+    )
 
 
 def _shared_names(state: dict[str, torch.Tensor]) -> list[list[str]]:

@@ -160,7 +160,7 @@ def _refuse_unfinished(tensors: Sequence[torch.Tensor]) -> None:
 
 def _find_memory(
     groups: Sequence[Sequence[tuple[Seat, TensorInfo]]], device: torch.device
-) -> tuple[list[list[Target]], list[torch.Tensor]]:
+) -> tuple[list[list[Target]], list[object]]:
     """Return each group's targets, over new blocks for what is on meta, and the blocks."""
     new = [info for group in groups for found, info in group if found.tensor.is_meta]
     placement = place(new, device)

@@ -159,7 +159,7 @@ class safe_open(Closing):  # safetensors' name
         self._run(copies, [buffer])
         return selection.apply(buffer, dtype)
 
-    def _run(self, copies: Sequence[Copy], memory: Sequence[torch.Tensor]) -> None:
+    def _run(self, copies: Sequence[Copy], memory: Sequence[object]) -> None:
         engine = self._engine
         if engine is None or engine.closed:
             engine = self._engine = choose_engine(self._device, self._options, None)

@@ -85,9 +85,9 @@ def seat(module: torch.nn.Module, checkpoint: Checkpoint, device: torch.device, 
     seats: dict[int, Seat] = {}
     unsaved: list[str] = []
     beside: list[tuple[str, torch.Tensor]] = []  # real tensors that nothing is loaded into
-    for prefix, owner in _walk(module, ""):
+    for prefix, owner in walk(module):
         _refuse_custom_loading(owner, prefix)
-        for attribute, tensor in _tensors(owner):
+        for attribute, tensor in tensors_of(owner):
             if attribute in owner._non_persistent_buffers_set:
                 if tensor.is_meta:
                     unsaved.append(prefix + attribute)
@@ -130,15 +130,16 @@ def fill_batch_counters(seating: Seating, device: torch.device) -> None:
             found.put(torch.zeros_like(found.tensor, device=device))
 
 
-def _walk(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, torch.nn.Module]]:
+def walk(module: torch.nn.Module, prefix: str = "") -> Iterator[tuple[str, torch.nn.Module]]:
     """Yield prefix and module in the order of `state_dict`, a module met twice twice."""
     yield prefix, module
     for name, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, f"{prefix}{name}.")
+            yield from walk(child, f"{prefix}{name}.")
 
 
-def _tensors(owner: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors_of(owner: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a module's own parameters and buffers, saved or not, with their attributes."""
     for name, tensor in (*owner._parameters.items(), *owner._buffers.items()):
         if tensor is not None:
             yield name, tensor

@@ -13,6 +13,7 @@ from .._checkpoint import Checkpoint
 from .._engine import shared_engine
 from .._plan import Copy, make_plan
 from ..options import StreamOptions
+from ._layout import take_apart
 from ._memory import current_stream
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .._checkpoint import Shard
     from .._engine import CopyEngine, Ticket
     from .._format import TensorInfo
+    from ._layout import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,14 @@ class Target:
     def copy(self) -> Copy:
         """Return the copy that fills the tensor."""
         return Copy(self.info.shard, self.info.start, self.info.end, self.tensor.data_ptr())
+
+
+def copies_into(info: TensorInfo, part: Part, stride: Sequence[int], address: int) -> list[Copy]:
+    """Return the copies that put a part of a tensor into a view of its shape, whose strides are in bytes."""
+    return [
+        Copy(info.shard, info.start + at, info.start + at + row, address + to, rows, file_pitch, pitch)
+        for at, to, row, rows, file_pitch, pitch in take_apart(part, stride)
+    ]
 
 
 def check_checkpoint(checkpoint: object) -> None:
@@ -104,7 +114,7 @@ def submit(
     used = sorted({copy.shard for group in copies for copy in group})
     if len(used) < len(shards):
         number = {shard: index for index, shard in enumerate(used)}
-        copies = [[Copy(number[c.shard], c.start, c.end, c.address) for c in group] for group in copies]
+        copies = [[copy._replace(shard=number[copy.shard]) for copy in group] for group in copies]
     plan = make_plan(copies, chunk_bytes=engine.options.chunk_bytes)
     sources = [shards[index].source for index in used]
     return engine.submit(plan, sources, after_stream=current_stream(device), keep_alive=keep_alive)
