@@ -43,7 +43,7 @@ $(VENV)/.stamp-venv: constraints.txt | .ci/check-machine
 	@touch $@
 
 # An editable install with the packages of one extra.
-$(VENV)/.stamp-demo $(VENV)/.stamp-docs $(VENV)/.stamp-lint $(VENV)/.stamp-fuzz: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml setup.py
+$(VENV)/.stamp-demo $(VENV)/.stamp-bench $(VENV)/.stamp-docs $(VENV)/.stamp-lint $(VENV)/.stamp-fuzz: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml setup.py
 	$(EDITABLE) '.[$*]'
 	@touch $@
 
@@ -112,7 +112,7 @@ types: $(VENV)/.stamp-test ## mypy --strict over the package and over consumer c
 docs: $(VENV)/.stamp-docs $(VENV)/.stamp-core ## API reference from the docstrings, into docs/_build
 	$(BIN)/python -W error -m pdoc --docformat google --output-directory docs/_build streamload streamload.torch streamload.testing
 
-bench: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## how fast a checkpoint reaches memory, against a ceiling and peers
+bench: $(VENV)/.stamp-bench $(VENV)/.stamp-core ## how fast a checkpoint reaches memory, against a ceiling and peers
 	$(BIN)/streamload bench engine $(ARGS)
 
 gpu-check: ## on a machine with a GPU: build offline, tests/gpu, benchmarks, one JSON

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import mmap
 
 import pytest
 
-from streamload._machine import cached_fraction, drop_from_cache, machine_facts, peak_rss_bytes, usable_cpus
+from streamload._machine import cached_fraction, drop_from_cache, machine_facts, private_bytes, usable_cpus
 from streamload._units import say_bytes, say_count, say_rate, say_seconds
 
 
@@ -33,8 +34,16 @@ def test_empty_file_is_cached(tmp_path):
     assert cached_fraction(tmp_path / "empty") in (1.0, None)
 
 
-def test_peak_memory_is_a_plausible_size():
-    assert 1 << 20 < peak_rss_bytes() < 1 << 40
+def test_private_memory_counts_what_is_touched_but_no_mapped_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * (64 << 20))
+    before = private_bytes()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert mapped.find(b"y") == -1
+        assert private_bytes() - before < 32 << 20
+    with mmap.mmap(-1, 64 << 20) as memory:
+        memory.write(b"x" * (64 << 20))
+        assert private_bytes() - before > 32 << 20
 
 
 @pytest.mark.parametrize(

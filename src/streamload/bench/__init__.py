@@ -3,23 +3,43 @@
 Floor 6; needs torch. Every contestant of a round runs once before any runs again, in an order that turns, so that
 a slow moment of the machine meets all of them. The map:
 
-    _engine       `streamload bench engine`: bytes from files into memory
-    _contestants  what takes part: ceilings, streamload, peers
-    _ceiling      the fastest way to move the bytes that needs nothing of ours
-    _rounds       how contestants are timed
-    _result       what comes out: a table, a JSON file
+    _engine         `streamload bench engine`: bytes from files into memory
+    _many           the same bytes in few tensors and in many, and the cost of planning
+    _course         what everyone works on, and what is right
+    _contestants    what takes part: ceilings, streamload, peers
+    _ours           streamload, as users call it
+    _settings       what those find in the environment
+    _peers          other loaders, one in a file
+    _ceiling        the fastest way to move the bytes that needs nothing of ours
+    _ceiling_ring   the same through small buffers
+    _ceiling_drive  the drive's own rate
+    _planning       opening and planning, by the tensor
+    _shapes         checkpoints of many tensors
+    _rounds         how contestants are timed
+    _memory         how their memory is watched
+    _result         what comes out: figures, ratios, a JSON file
+    _table          the same as text
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._many_result import ManyTensorsBench
 from ._result import BenchError, EngineBench
+from ._settings import PeerSettings
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["BenchError", "EngineBench", "run_engine_bench"]
+__all__ = [
+    "BenchError",
+    "EngineBench",
+    "ManyTensorsBench",
+    "PeerSettings",
+    "run_engine_bench",
+    "run_many_tensors_bench",
+]
 
 
 def run_engine_bench(
@@ -28,6 +48,8 @@ def run_engine_bench(
     device: str = "cpu",
     repeat: int = 5,
     cold: bool = False,
+    tensors: int | None = None,
+    peer_settings: PeerSettings | None = None,
     command: str = "",
 ) -> EngineBench:
     """Measure ceilings, streamload and its peers over one checkpoint, interleaved.
@@ -37,13 +59,44 @@ def run_engine_bench(
         device: "cpu" or "cuda:N".
         repeat: Rounds; each runs everything once.
         cold: Drop the files from the page cache before each run.
+        tensors: How many tensors the checkpoint made here has, as a mixture of experts; None makes a Llama.
+        peer_settings: What peers find in the environment, for the record.
         command: What was typed, for the record.
 
     Raises:
-        BenchError: There is no such device, the checkpoint is empty, or streamload's bytes are wrong.
+        BenchError: There is no such device, the checkpoint is empty, streamload's bytes are wrong, or `tensors` came
+            with a path.
         FormatError: The checkpoint is not valid.
         FileNotFoundError: There is none.
     """
     from ._engine import run  # torch
 
-    return run(path, device, repeat=repeat, cold=cold, command=command)
+    settings = PeerSettings() if peer_settings is None else peer_settings
+    return run(path, device, repeat=repeat, cold=cold, tensors=tensors, settings=settings, command=command)
+
+
+def run_many_tensors_bench(
+    *,
+    device: str = "cpu",
+    repeat: int = 5,
+    counts: tuple[int, int] = (300, 20_000),
+    planned: int = 90_000,
+    nbytes: int | None = None,
+    command: str = "",
+) -> ManyTensorsBench:
+    """Measure streamload over the same bytes in few tensors and in many, and what planning still more takes.
+
+    Args:
+        device: "cpu" or "cuda:N".
+        repeat: Rounds; each runs everything once.
+        counts: Tensors of the two checkpoints, the fewer first.
+        planned: Tensors of the one that is only opened and planned.
+        nbytes: Bytes of each checkpoint; None: about 1 GB.
+        command: What was typed, for the record.
+
+    Raises:
+        BenchError: There is no such device, or streamload's bytes are wrong.
+    """
+    from ._many import run  # torch
+
+    return run(device, repeat=repeat, counts=counts, planned=planned, nbytes=nbytes, command=command)

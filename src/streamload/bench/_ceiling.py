@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["Piece", "copy_from_mappings", "cut_pieces", "read_pieces"]
+__all__ = ["Buffer", "Piece", "copy_from_mappings", "cut_pieces", "opened", "read_piece", "read_pieces", "spread"]
 
 _PIECE_BYTES = 2 << 20
 
@@ -33,13 +33,49 @@ class Piece:
     address: int
 
 
-def cut_pieces(ranges: Iterable[tuple[int, int, int, int]]) -> list[Piece]:
-    """Cut (file, start, end, address) ranges into pieces of at most 2 MiB."""
+class Buffer:
+    """Hold memory of this process, touched before it is used, in huge pages where the system gives them.
+
+    Attributes:
+        memory: The memory, page-aligned.
+        address: Where it begins.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self.memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.memory.madvise(mmap.MADV_HUGEPAGE)
+        self.memory.write(bytes(nbytes))
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+
+
+def cut_pieces(ranges: Iterable[tuple[int, int, int, int]], most: int = _PIECE_BYTES) -> list[Piece]:
+    """Cut (file, start, end, address) ranges into pieces of at most 2 MiB, or as many bytes as are given."""
     return [
-        Piece(file, offset, min(_PIECE_BYTES, end - offset), address + offset - start)
+        Piece(file, offset, min(most, end - offset), address + offset - start)
         for file, start, end, address in ranges
-        for offset in range(start, end, _PIECE_BYTES)
+        for offset in range(start, end, most)
     ]
+
+
+def opened(files: Sequence[Path], stack: ExitStack) -> list[int]:
+    """Open the files for as long as the stack lasts, and return their descriptors.
+
+    Raises:
+        OSError: One cannot be opened.
+    """
+    return [stack.enter_context(path.open("rb", buffering=0)).fileno() for path in files]
+
+
+def read_piece(descriptors: Sequence[int], piece: Piece, address: int) -> None:
+    """Read a piece to an address.
+
+    Raises:
+        OSError: It cannot be read to its end.
+    """
+    target = (ctypes.c_char * piece.nbytes).from_address(address)
+    count = os.preadv(descriptors[piece.file], [target], piece.offset)
+    if count != piece.nbytes:
+        raise OSError(f"got {count} of {piece.nbytes} bytes at {piece.offset} of file {piece.file}")
 
 
 def read_pieces(files: Sequence[Path], pieces: Sequence[Piece], threads: int) -> None:
@@ -49,15 +85,8 @@ def read_pieces(files: Sequence[Path], pieces: Sequence[Piece], threads: int) ->
         OSError: A file cannot be opened or read to its end.
     """
     with ExitStack() as stack:
-        descriptors = [stack.enter_context(path.open("rb", buffering=0)).fileno() for path in files]
-
-        def read(piece: Piece) -> None:
-            target = (ctypes.c_char * piece.nbytes).from_address(piece.address)
-            count = os.preadv(descriptors[piece.file], [target], piece.offset)
-            if count != piece.nbytes:
-                raise OSError(f"{files[piece.file]}: got {count} of {piece.nbytes} bytes at {piece.offset}")
-
-        _spread(read, pieces, threads)
+        descriptors = opened(files, stack)
+        spread(lambda _, piece: read_piece(descriptors, piece, piece.address), pieces, threads)
 
 
 def copy_from_mappings(files: Sequence[Path], pieces: Sequence[Piece], threads: int) -> None:
@@ -76,18 +105,18 @@ def copy_from_mappings(files: Sequence[Path], pieces: Sequence[Piece], threads: 
             addresses.append(ctypes.addressof(window))
             del window  # a view left over would keep the mapping from closing
 
-        def copy(piece: Piece) -> None:
+        def copy(thread: int, piece: Piece) -> None:
             ctypes.memmove(piece.address, addresses[piece.file] + piece.offset, piece.nbytes)
 
-        _spread(copy, pieces, threads)
+        spread(copy, pieces, threads)
 
 
-def _spread(work: Callable[[Piece], None], pieces: Sequence[Piece], threads: int) -> None:
-    """Give each thread every n-th piece: neighbours are worked on at about the same time."""
+def spread(work: Callable[[int, Piece], None], pieces: Sequence[Piece], threads: int) -> None:
+    """Give each thread every n-th piece, with the thread's number: neighbours are worked on at about the same time."""
 
     def take(first: int) -> None:
         for piece in pieces[first::threads]:
-            work(piece)
+            work(first, piece)
 
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(take, first) for first in range(threads)]:

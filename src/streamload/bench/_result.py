@@ -1,6 +1,6 @@
-"""What a benchmark found: a table for people, JSON for the record.
+"""What a benchmark found, and what follows from it: ratios, and JSON for the record.
 
-Floor 6; pure.
+Floor 6; pure. `_table` makes text of it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .._units import say_bytes, say_count, say_rate
 from ..errors import StreamloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from .._machine import MachineFacts
+    from ._settings import PeerSettings
 
-__all__ = ["BenchError", "EngineBench", "Score"]
+__all__ = ["CEILINGS", "TARGETS", "BenchError", "EngineBench", "Score", "cache_state", "check_build", "write_result"]
+
+TARGETS = ("existing", "new", "ring")
+
+# What each target is held against. Nothing fills new memory faster than memory that is there; a drive is slower than
+# memory, so where it was measured it is the ceiling only if the others did not have to wait for it.
+CEILINGS = {"existing": ("existing", "drive"), "new": ("existing", "drive"), "ring": ("ring", "drive")}
 
 _BUILDS_THAT_COUNT = ("release",)
 
@@ -35,12 +41,17 @@ class Score:
     Attributes:
         name: What it is.
         role: "ceiling", "streamload" or "peer".
-        target: "existing" memory, touched before, or "new" memory, taken while the clock runs.
-        seconds: Of each round; empty when it could not run.
+        target: "existing" memory, touched before; "new" memory, taken while the clock runs; "ring": existing memory
+            that is reached through staging memory; "drive": nothing is kept.
+        seconds: Of each round; empty when it has no rate.
         cpu_seconds: Processor time of the whole process in each round.
-        peak_rss_bytes: Most memory held above that at the start, over all rounds; None where unknown.
-        pinned_bytes: Most page-locked memory the engine held; None for others.
+        peak_memory_bytes: Most memory held above that at the start, pages of mapped files not counted, when it ran
+            for the first time; None where unknown.
+        first_byte_seconds: Of each round, from the call to the first bytes on the device; empty where unknown.
+        load_seconds: Of each round, from submission until all was resident, as the engine says; empty for others.
+        stats: `LoadStats` of the last round; None for others.
         cannot_run: Why it did not run; empty when it did.
+        wrong: What was wrong with its bytes; empty when they were right.
     """
 
     name: str
@@ -48,13 +59,20 @@ class Score:
     target: str
     seconds: tuple[float, ...] = ()
     cpu_seconds: tuple[float, ...] = ()
-    peak_rss_bytes: int | None = None
-    pinned_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+    first_byte_seconds: tuple[float, ...] = ()
+    load_seconds: tuple[float, ...] = ()
+    stats: Mapping[str, float] | None = None
     cannot_run: str = ""
+    wrong: str = ""
 
     def rate(self, nbytes: int) -> float:
         """Return the median rate in bytes a second."""
         return nbytes / median(self.seconds)
+
+    def cpu_seconds_per_gb(self, nbytes: int) -> float:
+        """Return the median processor time for 10^9 bytes."""
+        return median(self.cpu_seconds) / (nbytes / 1e9)
 
     @property
     def spread(self) -> float:
@@ -70,10 +88,12 @@ class EngineBench:
         nbytes: Bytes of the checkpoint's weights.
         tensors: How many tensors it has.
         device: Where they went: "cpu" or "cuda:N".
-        cache: State of the page cache: "warm", "cold" or "cold, unverified".
+        cache: State of the page cache: "warm", "cold", "cold, unverified" or "mixed".
         rounds: How often each contestant ran.
-        cached: Part of the files that the page cache held before each run; None where unknown.
         scores: One of each contestant.
+        fixed_cost_seconds: Of each run with a new engine, from the call to the first bytes on the device.
+        cached: Part of the files that the page cache held before each run; None where unknown.
+        peer_settings: What peers found in the environment.
         command: What was typed.
         machine: Where it ran.
     """
@@ -83,52 +103,59 @@ class EngineBench:
     device: str
     cache: str
     rounds: int
-    cached: tuple[float | None, ...]
     scores: tuple[Score, ...]
+    fixed_cost_seconds: tuple[float, ...]
+    cached: tuple[float | None, ...]
+    peer_settings: PeerSettings
     command: str
     machine: MachineFacts
 
-    def best(self, role: str, target: str | None = None) -> Score | None:
-        """Return the fastest contestant of a role, and of a target if one is given."""
-        ran = [s for s in self.scores if s.role == role and s.seconds and target in (None, s.target)]
+    def best(self, role: str, *targets: str) -> Score | None:
+        """Return the fastest contestant of a role, and of targets if any are given."""
+        ran = [s for s in self.scores if s.role == role and s.seconds and (not targets or s.target in targets)]
         return max(ran, key=lambda score: score.rate(self.nbytes), default=None)
+
+    def ceiling(self, target: str) -> Score | None:
+        """Return the ceiling that a target is held against: the fastest of those that move the bytes as far."""
+        return self.best("ceiling", *CEILINGS[target])
 
     def ratios(self) -> dict[str, float]:
         """Return streamload's rates divided by the ceiling's and by the best peer's, for each target."""
         found: dict[str, float] = {}
-        ceiling = self.best("ceiling")
-        for target in ("existing", "new"):
+        for target in TARGETS:
             ours = self.best("streamload", target)
-            for other, score in (("ceiling", ceiling), ("best_peer", self.best("peer", target))):
+            for other, score in (("ceiling", self.ceiling(target)), ("best_peer", self.best("peer", target))):
                 if ours is not None and score is not None:
                     found[f"{target}_to_{other}"] = ours.rate(self.nbytes) / score.rate(self.nbytes)
         return found
 
-    def table(self) -> str:
-        """Return the result as text."""
-        ceiling = self.best("ceiling")
-        head = (
-            f"{say_bytes(self.nbytes)} in {self.tensors} tensors to {self.device}, page cache {self.cache}, "
-            f"{say_count(self.rounds, 'round')}; medians"
-        )
-        lines = [head, "", f"{'':<46}{'rate':>10}{'spread':>8}{'/ceiling':>10}{'CPU s/GB':>10}{'peak RSS':>10}"]
+    def ratios_to_peers(self) -> dict[str, float]:
+        """Return streamload's rate divided by that of each peer with the same target, by the peer's name."""
+        found: dict[str, float] = {}
         for score in self.scores:
-            title = f"{score.role:<11}{score.name}"
-            if not score.seconds:
-                lines.append(f"{title:<46}not run: {score.cannot_run}")
-                continue
-            rate = score.rate(self.nbytes)
-            of_ceiling = f"{rate / ceiling.rate(self.nbytes):.3f}" if ceiling else "-"
-            cpu = median(score.cpu_seconds) / (self.nbytes / 1e9)
-            rss = "-" if score.peak_rss_bytes is None else say_bytes(score.peak_rss_bytes)
-            lines.append(f"{title:<46}{say_rate(rate):>10}{score.spread:>8.0%}{of_ceiling:>10}{cpu:>10.2f}{rss:>10}")
-        lines += ["", *(f"{name.replace('_', ' ')}: {value:.3f}" for name, value in self.ratios().items())]
-        return "\n".join(lines)
+            ours = self.best("streamload", score.target)
+            if score.role == "peer" and score.seconds and ours is not None:
+                found[score.name] = ours.rate(self.nbytes) / score.rate(self.nbytes)
+        return found
 
     def as_dict(self) -> dict[str, object]:
         """Return everything, as JSON can hold it."""
-        medians = {s.name: median(s.seconds) for s in self.scores if s.seconds}
-        return {"kind": "bench engine", **asdict(self), "median_seconds": medians, "ratios": self.ratios()}
+        ran = [score for score in self.scores if score.seconds]
+        return {
+            "kind": "bench engine",
+            **asdict(self),
+            "peer_settings": dict(self.peer_settings.values),
+            "median_seconds": {score.name: median(score.seconds) for score in ran},
+            "cpu_seconds_per_gb": {score.name: score.cpu_seconds_per_gb(self.nbytes) for score in ran},
+            "ratios": self.ratios(),
+            "ratios_to_peers": self.ratios_to_peers(),
+        }
+
+    def table(self) -> str:
+        """Return the result as text."""
+        from ._table import engine_table
+
+        return engine_table(self)
 
     def write(self, path: Path) -> None:
         """Write the result as JSON.
@@ -137,8 +164,18 @@ class EngineBench:
             BenchError: The native core is not a release build, so that its times mean nothing.
             OSError: The file cannot be written.
         """
-        check_build(self.machine.native_build)
-        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        write_result(path, self.as_dict(), native_build=self.machine.native_build)
+
+
+def write_result(path: Path, content: Mapping[str, object], *, native_build: str | None) -> None:
+    """Write a result as JSON.
+
+    Raises:
+        BenchError: The native core is not a release build, so that its times mean nothing.
+        OSError: The file cannot be written.
+    """
+    check_build(native_build)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def check_build(native_build: str | None) -> None:

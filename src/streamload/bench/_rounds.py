@@ -1,22 +1,53 @@
 """Time contestants: each once a round, in an order that turns.
 
-Floor 6; torch is used only to wait for a GPU.
+Floor 6; torch is named only for types. Before the first round everyone runs once without a clock: then bytes are
+compared and memory is watched, and what is paid only once (imports, converted files, thread pools) is paid.
 """
 
 from __future__ import annotations
 
-import gc
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from .._machine import peak_rss_bytes, reset_peak_rss, rss_bytes
-from ._result import Score
+from ._memory import MemoryWatch
+from ._result import BenchError, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Contestant", "run_rounds"]
+    import torch
+
+    from .._engine import LoadStats
+
+__all__ = ["CannotRun", "Conditions", "Contestant", "Outcome", "run_rounds"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Hold what one run leaves.
+
+    Attributes:
+        tensors: What came out, by name; None when nothing of the checkpoint did.
+        stats: What streamload's engine says of the load.
+        seconds: Time the contestant measured by itself; None takes the clock's.
+    """
+
+    tensors: Mapping[str, torch.Tensor] | None = None
+    stats: LoadStats | None = None
+    seconds: float | None = None
+
+
+class Judge(Protocol):
+    """Compares what came out with what should have."""
+
+    def scramble(self) -> None:
+        """Overwrite existing memory, so that bytes left by one contestant cannot pass for another's."""
+
+    def find_wrong(self, outcome: Outcome) -> str:
+        """Say what is wrong with an outcome's bytes, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,93 +57,149 @@ class Contestant:
     Attributes:
         name: What it is.
         role: "ceiling", "streamload" or "peer".
-        target: "existing" or "new" memory.
-        run: Moves everything; what it returns is kept until the clock has stopped. Raises `CannotRun`.
-        pinned_bytes: Says what the engine holds page-locked, after a run.
-        seconds_of: Reads the time off what `run` returned; None takes the clock's.
+        target: What it moves the bytes into; see `Score`.
+        get_ready: Does what is outside the clock, and returns what moves everything once. A peer may raise anything
+            in both, others `CannotRun`.
+        judge: Who compares the bytes; None: nobody.
     """
 
     name: str
     role: str
     target: str
-    run: Callable[[], object]
-    pinned_bytes: Callable[[], int] | None = None
-    seconds_of: Callable[[object], float] | None = None
+    get_ready: Callable[[], Callable[[], Outcome]]
+    judge: Judge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Say what surrounds each run.
+
+    Attributes:
+        prepare: Called before each run, outside the clock.
+        synchronize: Waits for the device, inside the clock.
+        progress: Called after each run.
+    """
+
+    prepare: Callable[[], object] = lambda: None
+    synchronize: Callable[[], object] = lambda: None
+    progress: Callable[[], object] = lambda: None
 
 
 class CannotRun(Exception):
     """Say why a contestant does not take part."""
 
 
+class _ComesOutWrong(Exception):
+    """Say what is wrong with a peer's bytes."""
+
+
 @dataclass(slots=True)
 class _Tally:
     """Gather one contestant's rounds."""
 
+    run: Callable[[], Outcome] | None = None
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
-    rss_bytes: list[int] = field(default_factory=list)
-    pinned_bytes: list[int] = field(default_factory=list)
+    first_byte_seconds: list[float] = field(default_factory=list)
+    load_seconds: list[float] = field(default_factory=list)
+    peak_memory_bytes: int | None = None
+    stats: LoadStats | None = None
     cannot_run: str = ""
+    wrong: str = ""
 
 
-def run_rounds(
-    contestants: Sequence[Contestant],
-    repeat: int,
-    *,
-    prepare: Callable[[], None],
-    synchronize: Callable[[], None],
-    progress: Callable[[], object],
-) -> list[Score]:
-    """Run every contestant `repeat` times and return their scores, in the order given.
+def run_rounds(contestants: Sequence[Contestant], repeat: int, conditions: Conditions) -> list[Score]:
+    """Run every contestant once to compare its bytes, then `repeat` times, and return their scores in the order given.
 
-    Args:
-        contestants: Who takes part.
-        repeat: Rounds.
-        prepare: Called before each run, outside the clock.
-        synchronize: Waits for the device, inside the clock.
-        progress: Called after each run.
+    Raises:
+        BenchError: The bytes of a contestant that is no peer came out wrong.
     """
     tallies = {contestant.name: _Tally() for contestant in contestants}
-    for number in range(repeat):
-        turn = number % len(contestants)
+    if len(tallies) < len(contestants):
+        raise ValueError("two contestants have one name")
+    for number in range(-1, repeat):
+        turn = max(number, 0) % len(contestants)
         for contestant in [*contestants[turn:], *contestants[:turn]]:
             tally = tallies[contestant.name]
-            if not tally.cannot_run:
-                prepare()
-                _run_once(contestant, tally, synchronize)
-            progress()
+            if not (tally.cannot_run or tally.wrong):
+                try:
+                    if number < 0:
+                        _run_first(contestant, tally, conditions)
+                    else:
+                        _run_timed(contestant, tally, conditions)
+                except CannotRun as error:
+                    tally.cannot_run = str(error)
+                except _ComesOutWrong as error:
+                    tally.wrong = str(error)
+            conditions.progress()
     return [_score(contestant, tallies[contestant.name]) for contestant in contestants]
 
 
-def _run_once(contestant: Contestant, tally: _Tally, synchronize: Callable[[], None]) -> None:
-    gc.collect()
-    synchronize()
-    before = rss_bytes() if reset_peak_rss() else None
+def _run_first(contestant: Contestant, tally: _Tally, conditions: Conditions) -> None:
+    tally.run = run = _attempt(contestant, contestant.get_ready)
+    if contestant.judge is not None:
+        contestant.judge.scramble()
+    conditions.prepare()
+    conditions.synchronize()
+    with MemoryWatch() as watch:
+        outcome = _attempt(contestant, run)
+        conditions.synchronize()
+    tally.peak_memory_bytes = watch.peak_bytes
+    wrong = "" if contestant.judge is None else contestant.judge.find_wrong(outcome)
+    if wrong and contestant.role == "peer":
+        raise _ComesOutWrong(wrong)
+    if wrong:
+        raise BenchError(f"{contestant.name}: {wrong}; no rate is worth that")
+
+
+def _run_timed(contestant: Contestant, tally: _Tally, conditions: Conditions) -> None:
+    assert tally.run is not None
+    conditions.prepare()
+    conditions.synchronize()
     cpu, began = time.process_time(), time.perf_counter()
-    try:
-        kept = contestant.run()
-    except CannotRun as error:
-        tally.cannot_run = str(error)
-        return
-    synchronize()
+    outcome = _attempt(contestant, tally.run)
+    conditions.synchronize()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
-    peak = peak_rss_bytes()
-    tally.seconds.append(seconds if contestant.seconds_of is None else contestant.seconds_of(kept))
+    tally.seconds.append(seconds if outcome.seconds is None else outcome.seconds)
     tally.cpu_seconds.append(cpu_seconds)
-    if before is not None and peak is not None:
-        tally.rss_bytes.append(max(peak - before, 0))
-    if contestant.pinned_bytes is not None:
-        tally.pinned_bytes.append(contestant.pinned_bytes())
+    if outcome.stats is not None:
+        tally.stats = outcome.stats
+        tally.load_seconds.append(outcome.stats.seconds)
+        # Counted from the call: what came before the submission is in the clock's time alone.
+        tally.first_byte_seconds.append(seconds - outcome.stats.seconds + outcome.stats.first_byte_seconds)
+
+
+def _attempt(contestant: Contestant, step: Callable[[], T]) -> T:
+    """Take a step; whatever a peer raises becomes the reason for its absence."""
+    try:
+        return step()
+    except CannotRun:
+        raise
+    except Exception as error:
+        if contestant.role != "peer":
+            raise
+        raise CannotRun(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed"
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]:.160}"
 
 
 def _score(contestant: Contestant, tally: _Tally) -> Score:
+    ran = not (tally.cannot_run or tally.wrong)
     return Score(
         name=contestant.name,
         role=contestant.role,
         target=contestant.target,
-        seconds=tuple(tally.seconds),
-        cpu_seconds=tuple(tally.cpu_seconds),
-        peak_rss_bytes=max(tally.rss_bytes, default=None),
-        pinned_bytes=max(tally.pinned_bytes, default=None),
+        seconds=tuple(tally.seconds) if ran else (),
+        cpu_seconds=tuple(tally.cpu_seconds) if ran else (),
+        peak_memory_bytes=tally.peak_memory_bytes if ran else None,
+        first_byte_seconds=tuple(tally.first_byte_seconds),
+        load_seconds=tuple(tally.load_seconds),
+        stats=None if tally.stats is None else asdict(tally.stats),
         cannot_run=tally.cannot_run,
+        wrong=tally.wrong,
     )

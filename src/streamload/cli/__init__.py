@@ -196,17 +196,44 @@ def bench() -> None:
 @click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Rounds; each runs everything.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write the result to this file.")
 @click.option("--cold", is_flag=True, help="Drop the files from the page cache before each run.")
-def engine(path: str | None, *, device: str, repeat: int, json_path: str | None, cold: bool) -> None:
+@click.option("--tensors", type=click.IntRange(1), help="Make a checkpoint of that many tensors (without PATH).")
+@click.option("--many-tensors", is_flag=True, help="Compare the same bytes in 300 tensors and in 20,000.")
+def engine(
+    path: str | None,
+    *,
+    device: str,
+    repeat: int,
+    json_path: str | None,
+    cold: bool,
+    tensors: int | None,
+    many_tensors: bool,
+) -> None:
     """Measure how fast a checkpoint reaches memory: the ceiling, streamload, and its peers.
 
     Without PATH a checkpoint of about 1 GB is made in a temporary directory.
     """
-    from ..bench import run_engine_bench
+    from ..bench import PeerSettings, run_engine_bench, run_many_tensors_bench
 
     if json_path is not None and not Path(json_path).absolute().parent.is_dir():
         raise click.UsageError(f"--json {json_path}: there is no such folder")
+    if path is not None and (tensors is not None or many_tensors):
+        raise click.UsageError("--tensors and --many-tensors make their own checkpoint; leave out PATH")
+    if many_tensors and (cold or tensors is not None):
+        raise click.UsageError("--many-tensors runs warm, with tensors of its own; leave out --cold and --tensors")
     with _bad_values_refused():
-        result = run_engine_bench(path, device=device, repeat=repeat, cold=cold, command=_command())
+        result = (
+            run_many_tensors_bench(device=device, repeat=repeat, command=_command())
+            if many_tensors
+            else run_engine_bench(
+                path,
+                device=device,
+                repeat=repeat,
+                cold=cold,
+                tensors=tensors,
+                peer_settings=PeerSettings.from_env(os.environ),
+                command=_command(),
+            )
+        )
     click.echo(result.table())
     if json_path is not None:
         result.write(Path(json_path))

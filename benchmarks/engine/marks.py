@@ -1,0 +1,75 @@
+"""Holds results of `streamload bench engine` against the marks the copy engine was built for.
+
+    python3 benchmarks/engine/marks.py RESULT.json...
+
+Prints one line a mark and ends with 1 if one is missed. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+# Loaders that hand out mappings put no bytes anywhere on the way; every other stages them.
+MAPPED = ("safetensors,", "torch.load")
+Mark = tuple[str, float | None, str, float]  # what, found, "at least" or "at most", wanted
+
+
+def warm_marks(result: dict[str, Any]) -> list[Mark]:
+    """List the marks of a warm run on the host."""
+    ratios, peers = result["ratios"], result["ratios_to_peers"]
+    staging = [value for name, value in peers.items() if "existing" in name and not name.startswith(MAPPED)]
+    fixed = result["fixed_cost_seconds"]
+    return [
+        ("existing memory, over the ceiling", ratios.get("existing_to_ceiling"), "at least", 0.95),
+        ("existing memory, over the best loader that stages", min(staging, default=None), "at least", 2.5),
+        ("new memory, over safetensors' load and clone", peers.get("safetensors, new memory"), "at least", 3.0),
+        ("through the ring, over a pipeline by hand", ratios.get("ring_to_ceiling"), "at least", 0.8),
+        ("fixed cost in seconds", median(fixed) if fixed else None, "at most", 0.05),
+    ]
+
+
+def cold_marks(result: dict[str, Any]) -> list[Mark]:
+    """List the marks of a cold run on the host."""
+    rates = {name: result["nbytes"] / seconds for name, seconds in result["median_seconds"].items()}
+    drive = max((rates[name] for name in rates if name.startswith("O_DIRECT")), default=None)
+    ours = [s["name"] for s in result["scores"] if s["role"] == "streamload" and s["target"] == "existing"]
+    (name,) = ours
+    return [
+        ("cold, over the drive's own rate", None if drive is None else rates[name] / drive, "at least", 0.9),
+        ("cold, CPU seconds per GB", result["cpu_seconds_per_gb"][name], "at most", 0.02),
+    ]
+
+
+def many_marks(result: dict[str, Any]) -> list[Mark]:
+    """List the marks of many tensors."""
+    rates = [(f"many tensors over few, {name}", value, "at least", 0.7) for name, value in result["ratios"].items()]
+    return [*rates, ("µs to plan a tensor", result["plan_microseconds_per_tensor"], "at most", 10.0)]
+
+
+def marks(result: dict[str, Any]) -> list[Mark]:
+    """List the marks that a result can be held against."""
+    if result["kind"] == "bench many tensors":
+        return many_marks(result)
+    if result["kind"] != "bench engine" or "ratios_to_peers" not in result or result["device"] != "cpu":
+        return []
+    return cold_marks(result) if result["cache"].startswith("cold") else warm_marks(result)
+
+
+def main(names: list[str]) -> int:
+    """Print every mark of every file and say whether one was missed."""
+    missed = 0
+    for name in names:
+        for what, found, sense, wanted in marks(json.loads(Path(name).read_text(encoding="utf-8"))):
+            met = found is not None and (found >= wanted if sense == "at least" else found <= wanted)
+            missed += not met
+            said = "not measured" if found is None else f"{found:.3f}"
+            print(f"{'ok    ' if met else 'MISSED'} {what}: {said}, {sense} {wanted:g} ({Path(name).name})")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""What every contestant of the engine benchmark works on, and what it leaves.
+
+Floor 6; needs torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file as safetensors_load_file
+
+from .._checkpoint import open as open_checkpoint
+from .._machine import cached_fraction, drop_from_cache
+from .._sources import local_path
+from ._result import BenchError
+
+if TYPE_CHECKING:
+    import os
+
+    from ._rounds import Outcome
+
+__all__ = ["Course", "open_course"]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Hold what every contestant works on.
+
+    Attributes:
+        path: The checkpoint.
+        files: Its shards.
+        nbytes: Bytes of its weights.
+        torch_device: Where they go.
+        existing: Memory for every tensor, touched, by name.
+        scratch: A directory for the files a peer needs in its own format.
+    """
+
+    path: str | os.PathLike[str]
+    files: tuple[Path, ...]
+    nbytes: int
+    torch_device: str
+    existing: dict[str, torch.Tensor]
+    scratch: Path
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the bytes stay in host memory."""
+        return self.torch_device == "cpu"
+
+    def scramble(self) -> None:
+        """Overwrite the existing memory, so that bytes left by one contestant cannot pass for another's."""
+        for tensor in self.existing.values():
+            _raw(tensor).fill_(0xA5)
+
+    def find_wrong(self, outcome: Outcome) -> str:
+        """Compare what a contestant left with safetensors' own reading, bit for bit; say what differs, or nothing.
+
+        The reference is opened here and let go of: a mapping that stays would hold the files in the page cache.
+        """
+        if outcome.tensors is None:
+            return ""
+        if outcome.tensors.keys() != self.existing.keys():
+            return f"{len(outcome.tensors)} tensors came out, expected these {len(self.existing)}"
+        for file in self.files:
+            for name, expected in safetensors_load_file(file).items():
+                found = outcome.tensors[name]
+                if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+                    return f"{name!r} came out as {found.dtype}, {tuple(found.shape)}"
+                if not torch.equal(_raw(found), _raw(expected).to(found.device)):
+                    return f"the bytes of {name!r} came out wrong"
+        return ""
+
+    def drop_from_cache(self) -> None:
+        """Ask the kernel to forget the shards and the files made beside them."""
+        for file in (*self.files, *(path for path in self.scratch.iterdir() if path.is_file())):
+            drop_from_cache(file)
+
+    def cached(self) -> float | None:
+        """Return the part of the shards that the page cache holds; None where the kernel will not say."""
+        parts = [cached_fraction(file) for file in self.files]
+        known = [part for part in parts if part is not None]
+        return sum(known) / len(known) if len(known) == len(parts) else None
+
+
+def open_course(path: str | os.PathLike[str], device: str, scratch: Path) -> Course:
+    """Find a checkpoint's files and make memory for its tensors.
+
+    Raises:
+        BenchError: It holds no bytes.
+        FormatError, FileNotFoundError: As opening it does.
+    """
+    with open_checkpoint(path) as checkpoint:
+        files = tuple(Path(local_path(shard.url)) for shard in checkpoint.shards)
+        nbytes = checkpoint.nbytes
+    if not nbytes:
+        raise BenchError(f"{path}: the checkpoint holds no bytes to move")
+    existing: dict[str, torch.Tensor] = {}
+    for file in files:
+        existing |= {name: torch.zeros_like(t, device=device) for name, t in safetensors_load_file(file).items()}
+    return Course(path, files, nbytes, device, existing, scratch)
+
+
+def _raw(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().reshape(-1).view(torch.uint8)

@@ -1,0 +1,82 @@
+"""`streamload bench engine --many-tensors`: what many small tensors cost, in rate and in planning.
+
+Floor 6; needs torch and safetensors. The same bytes in 300 tensors and in 20,000, interleaved, by the same calls.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from .. import _native
+from .._engine import open_device
+from .._machine import machine_facts
+from ._course import open_course
+from ._many_result import ManyTensorsBench
+from ._memory import give_back_memory
+from ._ours import ours
+from ._planning import measure_planning, write_hollow_file
+from ._result import BenchError
+from ._rounds import Conditions, run_rounds
+from ._shapes import OWN_BYTES, expert_names, make_moe_checkpoint
+
+if TYPE_CHECKING:
+    from ._course import Course
+    from ._result import Score
+
+__all__ = ["run"]
+
+
+def run(
+    device: str, *, repeat: int, counts: tuple[int, int], planned: int, nbytes: int | None, command: str
+) -> ManyTensorsBench:
+    """Do what `run_many_tensors_bench` says."""
+    try:
+        open_device(device)
+    except ValueError as error:
+        raise BenchError(str(error)) from error
+    with tempfile.TemporaryDirectory(prefix="streamload-bench-") as name:
+        scratch = Path(name)
+        courses = [_course(scratch / str(count), count, nbytes or OWN_BYTES, device) for count in counts]
+        scores = _race(courses, repeat, device)
+        hollow = scratch / "hollow.safetensors"
+        write_hollow_file(hollow, expert_names(planned))
+        planning = measure_planning(hollow, repeat)
+    few, many = courses
+    return ManyTensorsBench(
+        tensors=(len(few.existing), len(many.existing)),
+        nbytes=(few.nbytes, many.nbytes),
+        device=device,
+        rounds=repeat,
+        few=tuple(scores[: len(scores) // 2]),
+        many=tuple(scores[len(scores) // 2 :]),
+        planning=planning,
+        command=command,
+        machine=machine_facts(native_build=_native.build_type),
+    )
+
+
+def _course(directory: Path, count: int, nbytes: int, device: str) -> Course:
+    with tqdm(total=nbytes, unit="B", unit_scale=True, desc=f"{count} tensors", leave=False, disable=None) as bar:
+        make_moe_checkpoint(directory, count, nbytes=nbytes, progress=bar.update)
+    return open_course(directory, device, directory.parent)
+
+
+def _race(courses: list[Course], repeat: int, device: str) -> list[Score]:
+    everyone = [
+        replace(contestant, name=f"{contestant.name}, {len(course.existing):,} tensors", judge=course)
+        for course in courses
+        for contestant in ours(course)
+    ]
+    with tqdm(total=(repeat + 1) * len(everyone), desc="runs", unit="run", leave=False, disable=None) as bar:
+        conditions = Conditions(
+            prepare=give_back_memory,
+            synchronize=(lambda: None) if device == "cpu" else lambda: torch.cuda.synchronize(device),
+            progress=bar.update,
+        )
+        return run_rounds(everyone, repeat, conditions)

@@ -1,0 +1,94 @@
+"""What many small tensors cost, beside the same bytes in few.
+
+Floor 6; pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from ._result import write_result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .._machine import MachineFacts
+    from ._planning import PlanningCost
+    from ._result import Score
+
+__all__ = ["ManyTensorsBench"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManyTensorsBench:
+    """Hold one run of `streamload bench engine --many-tensors`.
+
+    Attributes:
+        tensors: How many the two checkpoints have, the fewer first.
+        nbytes: Bytes of their weights, in that order.
+        device: Where they went: "cpu" or "cuda:N".
+        rounds: How often each contestant ran.
+        few: Streamload's scores over few tensors.
+        many: The same over many.
+        planning: What opening and planning a checkpoint of still more tensors took.
+        command: What was typed.
+        machine: Where it ran.
+    """
+
+    tensors: tuple[int, int]
+    nbytes: tuple[int, int]
+    device: str
+    rounds: int
+    few: tuple[Score, ...]
+    many: tuple[Score, ...]
+    planning: PlanningCost
+    command: str
+    machine: MachineFacts
+
+    def rates(self) -> dict[str, tuple[float, float]]:
+        """Return streamload's rates over few tensors and over many, in bytes a second.
+
+        By target for the whole call, which opens the checkpoint and plans; and from the submission on, where the
+        engine tells ("TARGET_from_submission").
+        """
+        found: dict[str, tuple[float, float]] = {}
+        for few, many in zip(self.few, self.many, strict=True):
+            if few.target in found:
+                continue  # the first is the one that users are told of
+            found[few.target] = few.rate(self.nbytes[0]), many.rate(self.nbytes[1])
+            if few.load_seconds and many.load_seconds:
+                seconds = median(few.load_seconds), median(many.load_seconds)
+                found[f"{few.target}_from_submission"] = self.nbytes[0] / seconds[0], self.nbytes[1] / seconds[1]
+        return found
+
+    def ratios(self) -> dict[str, float]:
+        """Return the rates over many tensors divided by those over few, by the names of `rates`."""
+        return {name: many / few for name, (few, many) in self.rates().items()}
+
+    def as_dict(self) -> dict[str, object]:
+        """Return everything, as JSON can hold it."""
+        return {
+            "kind": "bench many tensors",
+            **asdict(self),
+            "rates": self.rates(),
+            "ratios": self.ratios(),
+            "open_microseconds_per_tensor": self.planning.open_microseconds_per_tensor,
+            "plan_microseconds_per_tensor": self.planning.plan_microseconds_per_tensor,
+        }
+
+    def table(self) -> str:
+        """Return the result as text."""
+        from ._table import many_tensors_table
+
+        return many_tensors_table(self)
+
+    def write(self, path: Path) -> None:
+        """Write the result as JSON.
+
+        Raises:
+            BenchError: The native core is not a release build, so that its times mean nothing.
+            OSError: The file cannot be written.
+        """
+        write_result(path, self.as_dict(), native_build=self.machine.native_build)

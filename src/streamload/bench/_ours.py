@@ -1,0 +1,71 @@
+"""Streamload's own contestants: what users call, and nothing else.
+
+Floor 6; needs torch.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .. import _native
+from .._engine import CopyEngine, open_device
+from ..torch import fill, iter_tensors, load_file
+from ._rounds import Contestant, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._course import Course
+
+__all__ = ["fixed_cost", "ours"]
+
+
+def ours(course: Course) -> list[Contestant]:
+    """List streamload's contestants on the course's device."""
+    found = [
+        Contestant("fill", "streamload", "existing", lambda: lambda: _fill(course, None)),
+        Contestant("iter_tensors", "streamload", "new", lambda: lambda: _iter_tensors(course)),
+    ]
+    if course.on_host:
+        found.append(Contestant("fill through the ring", "streamload", "ring", lambda: _staged(course)))
+    else:
+        found.append(Contestant("load_file", "streamload", "new", lambda: lambda: _load_file(course)))
+    return found
+
+
+def fixed_cost(course: Course) -> float:
+    """Load once by a new engine, through its ring; return the seconds from the call to the first bytes on the device.
+
+    The clock covers making the engine, opening the checkpoint, planning, submitting, and the first read and copy.
+    """
+    began = time.perf_counter()
+    with _new_engine(course) as engine:
+        stats = fill(course.path, course.existing, engine=engine)
+        return time.perf_counter() - began - stats.seconds + stats.first_byte_seconds
+
+
+def _fill(course: Course, engine: CopyEngine | None) -> Outcome:
+    stats = fill(course.path, course.existing, engine=engine)
+    return Outcome(course.existing, stats)
+
+
+def _staged(course: Course) -> Callable[[], Outcome]:
+    engine = _new_engine(course)
+    return lambda: _fill(course, engine)
+
+
+def _new_engine(course: Course) -> CopyEngine:
+    """Make an engine that moves everything through its ring; on the host, over a device that does not fill in place."""
+    return CopyEngine(_native.HostDevice(staged=True) if course.on_host else open_device(course.torch_device))
+
+
+def _iter_tensors(course: Course) -> Outcome:
+    arrivals = iter_tensors(course.path, course.torch_device)
+    tensors = dict(arrivals)
+    stats = getattr(arrivals, "stats", None)
+    return Outcome(tensors, stats() if stats is not None else None)
+
+
+def _load_file(course: Course) -> Outcome:
+    return Outcome({k: v for file in course.files for k, v in load_file(file, device=course.torch_device).items()})
