@@ -28,8 +28,8 @@ PAGE = mmap.PAGESIZE
 NOBODY = 65534
 
 
-def options(**more) -> StreamOptions:
-    return StreamOptions(chunk_bytes=CHUNK, staging_bytes=4 * CHUNK, read_threads=2, **more)
+def options(direct_io=None):
+    return StreamOptions(chunk_bytes=CHUNK, staging_bytes=4 * CHUNK, read_threads=2, direct_io=direct_io)
 
 
 class Place:
@@ -159,7 +159,7 @@ def test_a_file_in_memory_is_never_read_directly():
 
 
 def in_a_child_of_somebody_else(work) -> dict:
-    """Run `work` in a forked child that is nobody, may lock next to no memory, and has no right to write; its answer."""
+    """Run `work` in a forked child that is nobody and may lock next to no memory; return its answer."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -176,7 +176,7 @@ def in_a_child_of_somebody_else(work) -> dict:
             os.write(writing, json.dumps(answer).encode())
             os._exit(0)
     os.close(writing)
-    with open(reading, "rb") as pipe:
+    with os.fdopen(reading, "rb") as pipe:
         answer = json.loads(pipe.read())
     os.waitpid(child, 0)
     assert "error" not in answer, answer

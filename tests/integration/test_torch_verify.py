@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,20 +30,18 @@ def summed(tmp_path):
 
 def flip(path, name, *, byte):
     """Flip one bit of one byte of a tensor, leaving the file's times as they were."""
-    import os
-
     with open_checkpoint(path) as checkpoint:
         info = checkpoint[name]
-        file = checkpoint.shards[info.shard].url.removeprefix("file://")
+        file = Path(checkpoint.shards[info.shard].url.removeprefix("file://"))
     offset = (info.start + byte) if byte >= 0 else info.end + byte
-    times = os.stat(file)
-    with open(file, "r+b") as opened:
+    times = file.stat()
+    with file.open("r+b") as opened:
         opened.seek(offset)
         value = opened.read(1)[0]
         opened.seek(offset)
         opened.write(bytes([value ^ 0x10]))
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    return file, info
+    return str(file), info
 
 
 def existing(path):
@@ -81,9 +81,9 @@ def test_tensors_before_the_wrong_one_are_handed_over(summed):
         first = checkpoint.layers[0].tensors[0].name
     flip(summed, last, byte=0)
     seen = []
+    tensors = st.iter_tensors(summed, "cpu", options=OPTIONS)
     with pytest.raises(ChecksumError):
-        for name, _ in st.iter_tensors(summed, "cpu", options=OPTIONS):
-            seen.append(name)
+        seen.extend(name for name, _ in tensors)
     assert first in seen
     assert last not in seen
 

@@ -211,8 +211,8 @@ class Ticket(Closing):
     def trace(self) -> list[ChunkTrace]:
         """Return one record for each read whose copies have landed, in plan order."""
         return [
-            ChunkTrace(group, source, thread, _ROUTES[route], _CACHE_STATES[cache], *rest)
-            for group, source, thread, route, cache, *rest in self._call(lambda native: native.trace())
+            ChunkTrace(*chunk[:3], _ROUTES[chunk[3]], _CACHE_STATES[chunk[4]], *chunk[5:])
+            for chunk in self._call(lambda native: native.trace())
         ]
 
     def sums(self) -> list[int | None]:
