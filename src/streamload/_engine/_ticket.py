@@ -211,8 +211,10 @@ class Ticket(Closing):
     def trace(self) -> list[ChunkTrace]:
         """Return one record for each read whose copies have landed, in plan order."""
         return [
-            ChunkTrace(*chunk[:3], _ROUTES[chunk[3]], _CACHE_STATES[chunk[4]], *chunk[5:])
-            for chunk in self._call(lambda native: native.trace())
+            ChunkTrace(group, source, thread, _ROUTES[route], _CACHE_STATES[cache], in_place, offset, nbytes, *times)
+            for group, source, thread, route, cache, in_place, offset, nbytes, *times in self._call(
+                lambda native: native.trace()
+            )
         ]
 
     def sums(self) -> list[int | None]:
