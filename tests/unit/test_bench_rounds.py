@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from streamload.bench._memory import MemoryWatch
+from streamload.bench._memory import MemoryWatch, give_back_memory, touch_free_memory
 from streamload.bench._result import BenchError
 from streamload.bench._rounds import CannotRun, Conditions, Contestant, Outcome, run_rounds
 
@@ -130,3 +130,13 @@ def test_memory_is_watched_between_entry_and_exit():
         assert threading.active_count() > 1
     del block
     assert watch.peak_bytes is None or 60 << 20 < watch.peak_bytes < 1 << 30
+
+
+def test_memory_that_was_touched_is_given_back():
+    with MemoryWatch() as watch:
+        touch_free_memory(64 << 20)
+    give_back_memory()
+    with MemoryWatch() as after:
+        pass
+    assert watch.peak_bytes is None or watch.peak_bytes < 1 << 30
+    assert after.peak_bytes is None or after.peak_bytes < 32 << 20

@@ -21,7 +21,7 @@ from .._machine import machine_facts
 from ..testing import LlamaShape, make_checkpoint
 from ._contestants import contestants
 from ._course import open_course
-from ._memory import give_back_memory
+from ._memory import give_back_memory, touch_free_memory
 from ._ours import fixed_cost
 from ._result import BenchError, EngineBench, cache_state
 from ._rounds import Conditions, run_rounds
@@ -80,6 +80,8 @@ def _race(course: Course, repeat: int, *, cold: bool, settings: PeerSettings, co
             course.drop_from_cache()
         cached.append(course.cached())
         give_back_memory()
+        if course.on_host:
+            touch_free_memory(course.nbytes)
 
     def fixed() -> float:
         prepare()

@@ -18,7 +18,7 @@ from .._engine import open_device
 from .._machine import machine_facts
 from ._course import open_course
 from ._many_result import ManyTensorsBench
-from ._memory import give_back_memory
+from ._memory import give_back_memory, touch_free_memory
 from ._ours import ours
 from ._planning import measure_planning, write_hollow_file
 from ._result import BenchError
@@ -68,6 +68,11 @@ def _course(directory: Path, count: int, nbytes: int, device: str) -> Course:
 
 
 def _race(courses: list[Course], repeat: int, device: str) -> list[Score]:
+    def prepare() -> None:
+        give_back_memory()
+        if device == "cpu":
+            touch_free_memory(max(course.nbytes for course in courses))
+
     everyone = [
         replace(contestant, name=f"{contestant.name}, {len(course.existing):,} tensors", judge=course)
         for course in courses
@@ -75,7 +80,7 @@ def _race(courses: list[Course], repeat: int, device: str) -> list[Score]:
     ]
     with tqdm(total=(repeat + 1) * len(everyone), desc="runs", unit="run", leave=False, disable=None) as bar:
         conditions = Conditions(
-            prepare=give_back_memory,
+            prepare=prepare,
             synchronize=(lambda: None) if device == "cpu" else lambda: torch.cuda.synchronize(device),
             progress=bar.update,
         )

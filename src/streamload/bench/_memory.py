@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import threading
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from .._machine import private_bytes
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["MemoryWatch", "give_back_memory"]
+__all__ = ["MemoryWatch", "give_back_memory", "touch_free_memory"]
 
 _EVERY_SECONDS = 0.001
 
@@ -60,3 +61,16 @@ def give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)
+
+
+def touch_free_memory(nbytes: int) -> None:
+    """Take memory from the system, write to it, and give it back.
+
+    A virtual machine's host takes back what the guest has freed, and a guest then pays for new pages several times
+    over. Who pays would be a matter of chance: after this nobody does, and new pages cost what the guest makes of them.
+    """
+    with mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        window = (ctypes.c_char * 1).from_buffer(memory)
+        ctypes.memset(ctypes.addressof(window), 0, nbytes)
+        del window  # a view left over would keep the mapping from closing
