@@ -3,7 +3,8 @@
 #include <pthread.h>
 
 #include <algorithm>
-#include <cstring>
+
+#include "core/stream_copy.hpp"
 
 namespace streamload {
 namespace {
@@ -16,7 +17,7 @@ void move_bytes(const CopyBlock& block) noexcept {
   auto* target = reinterpret_cast<std::byte*>(block.target);  // NOLINT(performance-no-int-to-ptr): a "device address"
   const std::byte* source = block.source;
   for (std::size_t row = 0; row < block.rows && block.row_bytes != 0; ++row) {
-    std::memcpy(target, source, block.row_bytes);
+    stream_copy(target, source, block.row_bytes);
     target += block.target_pitch;
     source += block.source_pitch;
   }

@@ -121,7 +121,7 @@ Status Ticket::enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffe
     landings_.push_back(std::move(landing));
     first = !std::exchange(lander_runs_, true);
   }
-  changed_.notify_all();
+  worked_.notify_all();
   if (first) {
     if (Status started = pool_->run([this] { run_lander(); }); !started.ok()) {
       const std::lock_guard lock(mutex_);
@@ -184,7 +184,7 @@ void Ticket::run_lander() noexcept {
   std::unique_lock lock(mutex_);
   while (true) {
     const auto over = [&] { return reads_landed_ == plan_.reads.size() || (failed_ && under_way_ == 0); };
-    changed_.wait(lock, [&] { return !landings_.empty() || over(); });
+    worked_.wait(lock, [&] { return !landings_.empty() || over(); });
     if (landings_.empty()) break;
     Landing landing = std::move(landings_.front());
     landings_.pop_front();
@@ -206,7 +206,7 @@ void Ticket::run_lander() noexcept {
     lock.lock();
   }
   lander_runs_ = false;
-  changed_.notify_all();  // under the lock: who waits for it destroys the ticket next
+  worked_.notify_all();  // under the lock: who waits for it destroys the ticket next
 }
 
 // Gives the buffers of a failed load back at once, since other loads wait for them. Nothing more is enqueued: stranded
@@ -223,6 +223,7 @@ void Ticket::drain() noexcept {
 
 void Ticket::land(std::size_t read) noexcept {
   const ReadStep& step = plan_.reads[read];
+  bool news = false;  // for those who wait
   bool all = false;
   {
     const std::lock_guard lock(mutex_);
@@ -235,6 +236,7 @@ void Ticket::land(std::size_t read) noexcept {
     Group& group = groups_[step.group];
     if (--group.to_land == 0 && failure_.ok()) {
       group.resident = true;
+      news = true;
       if (stats_.first_group_seconds == 0) stats_.first_group_seconds = trace.copy_done;
       ++stats_.groups_resident;
     }
@@ -244,7 +246,8 @@ void Ticket::land(std::size_t read) noexcept {
       done_ = true;
     }
   }
-  changed_.notify_all();
+  if (news) changed_.notify_all();
+  if (all) worked_.notify_all();
   if (all) pool_->remove(*this);
 }
 
@@ -268,6 +271,7 @@ void Ticket::fail(Status status) noexcept {
     if (stream_) device_->expedite(stream_view_);
   }
   changed_.notify_all();
+  worked_.notify_all();
 }
 
 void Ticket::cancel() noexcept { fail(Status::failure(Code::kCancelled, "the load was cancelled")); }
@@ -307,7 +311,7 @@ void Ticket::close() noexcept {
   pool->remove(*this);
   {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return under_way_ == 0 && !lander_runs_; });
+    worked_.wait(lock, [&] { return under_way_ == 0 && !lander_runs_; });
     stranded.swap(stranded_);
     for (; !landings_.empty(); landings_.pop_front()) stranded.push_back(std::move(landings_.front()));
     events.swap(spare_events_);

@@ -154,8 +154,9 @@ class Ticket final : private Reading {
   const std::shared_ptr<std::atomic<std::size_t>> borrowed_ = std::make_shared<std::atomic<std::size_t>>(0);
   std::vector<std::size_t> keys_by_group_;
 
-  mutable std::mutex mutex_;  // guards the members down to the blank line, and what Group says
-  std::condition_variable changed_;
+  mutable std::mutex mutex_;         // guards the members down to the blank line, and what Group says
+  std::condition_variable changed_;  // for who waits for groups
+  std::condition_variable worked_;   // for the lander, and who closes
   std::vector<Group> groups_;
   std::deque<std::size_t> returned_;  // reads that were claimed and could not be done yet
   std::deque<std::uint32_t> promoted_;

@@ -80,7 +80,7 @@ void Ticket::settle(double cpu_seconds) noexcept {
     lock.lock();
     lander_runs_ = false;
   }
-  changed_.notify_all();  // under the lock: who waits for the last read destroys the ticket next
+  if (under_way_ == 0) worked_.notify_all();  // under the lock: who waits for it destroys the ticket next
 }
 
 void Ticket::refuse(std::size_t read, Status status) noexcept {
