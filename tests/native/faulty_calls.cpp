@@ -53,7 +53,7 @@ std::string_view name_of(long number) {
     case SYS_io_uring_enter: return "io_uring_enter";
     case SYS_io_uring_register: return "io_uring_register";
     case 451: return "cachestat";
-    default: return "syscall";
+    default: return {};  // futex(2) of the C++ library, for one
   }
 }
 
@@ -152,7 +152,8 @@ long __wrap_syscall(long number, ...) {
   long arguments[6];
   for (long& argument : arguments) argument = va_arg(more, long);  // as many as any call has
   va_end(more);
-  return unless_failed(ask(streamload::faulty::name_of(number)), [&] {
+  const auto name = streamload::faulty::name_of(number);
+  return unless_failed(name.empty() ? streamload::faulty::Verdict{} : ask(name), [&] {
     return __real_syscall(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
   });
 }
