@@ -35,8 +35,10 @@ inline FileStamp stamp_of(const std::string& path) {
 
 class ScratchFile {
  public:
-  explicit ScratchFile(std::size_t nbytes) {
-    std::string name = std::string(::getenv("TMPDIR") != nullptr ? ::getenv("TMPDIR") : "/tmp") + "/streamload-XXXXXX";
+  explicit ScratchFile(std::size_t nbytes)
+      : ScratchFile(nbytes, ::getenv("TMPDIR") != nullptr ? ::getenv("TMPDIR") : "/tmp") {}
+  ScratchFile(std::size_t nbytes, const std::string& directory) {
+    std::string name = directory + "/streamload-XXXXXX";
     const int fd = ::mkstemp(name.data());
     if (fd < 0) std::abort();
     path_ = name;

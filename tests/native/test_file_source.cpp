@@ -1,10 +1,9 @@
 #include <algorithm>
-#include <cstring>
 
 #include "check.hpp"
 #include "io/callback_source.hpp"
 #include "io/mapped_file.hpp"
-#include "scratch.hpp"
+#include "read_fixture.hpp"
 
 using namespace streamload;
 
@@ -12,29 +11,12 @@ namespace {
 
 constexpr std::size_t kFileBytes = (1 << 20) + 1234;
 
-struct Room {
-  alignas(kDirectAlignment) std::byte bytes[256 << 10];
-  HostSpan span() { return {bytes, sizeof bytes}; }
-};
-
-bool same(ConstHostSpan got, std::uint64_t first) {
-  const auto want = pattern(first, got.size());
-  return std::equal(got.begin(), got.end(), want.begin());
-}
-
-std::shared_ptr<Source> open_file(const ScratchFile& file, std::optional<bool> direct) {
-  std::shared_ptr<Source> source;
-  throw_if_error(FileSource::open(file.path(), file.stamp(), direct, source));
-  return source;
-}
-
 // As open_file, with its descriptors open: what happens to the file from now on happens under the load.
 std::shared_ptr<Source> open_and_read(const ScratchFile& file, std::optional<bool> direct) {
   auto source = open_file(file, direct);
   Room room;
   ConstHostSpan out;
-  Route route{};
-  throw_if_error(source->read(0, 1, room.span(), out, route));
+  throw_if_error(choose_and_read(*source, 0, 1, room.span(), out));
   return source;
 }
 
@@ -49,8 +31,8 @@ TEST(both_routes_read_every_offset_and_length) {
       for (const std::size_t nbytes : {1UL, 511UL, 4096UL, 100000UL}) {
         const std::size_t count = std::min<std::size_t>(nbytes, kFileBytes - offset);
         ConstHostSpan out;
-        Route route{};
-        CHECK(source->read(offset, count, room.span(), out, route).ok());
+        Choice choice;
+        CHECK(choose_and_read(*source, offset, count, room.span(), out, choice).ok());
         CHECK_EQ(out.size(), count);
         CHECK(same(out, offset));
       }
@@ -63,14 +45,14 @@ TEST(a_cold_file_is_read_around_the_page_cache_and_a_warm_one_through_it) {
   const auto source = open_file(file, std::nullopt);
   Room room;
   ConstHostSpan out;
-  Route route{};
-  CHECK(source->read(0, 65536, room.span(), out, route).ok());
-  CHECK(route == Route::kBuffered);  // just written: cached
+  Choice choice;
+  CHECK(choose_and_read(*source, 0, 65536, room.span(), out, choice).ok());
+  CHECK(choice.route == Route::kBuffered);  // just written: cached
   file.drop_from_page_cache();
-  CHECK(source->read(0, 65536, room.span(), out, route).ok());
+  CHECK(choose_and_read(*source, 0, 65536, room.span(), out, choice).ok());
   CHECK(same(out, 0));
   // A file system in memory, or one without O_DIRECT, has no second route; cachestat(2) may be refused.
-  if (route != Route::kDirect) std::printf("note: no direct route here\n");
+  if (choice.route != Route::kDirect) std::printf("note: no direct route here\n");
 }
 
 TEST(a_direct_read_that_does_not_fit_the_buffer_is_buffered) {
@@ -78,22 +60,21 @@ TEST(a_direct_read_that_does_not_fit_the_buffer_is_buffered) {
   const auto source = open_file(file, true);
   Room room;
   ConstHostSpan out;
-  Route route{};
-  CHECK(source->read(4000, 8192, room.span().first(8192), out, route).ok());
-  CHECK(route == Route::kBuffered);
+  Choice choice;
+  CHECK(choose_and_read(*source, 4000, 8192, room.span().first(8192), out, choice).ok());
+  CHECK(choice.route == Route::kBuffered);
   CHECK(same(out, 4000));
 }
 
-TEST(reading_in_place_scatters_over_the_targets) {
+TEST(a_scattered_read_fills_its_targets_in_order) {
   const ScratchFile file(kFileBytes);
   const auto source = open_file(file, false);
   std::vector<std::byte> first(1000);
   std::vector<std::byte> second(1);
   std::vector<std::byte> third(50000);
   const std::array<HostSpan, 3> targets = {HostSpan(first), HostSpan(second), HostSpan(third)};
-  bool taken = false;
-  CHECK(source->read_in_place(77, targets, taken).ok());
-  CHECK(taken);
+  CHECK(source->can_scatter());
+  CHECK(source->read_scattered(77, targets).ok());
   CHECK(same(first, 77));
   CHECK(same(second, 1077));
   CHECK(same(third, 1078));
@@ -106,8 +87,8 @@ TEST(a_truncated_file_is_a_short_read_with_its_place) {
     file.truncate(5000);
     Room room;
     ConstHostSpan out;
-    Route route{};
-    const Status status = source->read(4096, 8192, room.span(), out, route);
+    Choice choice;
+    const Status status = choose_and_read(*source, 4096, 8192, room.span(), out, choice);
     CHECK(status.code == Code::kShortRead);
     CHECK_EQ(status.offset, 4096U);
     CHECK_EQ(status.nbytes, 8192U);
@@ -123,8 +104,8 @@ TEST(a_file_truncated_before_the_wanted_bytes_got_none_of_them) {
   file.truncate(100);
   Room room;
   ConstHostSpan out;
-  Route route{};
-  const Status status = source->read(6000, 1000, room.span(), out, route);
+  Choice choice;
+  const Status status = choose_and_read(*source, 6000, 1000, room.span(), out, choice);
   CHECK(status.code == Code::kShortRead);
   CHECK(status.text.find("got 0 of 1000") != std::string::npos);
 }
@@ -160,15 +141,15 @@ TEST(a_retired_file_holds_no_descriptor_and_opens_again) {
   CHECK_EQ(count_entries("/proc/self/fd"), before);  // none until it is read
   Room room;
   ConstHostSpan out;
-  Route route{};
+  Choice choice;
   for (int i = 0; i < 2; ++i) {
-    CHECK(source->read(0, 4096, room.span(), out, route).ok());
+    CHECK(choose_and_read(*source, 0, 4096, room.span(), out, choice).ok());
     CHECK(count_entries("/proc/self/fd") > before);
     source->retire();
     CHECK_EQ(count_entries("/proc/self/fd"), before);
   }
   file.truncate(10);
-  CHECK(source->read(0, 4096, room.span(), out, route).code == Code::kChanged);
+  CHECK(choose_and_read(*source, 0, 4096, room.span(), out, choice).code == Code::kChanged);
 }
 
 TEST(a_mapped_file_is_private) {
@@ -179,8 +160,8 @@ TEST(a_mapped_file_is_private) {
   mapped->bytes()[0] = std::byte{0xEE};
   Room room;
   ConstHostSpan out;
-  Route route{};
-  CHECK(open_file(file, false)->read(0, 16, room.span(), out, route).ok());
+  Choice choice;
+  CHECK(choose_and_read(*open_file(file, false), 0, 16, room.span(), out, choice).ok());
   CHECK(same(out, 0));
 }
 
@@ -195,8 +176,8 @@ TEST(a_callback_source_is_asked_until_the_read_is_full) {
   });
   Room room;
   ConstHostSpan out;
-  Route route{};
-  CHECK(source.read(5, 2500, room.span(), out, route).ok());
+  Choice choice;
+  CHECK(source.read(5, 2500, room.span(), out, choice).ok());
   CHECK_EQ(calls, 3);
   CHECK(same(out, 5));
 }
@@ -204,20 +185,20 @@ TEST(a_callback_source_is_asked_until_the_read_is_full) {
 TEST(a_callback_that_ends_early_overclaims_or_fails_is_named) {
   Room room;
   ConstHostSpan out;
-  Route route{};
+  Choice choice;
   CallbackSource ends("x", [](std::uint64_t, HostSpan, std::size_t& got) {
     got = 0;
     return Status{};
   });
-  Status status = ends.read(10, 20, room.span(), out, route);
+  Status status = ends.read(10, 20, room.span(), out, choice);
   CHECK(status.code == Code::kShortRead);
   CHECK_EQ(status.offset, 10U);
   CallbackSource lies("x", [](std::uint64_t, HostSpan buffer, std::size_t& got) {
     got = buffer.size() + 1;
     return Status{};
   });
-  CHECK(lies.read(10, 20, room.span(), out, route).code == Code::kCallbackFailed);
+  CHECK(lies.read(10, 20, room.span(), out, choice).code == Code::kCallbackFailed);
   CallbackSource fails(
       "x", [](std::uint64_t, HostSpan, std::size_t&) { return Status::failure(Code::kCallbackFailed, "no"); });
-  CHECK_EQ(fails.read(10, 20, room.span(), out, route).source, "x");
+  CHECK_EQ(fails.read(10, 20, room.span(), out, choice).source, "x");
 }
