@@ -92,7 +92,7 @@ class LoadPlan:
         return len(self.copies) // 6
 
 
-def make_plan(groups: Sequence[Sequence[Copy]], *, chunk_bytes: int) -> LoadPlan:
+def make_plan(groups: Sequence[Sequence[Copy]], *, chunk_bytes: int, apart_bytes: int | None = None) -> LoadPlan:
     """Plan the reads for groups of copies.
 
     Within a group, copies are taken in the order of their bytes in the files, and those that follow each other
@@ -107,6 +107,8 @@ def make_plan(groups: Sequence[Sequence[Copy]], *, chunk_bytes: int) -> LoadPlan
     Args:
         groups: Copies per group, groups in execution order.
         chunk_bytes: Largest read in bytes.
+        apart_bytes: Neighbours in the file that are both at least this long, and do not meet at the destination, are
+            read apart, so that a read can land in its place without staging. None: they share reads.
 
     Raises:
         ValueError: A range is reversed or outside 64 bits, rows overlap, two destinations overlap, or `chunk_bytes`
@@ -123,7 +125,7 @@ def make_plan(groups: Sequence[Sequence[Copy]], *, chunk_bytes: int) -> LoadPlan
         ranges, rows = _check_copies(group)
         if rows:
             ranges = gather_rows(ranges, rows, row_runs)
-        _join_neighbours(ranges, runs)
+        _join_neighbours(ranges, runs, apart_bytes or _U64_MAX)
         waiting = row_runs[row_begin:][::-1]
         for run in (*runs[begin:], None):
             while waiting and (run is None or waiting[-1][0] < run[0]):  # in the order of the file
@@ -160,9 +162,9 @@ def _check_rows(copy: Copy) -> None:
         raise ValueError(f"{copy}: expected the last row to end within 64 bits")
 
 
-def _join_neighbours(ranges: Iterable[_Range], runs: list[_Run]) -> None:
+def _join_neighbours(ranges: Iterable[_Range], runs: list[_Run], apart_bytes: int) -> None:
     """Append runs of ranges without a gap in the file; ranges without a gap at the destination too become one."""
-    last_shard = last_end = last_address = -1
+    last_shard = last_end = last_address = last_start = -1
     for piece in ranges:
         shard, start, end, address = piece
         if start != last_end or shard != last_shard:
@@ -170,9 +172,12 @@ def _join_neighbours(ranges: Iterable[_Range], runs: list[_Run]) -> None:
         elif address == last_address:
             _, first_start, _, first_address = runs[-1][-1]
             runs[-1][-1] = (shard, first_start, end, first_address)
+            start = first_start
+        elif end - start >= apart_bytes and last_end - last_start >= apart_bytes:
+            runs.append([piece])
         else:
             runs[-1].append(piece)
-        last_shard, last_end, last_address = shard, end, address + end - start
+        last_shard, last_start, last_end, last_address = shard, start, end, piece[3] + end - piece[1]
 
 
 def _cut_run(run: _Run, group: int, chunk_bytes: int, reads: list[int], copies: list[int]) -> None:
