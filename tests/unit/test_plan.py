@@ -128,7 +128,7 @@ def test_planning_takes_a_few_calls_a_copy(count_calls, gap):
     assert count_calls(lambda: make_plan([group], chunk_bytes=4 << 20)) < 16 * 4_000
 
 
-def test_long_neighbours_with_places_of_their_own_are_read_apart():
+def test_long_ranges_with_places_of_their_own_are_read_apart():
     copies = [Copy(0, 0, 100, 5000), Copy(0, 100, 300, 9000), Copy(0, 300, 310, 7000), Copy(0, 310, 400, 7010)]
 
     def reads(apart_bytes):
@@ -136,5 +136,6 @@ def test_long_neighbours_with_places_of_their_own_are_read_apart():
         return [tuple(plan.reads[i + 1 : i + 3]) for i in range(0, len(plan.reads), 5)]
 
     assert reads(None) == [(0, 400)]
-    assert reads(100) == [(0, 100), (100, 300)]  # a short piece goes with the one before it
+    assert reads(100) == [(0, 100), (100, 200), (300, 100)]
+    assert reads(101) == [(0, 100), (100, 200), (300, 100)]
     assert reads(201) == [(0, 400)]

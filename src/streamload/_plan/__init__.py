@@ -107,8 +107,9 @@ def make_plan(groups: Sequence[Sequence[Copy]], *, chunk_bytes: int, apart_bytes
     Args:
         groups: Copies per group, groups in execution order.
         chunk_bytes: Largest read in bytes.
-        apart_bytes: Neighbours in the file that are both at least this long, and do not meet at the destination, are
-            read apart, so that a read can land in its place without staging. None: they share reads.
+        apart_bytes: A range of at least this much and a neighbour in the file that it does not meet at the
+            destination are read apart, so that the long one can land in its place without staging. None: they share
+            reads.
 
     Raises:
         ValueError: A range is reversed or outside 64 bits, rows overlap, two destinations overlap, or `chunk_bytes`
@@ -173,7 +174,7 @@ def _join_neighbours(ranges: Iterable[_Range], runs: list[_Run], apart_bytes: in
             _, first_start, _, first_address = runs[-1][-1]
             runs[-1][-1] = (shard, first_start, end, first_address)
             start = first_start
-        elif end - start >= apart_bytes and last_end - last_start >= apart_bytes:
+        elif end - start >= apart_bytes or last_end - last_start >= apart_bytes:
             runs.append([piece])
         else:
             runs[-1].append(piece)
