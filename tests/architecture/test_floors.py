@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 FLOORS = {
     "_closing": 0,
+    "_collector": 0,
     "errors": 0,
     "options": 0,
     "_native": 0,

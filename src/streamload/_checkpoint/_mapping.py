@@ -15,6 +15,7 @@ from heapq import nlargest
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from .._closing import Closing
+from .._collector import collector_paused
 from .._format import Header, TensorInfo, header_nbytes, parse_header
 from .._sources import FileSource, Source, local_path
 from ..errors import FormatError, ShortReadError, StreamClosedError
@@ -151,6 +152,7 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
             raise StreamClosedError(f"{self._url}: the checkpoint is closed")
 
 
+@collector_paused()
 def open(url: str | os.PathLike[str], *, variant: str | None = None) -> Checkpoint:
     """Open a checkpoint and read its headers, no weights.
 

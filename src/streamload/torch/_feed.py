@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from .._checkpoint import Checkpoint
 from .._checkpoint import open as open_checkpoint
 from .._closing import Closing
+from .._collector import collector_paused
 from ..errors import StreamClosedError
 from ._failure import raise_again, without_traceback
 from ._groups import GROUP_BYTES, cut
@@ -128,6 +129,7 @@ class Feed:
         """Return what was done so far, over all windows submitted."""
         return add_up([*self._finished, *(ticket.stats() for ticket in self._tickets)])
 
+    @collector_paused()
     def _start_next(self) -> _Window | None:
         groups = next(self._waiting, None)
         if groups is None:

@@ -19,6 +19,7 @@ from torch.autograd.graph import increment_version
 
 from .._checkpoint import Checkpoint
 from .._checkpoint import open as open_checkpoint
+from .._collector import collector_paused
 from .._plan import Copy, find_overlap
 from ..errors import StreamloadError
 from ._convert import TRANSIENT_BYTES, Conversion, check_cast, convert
@@ -190,6 +191,7 @@ def _in_two(copies: list[Copy]) -> Iterator[list[Copy]]:
     yield copies
 
 
+@collector_paused()
 def _sort_by_device(
     checkpoint: Checkpoint, destinations: Mapping[str, torch.Tensor] | Iterable[Destination]
 ) -> dict[torch.device, _Device]:
@@ -286,6 +288,7 @@ def _find_part(
     return part
 
 
+@collector_paused()
 def _refuse_shared_memory(found: _Device) -> None:
     met = find_overlap(found.blocks)
     if met is not None:

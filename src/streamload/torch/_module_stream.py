@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._closing import Closing
+from .._collector import collector_paused
 from ._gate import arriving_load, without_gates
 from ._groups import cut, layers_in_order
 from ._memory import place, resolve_device
@@ -88,6 +89,7 @@ class ModuleStream(Closing):
         self._load.join()
 
 
+@collector_paused()
 def stream_module(
     module: torch.nn.Module,
     checkpoint: Checkpoint,

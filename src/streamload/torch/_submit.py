@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .._checkpoint import Checkpoint
 from .._checksums import expected_sums
 from .._checksums import known_sums as read_known_sums
+from .._collector import collector_paused
 from .._engine import shared_engine
 from .._plan import Copy, make_plan
 from ..options import StreamOptions
@@ -106,6 +107,7 @@ def known_sums(checkpoint: Checkpoint, engine: CopyEngine) -> Mapping[str, int] 
     return read_known_sums(checkpoint) if engine.options.verify else None
 
 
+@collector_paused()
 def submit(
     engine: CopyEngine,
     checkpoint: Checkpoint,
