@@ -162,19 +162,15 @@ bool FileSource::prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSp
 
 Status FileSource::finish_direct(const DirectRange& range, std::uint64_t offset, std::size_t nbytes,
                                  std::int64_t result, ConstHostSpan& out, bool& again) noexcept {
-  again = false;
-  if (result == -EINVAL || result == -EOPNOTSUPP) {  // the file system takes no such read
-    direct_refused_ = true;
-    again = true;
-  } else if (result == -EAGAIN || result == -EINTR || result == -ECANCELED) {
-    again = true;
-  } else if (result < 0) {
-    return failed(static_cast<int>(-result), offset, nbytes);
-  } else if (static_cast<std::uint64_t>(result) < range.lead + nbytes) {
-    again = true;  // a buffered read finds out whether the file has ended
-  } else {
-    out = range.target.subspan(range.lead, nbytes);
-  }
+  const bool refused = result == -EINVAL || result == -EOPNOTSUPP;  // the file system takes no such read
+  const bool unlucky = result == -EAGAIN || result == -EINTR || result == -ECANCELED;
+  // A buffered read finds out whether the file has ended.
+  const bool ended_short = result >= 0 && static_cast<std::uint64_t>(result) < range.lead + nbytes;
+  if (refused) direct_refused_ = true;
+  again = refused || unlucky || ended_short;
+  if (again) return {};
+  if (result < 0) return failed(static_cast<int>(-result), offset, nbytes);
+  out = range.target.subspan(range.lead, nbytes);
   return {};
 }
 
