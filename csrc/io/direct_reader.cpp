@@ -176,8 +176,8 @@ void DirectReader::drop_memory(HostSpan memory) noexcept {
   std::vector<Fixed> dropped;
   {
     const std::lock_guard lock(mutex_);
-    const auto first = std::stable_partition(fixed_.begin(), fixed_.end(),
-                                             [&](const Fixed& fixed) { return !holds(memory, fixed.bytes); });
+    const auto first =
+        std::partition(fixed_.begin(), fixed_.end(), [&](const Fixed& fixed) { return !holds(memory, fixed.bytes); });
     dropped.assign(first, fixed_.end());
     fixed_.erase(first, fixed_.end());
   }

@@ -56,7 +56,7 @@ Status FileSource::acquire(std::shared_ptr<const Files>& out) noexcept {
     Files files;
     if (Status status = open_stamped(path_, expected_, files.buffered); !status.ok()) return status;
     files.kind = kind_of(files.buffered.get());
-    const bool wanted = direct_.value_or(files.kind == FileSystemKind::kDrive);
+    const bool wanted = direct_.value_or(files.kind != FileSystemKind::kRemote);
     if (wanted && files.kind != FileSystemKind::kMemory) open_direct(files);
     files_ = std::make_shared<const Files>(std::move(files));
   }
@@ -72,9 +72,14 @@ void FileSource::open_direct(Files& files) noexcept {
   if (files.direct) grid_ = grid_of(files.direct.get());
   if (grid_ == 0) files.direct = UniqueFd();
   if (!files.direct || direct_.has_value()) return;
-  if (page_cache_state(files.buffered.get(), 0, 1, expected_.nbytes) != CacheState::kUnknown) return;
+  if (counted(files, 0, 1) != CacheState::kUnknown) return;
   if (!open_stamped(path_, expected_, files.probe).ok()) return;
   if (::posix_fadvise(files.probe.get(), 0, 0, POSIX_FADV_RANDOM) != 0) files.probe = UniqueFd();
+}
+
+CacheState FileSource::counted(const Files& files, std::uint64_t offset, std::size_t nbytes) const noexcept {
+  if (files.kind == FileSystemKind::kStacked) return CacheState::kUnknown;
+  return page_cache_state(files.buffered.get(), offset, nbytes, expected_.nbytes);
 }
 
 void FileSource::retire() noexcept {
@@ -88,7 +93,7 @@ Status FileSource::choose(std::uint64_t offset, std::size_t nbytes, Choice& out)
   if (Status status = acquire(files); !status.ok()) return status;
   out = Choice{Route::kBuffered, CacheState::kCached, false};
   if (files->kind == FileSystemKind::kMemory) return {};
-  out.cache = page_cache_state(files->buffered.get(), offset, nbytes, expected_.nbytes);
+  out.cache = counted(*files, offset, nbytes);
   if (!files->direct || direct_refused_) return {};
   if (out.cache == CacheState::kUnknown && files->probe) {
     out.cache = probe_page_cache(files->probe.get(), offset, nbytes);
@@ -157,19 +162,15 @@ bool FileSource::prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSp
 
 Status FileSource::finish_direct(const DirectRange& range, std::uint64_t offset, std::size_t nbytes,
                                  std::int64_t result, ConstHostSpan& out, bool& again) noexcept {
-  again = false;
-  if (result == -EINVAL || result == -EOPNOTSUPP) {  // the file system takes no such read
-    direct_refused_ = true;
-    again = true;
-  } else if (result == -EAGAIN || result == -EINTR || result == -ECANCELED) {
-    again = true;
-  } else if (result < 0) {
-    return failed(static_cast<int>(-result), offset, nbytes);
-  } else if (static_cast<std::uint64_t>(result) < range.lead + nbytes) {
-    again = true;  // a buffered read finds out whether the file has ended
-  } else {
-    out = range.target.subspan(range.lead, nbytes);
-  }
+  const bool refused = result == -EINVAL || result == -EOPNOTSUPP;  // the file system takes no such read
+  const bool unlucky = result == -EAGAIN || result == -EINTR || result == -ECANCELED;
+  // A buffered read finds out whether the file has ended.
+  const bool ended_short = result >= 0 && static_cast<std::uint64_t>(result) < range.lead + nbytes;
+  if (refused) direct_refused_ = true;
+  again = refused || unlucky || ended_short;
+  if (again) return {};
+  if (result < 0) return failed(static_cast<int>(-result), offset, nbytes);
+  out = range.target.subspan(range.lead, nbytes);
   return {};
 }
 

@@ -54,6 +54,7 @@ class FileSource final : public Source {
 
   [[nodiscard]] Status acquire(std::shared_ptr<const Files>& out) noexcept;
   void open_direct(Files& files) noexcept;
+  [[nodiscard]] CacheState counted(const Files& files, std::uint64_t offset, std::size_t nbytes) const noexcept;
   [[nodiscard]] Status read_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
                                    bool& again) noexcept;
   [[nodiscard]] Status failed(int error, std::uint64_t offset, std::size_t nbytes) const;

@@ -12,6 +12,7 @@ constexpr std::array<std::uint32_t, 3> kMemory = {
     0x858458F6,  // ramfs
     0x958458F6,  // hugetlbfs
 };
+constexpr std::uint32_t kOverlay = 0x794C7630;
 constexpr std::array<std::uint32_t, 17> kRemote = {
     0x00006969,  // NFS
     0x0000517B,  // SMB
@@ -41,6 +42,7 @@ FileSystemKind file_system_kind(std::int64_t magic) noexcept {
     return std::find(table.begin(), table.end(), number) != table.end();
   };
   if (is_in(kMemory)) return FileSystemKind::kMemory;
+  if (number == kOverlay) return FileSystemKind::kStacked;
   return is_in(kRemote) ? FileSystemKind::kRemote : FileSystemKind::kDrive;
 }
 

@@ -80,7 +80,7 @@ TEST(thousands_of_random_reads_from_several_threads_bring_the_right_bytes) {
   const ScratchFile file(kFileBytes);
   const UniqueFd fd = open_direct(file);
   constexpr std::size_t kThreads = 4;
-  constexpr std::size_t kRounds = 100;
+  constexpr std::size_t kRounds = 60;
   constexpr std::size_t kBatch = 10;
   const Memory memory(kThreads * kBatch * kMostRead);
   reader->add_memory(memory.bytes.first(memory.bytes.size() / 2));  // the other half is read plainly

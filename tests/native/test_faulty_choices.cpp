@@ -135,6 +135,20 @@ TEST(where_the_kernel_does_not_count_sample_reads_decide) {
   }
 }
 
+TEST(a_stacked_file_system_is_probed_since_its_count_is_of_the_wrong_file) {
+  const ScratchFile file(kFileBytes);
+  if (!usable(file)) return;
+  const Faults stacked([](const Call& call) {
+    CHECK(call.name != "cachestat");
+    return Verdict{0, {}, long{OVERLAYFS_SUPER_MAGIC}};
+  });
+  const auto source = open_file(file, std::nullopt);
+  expect(*source, Route::kDirect, CacheState::kUncached, true);
+  warm(file);
+  expect(*source, Route::kBuffered, CacheState::kCached, true);
+  expect(*open_file(file, true), Route::kDirect, CacheState::kUnknown, false);
+}
+
 TEST(one_sample_that_lies_does_not_decide) {
   const ScratchFile file(kFileBytes);
   if (!usable(file)) return;

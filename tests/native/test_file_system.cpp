@@ -27,10 +27,11 @@ TEST(a_number_that_is_negative_in_a_32_bit_word_is_the_same_number) {
 }
 
 TEST(file_systems_on_drives_and_unknown_ones_are_drives) {
-  for (const std::int64_t magic : std::initializer_list<std::int64_t>{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,
-                                                                      BTRFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC}) {
+  for (const std::int64_t magic :
+       std::initializer_list<std::int64_t>{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC}) {
     CHECK(file_system_kind(magic) == FileSystemKind::kDrive);
   }
+  CHECK(file_system_kind(OVERLAYFS_SUPER_MAGIC) == FileSystemKind::kStacked);
   CHECK(file_system_kind(0) == FileSystemKind::kDrive);
   CHECK(file_system_kind(-1) == FileSystemKind::kDrive);
 }
