@@ -84,8 +84,9 @@ Status parse_sums(const FlatPlan& flat, Plan& plan) {
   }
   plan.sums_by_read.resize(count);
   std::iota(plan.sums_by_read.begin(), plan.sums_by_read.end(), std::size_t{0});
-  std::stable_sort(plan.sums_by_read.begin(), plan.sums_by_read.end(),
-                   [&](std::size_t a, std::size_t b) { return plan.sums[a].read < plan.sums[b].read; });
+  std::sort(plan.sums_by_read.begin(), plan.sums_by_read.end(), [&](std::size_t a, std::size_t b) {
+    return std::pair(plan.sums[a].read, a) < std::pair(plan.sums[b].read, b);
+  });
   for (std::size_t i = 0; i < count; ++i) {
     ReadStep& read = plan.reads[plan.sums[plan.sums_by_read[i]].read];
     if (read.last_sum == 0) read.first_sum = i;

@@ -28,8 +28,9 @@ Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, P
     group.last_read = i + 1;
   }
   std::iota(keys_by_group_.begin(), keys_by_group_.end(), std::size_t{0});
-  std::stable_sort(keys_by_group_.begin(), keys_by_group_.end(),
-                   [&](std::size_t a, std::size_t b) { return plan_.keys[a].group < plan_.keys[b].group; });
+  std::sort(keys_by_group_.begin(), keys_by_group_.end(), [&](std::size_t a, std::size_t b) {
+    return std::pair(plan_.keys[a].group, a) < std::pair(plan_.keys[b].group, b);
+  });
   for (std::size_t i = 0; i < keys_by_group_.size(); ++i) {
     Group& group = groups_[plan_.keys[keys_by_group_[i]].group];
     if (group.last_key == 0) group.first_key = i;
