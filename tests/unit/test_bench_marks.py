@@ -26,7 +26,15 @@ COLD = {
     "nbytes": 1000,
     "median_seconds": {"O_DIRECT, 4 threads": 1.0, "O_DIRECT, 16 threads": 2.0, "fill": 1.05},
     "cpu_seconds_per_gb": {"fill": 0.01},
-    "scores": [{"name": "fill", "role": "streamload", "target": "existing"}],
+    "scores": [
+        {
+            "name": "fill",
+            "role": "streamload",
+            "target": "existing",
+            "seconds": [1.05],
+            "stats": {"read_cpu_seconds": 1e-9},
+        }
+    ],
 }
 MANY = {"kind": "bench many tensors", "ratios": {"existing": 0.8}, "plan_microseconds_per_tensor": 3.0}
 
@@ -57,7 +65,7 @@ def test_results_that_meet_every_mark_pass(check, capsys):
         ({**WARM, "ratios": {**WARM["ratios"], "existing_to_ceiling": 0.9}}, "over the ceiling: 0.900"),
         ({**WARM, "ratios_to_peers": {"safetensors, new memory": 3.5}}, "stages: not measured"),
         ({**WARM, "fixed_cost_seconds": [0.06]}, "fixed cost in seconds: 0.060"),
-        ({**COLD, "cpu_seconds_per_gb": {"fill": 0.03}}, "CPU seconds per GB: 0.030"),
+        ({**COLD, "cpu_seconds_per_gb": {"fill": 0.03}}, "CPU seconds per GB of all threads: 0.030"),
         ({**MANY, "plan_microseconds_per_tensor": 12.0}, "plan a tensor: 12.000"),
     ],
 )
