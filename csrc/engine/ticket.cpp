@@ -210,18 +210,6 @@ void Ticket::run_lander() noexcept {
   worked_.notify_all();  // under the lock: who waits for it destroys the ticket next
 }
 
-// Gives the buffers of a failed load back at once, since other loads wait for them. Nothing more is enqueued: stranded
-// copies mean that the load has failed, and no read is under way.
-void Ticket::drain() noexcept {
-  {
-    const std::lock_guard lock(starting_stream_);
-    stream_.reset();  // waits for copies that no event covers
-  }
-  std::vector<Landing> stranded;  // ends outside the lock
-  const std::lock_guard lock(mutex_);
-  stranded.swap(stranded_);
-}
-
 void Ticket::land(std::size_t read) noexcept {
   const ReadStep& step = plan_.reads[read];
   bool news = false;  // for those who wait

@@ -123,6 +123,7 @@ class Ticket final : private Reading {
   [[nodiscard]] Status finish_in_place(std::size_t read) noexcept;
   void return_read(std::size_t read) noexcept;
   void settle(double cpu_seconds) noexcept;
+  void drain() noexcept;
   void expect(bool buffer, const Choice& choice) noexcept;
   void count(std::size_t read, const Choice& choice, bool in_place, bool by_uring) noexcept;
 
@@ -135,7 +136,6 @@ class Ticket final : private Reading {
   template <class Visit>
   void for_each_source(const Group& group, Visit&& visit) const;
   void run_lander() noexcept;
-  void drain() noexcept;
   [[nodiscard]] std::size_t copied_bytes(const ReadStep& step) const noexcept;
   void land(std::size_t read) noexcept;
   void fail(Status status) noexcept;

@@ -16,19 +16,19 @@ from ._checkpoint import open as open_checkpoint
 from ._checksums import UNKNOWN, combine, manifest_path, plan_sums, read_manifest, write_manifest
 from ._engine import CopyEngine, open_device
 from ._format import Manifest, ShardSums, TensorSum
-from ._plan import LoadPlan
+from ._plan import make_reading_plan
 from ._sources import local_path
 from .errors import FormatError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from ._checkpoint import Checkpoint
     from ._engine import Ticket
     from ._format import TensorInfo
     from .options import StreamOptions
 
-__all__ = ["Fault", "Summed", "Verdict", "make_manifest", "make_reading_plan", "verify"]
+__all__ = ["Fault", "Summed", "Verdict", "make_manifest", "verify"]
 
 _REPORT_SECONDS: Final = 0.1  # between two updates of the progress bar
 
@@ -159,22 +159,6 @@ def verify(url: str, *, manifest: str | None = None, options: StreamOptions | No
         tensors = len(checkpoint)
     nbytes = sum([shard.nbytes for shard in actual.values()])
     return Verdict(url, path, len(actual), tensors, nbytes, perf_counter() - begin, faults)
-
-
-def make_reading_plan(ranges: Sequence[tuple[int, int, int]], *, chunk_bytes: int) -> LoadPlan:
-    """Plan to read ranges and copy nothing, one group to a range; cuts fall on multiples of `chunk_bytes`.
-
-    Args:
-        ranges: Source, start and end of each, in the order they are read.
-        chunk_bytes: Largest read in bytes.
-    """
-    reads = array("Q")
-    for group, (source, start, end) in enumerate(ranges):
-        while start < end:
-            stop = min(start - start % chunk_bytes + chunk_bytes, end)
-            reads.extend((source, start, stop - start, group, 0))
-            start = stop
-    return LoadPlan(len(ranges), 0, reads, array("Q"))
 
 
 @dataclass(frozen=True, slots=True)

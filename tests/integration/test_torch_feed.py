@@ -35,6 +35,7 @@ def path(tmp_path):
 def small_windows(monkeypatch):
     """Windows and groups so small that a feed has many."""
     monkeypatch.setattr(_feed, "WINDOW_BYTES", 90_000)
+    monkeypatch.setattr(_feed, "HOST_WINDOW_BYTES", 90_000)
     monkeypatch.setattr(_groups, "GROUP_BYTES", 30_000)
     monkeypatch.setattr(_feed, "GROUP_BYTES", 30_000)
 

@@ -137,6 +137,7 @@ def test_an_interrupt_cancels_the_fill(path, own_threads, stalled_engine):
         fill(path, places(), engine=stalled_engine)
     thread.join(60)
     del stalled_engine.submit
+    stalled_engine.close()
     assert not own_threads()
 
 

@@ -114,6 +114,31 @@ def test_parts_of_tensors_are_said_not_to_be_compared(summed, caplog):
     assert any(info.name in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize("make", [lambda t: torch.zeros(t.shape, dtype=torch.float16), lambda t: t.T.contiguous().T])
+def test_tensors_converted_window_by_window_are_compared_too(make, summed, monkeypatch):
+    monkeypatch.setattr("streamload.torch._fill.TRANSIENT_BYTES", 64 << 10)
+    places = {name: make(tensor) for name, tensor in existing(summed).items() if tensor.dim() == 2}
+    st.fill(summed, places, options=OPTIONS)
+    name = max(places, key=lambda name: places[name].numel())
+    flip(summed, name, byte=100_000)
+    places = {name: torch.full_like(place, 7) for name, place in places.items()}
+    with pytest.raises(ChecksumError, match=name):
+        st.fill(summed, places, options=OPTIONS)
+    assert all(bool((place == 7).all()) for place in places.values())
+
+
+def test_a_tensor_filled_piece_by_piece_is_compared_whole(summed, monkeypatch):
+    monkeypatch.setattr("streamload.torch._fill.HEAD_BYTES", 1)
+    monkeypatch.setattr("streamload.torch._fill.HEAD_COPIES", 1)
+    with open_checkpoint(summed) as checkpoint:
+        info = max(checkpoint.values(), key=lambda info: info.nbytes)
+    rows = [st.Destination(info.name, torch.zeros(info.shape[1]), (row,)) for row in range(info.shape[0])]
+    st.fill(summed, rows, options=OPTIONS)
+    flip(summed, info.name, byte=100_000)
+    with pytest.raises(ChecksumError, match=info.name):
+        st.fill(summed, rows, options=OPTIONS)
+
+
 def test_safe_open_refuses_to_verify(summed):
     file = next(summed.glob("*.safetensors"))
     with pytest.raises(ValueError, match="verify"):

@@ -17,7 +17,17 @@ from ._rows import READ_THROUGH, Rows, cut_rows, gather_rows, split_rows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["MAX_COPIES", "READ_ALIGNMENT", "READ_THROUGH", "Block", "Copy", "LoadPlan", "find_overlap", "make_plan"]
+__all__ = [
+    "MAX_COPIES",
+    "READ_ALIGNMENT",
+    "READ_THROUGH",
+    "Block",
+    "Copy",
+    "LoadPlan",
+    "find_overlap",
+    "make_plan",
+    "make_reading_plan",
+]
 
 MAX_COPIES = 512
 """Most copies that one read is scattered to; bounds the work between two chunks."""
@@ -135,6 +145,22 @@ def make_plan(groups: Sequence[Sequence[Copy]], *, chunk_bytes: int, apart_bytes
                 _cut_run(run, number, chunk_bytes, reads, copies)
     nbytes = _check_destinations(runs, row_runs)
     return LoadPlan(len(groups), nbytes, array("Q", reads), array("Q", copies))
+
+
+def make_reading_plan(ranges: Sequence[tuple[int, int, int]], *, chunk_bytes: int) -> LoadPlan:
+    """Plan to read ranges and copy nothing, one group to a range; cuts fall on multiples of `chunk_bytes`.
+
+    Args:
+        ranges: Source, start and end of each, in the order they are read.
+        chunk_bytes: Largest read in bytes.
+    """
+    reads = array("Q")
+    for group, (source, start, end) in enumerate(ranges):
+        while start < end:
+            stop = min(start - start % chunk_bytes + chunk_bytes, end)
+            reads.extend((source, start, stop - start, group, 0))
+            start = stop
+    return LoadPlan(len(ranges), 0, reads, array("Q"))
 
 
 def _check_copies(group: Iterable[Copy]) -> tuple[list[_Range], list[Rows]]:

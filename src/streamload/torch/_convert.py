@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ._layout import Part
 
     Start = Callable[[torch.device, Sequence[Copy], Sequence[object]], Ticket]
-    Wait = Callable[[Ticket], None]
 
 TRANSIENT_BYTES = 64 << 20
 """Most transient memory of one call, on all devices together: half of it is 0.6 ms of a PCIe 5 link, long against the
@@ -65,9 +64,7 @@ def check_cast(info: TensorInfo, tensor: torch.Tensor) -> None:
         raise TypeError(f"tensor {info.name!r} is {info.dtype}, which torch cannot cast to {tensor.dtype}") from error
 
 
-def convert(
-    device: torch.device, conversions: Sequence[Conversion], room: int, start: Start, wait: Wait
-) -> Iterator[None]:
+def convert(device: torch.device, conversions: Sequence[Conversion], room: int, start: Start) -> Iterator[None]:
     """Fill tensors on one device; submits one window at each step and finishes the one before.
 
     Args:
@@ -75,7 +72,6 @@ def convert(
         conversions: What to fill.
         room: Most bytes of memory to use.
         start: Submits copies that read into memory given with them.
-        wait: Blocks until a ticket's bytes are there.
     """
     most = room // 2 - ALIGNMENT  # of an element more at most, if it is larger than that
     windows = list(_windows(conversions, most))
@@ -88,12 +84,12 @@ def convert(
         copies = [copy for load in loads for copy in _copies(load, buffer.data_ptr())]
         ticket = start(device, copies, [buffer])
         if before is not None:
-            wait(before[0])
+            before[0].wait()
             _finish(*before)
         before = ticket, loads, buffer
         yield
     if before is not None:
-        wait(before[0])
+        before[0].wait()
         _finish(*before)
 
 

@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 WINDOW_BYTES = 512 << 20
-"""Bytes submitted at once: 10 ms of a PCIe 5 link, long against the start of a ticket's threads (0.1 ms), short
-against the memory of any GPU."""
+"""Bytes submitted at once to a GPU: 10 ms of a PCIe 5 link, long against the start of a load (0.1 ms), short against
+the memory of any GPU. Two windows are in flight."""
+
+HOST_WINDOW_BYTES = 128 << 20
+"""The same for the CPU: 8 ms of its memory's bandwidth. With two in flight, and what the consumer holds, a checkpoint
+larger than memory passes through a quarter of a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Feed:
         self._device = device
         self._engine = engine
         self._known = known_sums(checkpoint, engine)
-        self._waiting = _windows(layers)
+        self._waiting = _windows(layers, HOST_WINDOW_BYTES if device.type == "cpu" else WINDOW_BYTES)
         self._tickets: list[Ticket] = []  # in flight
         self._finished: list[LoadStats] = []
         self._closed = False
@@ -324,7 +328,7 @@ def _gather(feed: Feed) -> Iterator[LoadedLayer]:
             del arrived
 
 
-def _windows(layers: Iterable[tuple[str, Sequence[TensorInfo]]]) -> Iterator[list[_Group]]:
+def _windows(layers: Iterable[tuple[str, Sequence[TensorInfo]]], nbytes: int) -> Iterator[list[_Group]]:
     """Yield groups in order, as many at a time as a window holds."""
     window: list[_Group] = []
     size = 0
@@ -333,7 +337,7 @@ def _windows(layers: Iterable[tuple[str, Sequence[TensorInfo]]]) -> Iterator[lis
         for number, group in enumerate(groups, 1):
             window.append(_Group(name, group, last=number == len(groups)))
             size += sum(info.nbytes for info in group)
-            if size >= WINDOW_BYTES:
+            if size >= nbytes:
                 yield window
                 window, size = [], 0
     if window:

@@ -7,9 +7,10 @@ order of elements differs, raw bytes pass through a little transient memory and 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from ._convert import TRANSIENT_BYTES, Conversion, check_cast, convert
 from ._dtypes import torch_dtype, torch_shape
 from ._layout import blocks_of, suits, take_part
 from ._stats import add_up
-from ._submit import check_options, choose_engine, copies_into, known_sums, submit
+from ._submit import check_options, choose_engine, compare, copies_into, known_sums, submit
 
 if TYPE_CHECKING:
     import os
@@ -38,14 +39,13 @@ if TYPE_CHECKING:
     from ..options import StreamOptions
     from ._layout import Part
 
+_log = logging.getLogger(__name__)
+
 HEAD_BYTES = 256 << 20
 """Submitted before the rest is planned: 20 ms of memory bandwidth, in which 10,000 copies are planned."""
 
 HEAD_COPIES = 1000
 """Fewest copies behind it that are worth a ticket of their own: 2 ms of planning."""
-
-PATIENCE_SECONDS = 0.1
-"""How often a wait for one ticket looks whether another has failed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +116,7 @@ def fill(
             step, or the engine does not fit. Nothing has been written then.
         IndexError: An index is out of range.
         FileNotFoundError, FormatError: The path is not that of a checkpoint.
+        ChecksumError: `options.verify`, and a tensor is not what it was.
         SourceError: Reading failed (`ShortReadError`, `ChangedError` among them).
         DeviceError: The device failed.
         StreamClosedError: The checkpoint is closed, or was closed meanwhile.
@@ -142,40 +143,55 @@ def _run(
     """Submit for every device, then convert window by window on all of them in turn; wait for all."""
     tickets: list[Ticket] = []
     known = next((known_sums(checkpoint, engine) for engine in engines.values()), None)
+    if known is not None:
+        for device, found in devices.items():
+            _compare_converted(engines[device], checkpoint, found.conversions, known)
     with ExitStack() as submitted:
 
-        def start(device: torch.device, copies: Sequence[Copy], memory: Sequence[object]) -> Ticket:
-            ticket = submit(engines[device], checkpoint, [copies], device, memory, known)
+        def start(
+            device: torch.device,
+            copies: Sequence[Copy],
+            memory: Sequence[object],
+            sums: Mapping[str, int] | None = None,
+        ) -> Ticket:
+            ticket = submit(engines[device], checkpoint, [copies], device, memory, sums)
             tickets.append(ticket)
             submitted.callback(ticket.close)  # cancels it if this is cut off
             return ticket
-
-        def wait(ticket: Ticket) -> None:
-            """Wait for a ticket unless another fails, which may hold the staging memory that this one waits for."""
-            while not ticket.done:
-                with suppress(TimeoutError):
-                    ticket.wait(PATIENCE_SECONDS)
-                for other in tickets:
-                    if other.failed:
-                        other.wait()
-            ticket.wait()
 
         for device, found in devices.items():
             if found.copies:
                 increment_version([tensor for tensor in found.tensors if not tensor.is_inference()])
                 memory = [tensor.untyped_storage() for tensor in found.tensors]
-                for copies in _in_two(found.copies):
-                    start(device, copies, memory)
+                # To be compared, a tensor must be in one plan.
+                for copies in _in_two(found.copies) if known is None else [found.copies]:
+                    start(device, copies, memory, known)
         converting = {device: found.conversions for device, found in devices.items() if found.conversions}
         room = TRANSIENT_BYTES // max(1, len(converting))
-        for _ in zip_longest(*[convert(device, each, room, start, wait) for device, each in converting.items()]):
+        for _ in zip_longest(*[convert(device, each, room, start) for device, each in converting.items()]):
             pass
         for ticket in tickets:
-            wait(ticket)
+            ticket.wait()
         for device in converting:
             if device.type == "cuda":
                 torch.cuda.current_stream(device).synchronize()
         return add_up([ticket.stats() for ticket in tickets])
+
+
+def _compare_converted(
+    engine: CopyEngine, checkpoint: Checkpoint, conversions: Sequence[Conversion], known: Mapping[str, int]
+) -> None:
+    """Compare the tensors that pass through transient memory before any of it is used: they arrive window by window."""
+    whole = {one.info.name: one.info for one in conversions if one.part.nbytes == one.info.nbytes}
+    parts = {one.info.name for one in conversions} - whole.keys()
+    if parts:
+        _log.warning(
+            "%d tensors are converted in parts and cannot be compared with their checksums, %r among them",
+            len(parts),
+            min(parts),
+        )
+    if whole:
+        compare(engine, checkpoint, list(whole.values()), known)
 
 
 def _in_two(copies: list[Copy]) -> Iterator[list[Copy]]:

@@ -17,7 +17,7 @@ from .._checksums import expected_sums
 from .._checksums import known_sums as read_known_sums
 from .._collector import collector_paused
 from .._engine import shared_engine
-from .._plan import Copy, make_plan
+from .._plan import Copy, make_plan, make_reading_plan
 from ..options import StreamOptions
 from ._layout import take_apart
 from ._memory import current_stream
@@ -157,6 +157,27 @@ def submit(
             )
     sources = [checkpoint.shards[index].source for index in used]
     return engine.submit(plan, sources, after_stream=current_stream(device), keep_alive=keep_alive, key_names=names)
+
+
+def compare(engine: CopyEngine, checkpoint: Checkpoint, infos: Sequence[TensorInfo], known: Mapping[str, int]) -> None:
+    """Read whole tensors, compare them with what they should sum to, and keep nothing; blocks.
+
+    For tensors that reach their place in several loads, none of which sees all of their bytes.
+
+    Raises:
+        ChecksumError: One differs.
+        SourceError, ChangedError, StreamClosedError: As `submit` and `Ticket.wait`.
+    """
+    used = sorted({info.shard for info in infos})
+    number = {shard: index for index, shard in enumerate(used)}
+    ordered = sorted({info.name: info for info in infos}.values(), key=lambda info: (info.shard, info.start))
+    ranges = [(number[info.shard], info.start, info.end) for info in ordered]
+    plan = make_reading_plan(ranges, chunk_bytes=engine.options.chunk_bytes)
+    checked = expected_sums(plan, ordered, used, known)
+    plan = replace(plan, sums=checked.sums, expected=checked.expected)
+    sources = [checkpoint.shards[shard].source for shard in used]
+    with engine.submit(plan, sources, key_names=checked.names) as ticket:
+        ticket.wait()
 
 
 def _tensors_read(checkpoint: Checkpoint, copies: Iterable[Copy]) -> list[TensorInfo]:
