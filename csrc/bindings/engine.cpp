@@ -60,7 +60,10 @@ PyTicket submit(const PyEngine& engine, const FlatArray& reads, const FlatArray&
   CopyEngine& target = engine.engine.get();
   std::vector<std::shared_ptr<Source>> shared;
   shared.reserve(sources.size());
-  for (const PySource* source : sources) shared.push_back(source->source);
+  for (const PySource* source : sources) {
+    if (source == nullptr) throw nb::type_error("sources: expected a Source, got None");
+    shared.push_back(source->source);
+  }
   const auto after = after_stream ? std::optional(StreamView{*after_stream}) : std::nullopt;
   const FlatPlan flat{span_of(reads), span_of(copies), span_of(sums), span_of(expected), group_count};
   std::shared_ptr<Ticket> ticket;
@@ -101,9 +104,12 @@ void close_ticket(PyTicket& self) {
   if (!self.ticket.get().runs_here()) self.keep_alive.reset();  // every copy has landed
 }
 
-void close_engine(const PyEngine& self, bool abandon) {
+// False where it could only be cancelled, on one of its own reading threads.
+bool close_engine(const PyEngine& self, bool abandon) {
   const GilRelease released;
-  if (self.engine.here()) abandon ? self.engine.get().abandon() : self.engine.get().close();
+  if (!self.engine.here()) return true;
+  if (abandon) self.engine.get().abandon();
+  return self.engine.get().close();
 }
 
 void bind_pool(nb::module_& m) {

@@ -15,6 +15,20 @@ using namespace nanobind::literals;
 namespace streamload {
 namespace {
 
+// Holds the GIL on an engine's thread. One that comes too late, when the interpreter is going away, stays here.
+class GilHold {
+ public:
+  GilHold() {
+    park_if_unwound([this] { state_ = PyGILState_Ensure(); });
+  }
+  GilHold(const GilHold&) = delete;
+  GilHold& operator=(const GilHold&) = delete;
+  ~GilHold() { PyGILState_Release(state_); }
+
+ private:
+  PyGILState_STATE state_{};
+};
+
 // A view lent for one call, dead afterwards however the call ends. Slices and arrays over it would live on.
 struct View {
   nb::object object;
@@ -38,17 +52,27 @@ struct ReadInto {
       static_cast<void>(call.release());  // leaked: the interpreter is past counting
       return;
     }
-    const nb::gil_scoped_acquire gil;
+    const GilHold gil;
     call.reset();
   }
 
   [[nodiscard]] Status operator()(std::uint64_t offset, HostSpan buffer, std::size_t& got) const {
     if (finalizing()) return Status::failure(Code::kCancelled, "the interpreter is ending");
-    const nb::gil_scoped_acquire gil;
+    const GilHold gil;
     try {
       auto* address = reinterpret_cast<char*>(buffer.data());
       const View view(nb::steal(PyMemoryView_FromMemory(address, static_cast<Py_ssize_t>(buffer.size()), PyBUF_WRITE)));
-      const nb::object answer = call(offset, view.object);
+      nb::object answer;
+      std::string raised;
+      // Python takes the GIL again and again in there: a thread that it ends must not pass by the objects above.
+      park_if_unwound([&] {
+        try {
+          answer = call(offset, view.object);
+        } catch (const std::exception& error) {
+          raised = error.what();
+        }
+      });
+      if (!answer) return Status::failure(Code::kCallbackFailed, std::move(raised));
       if (view.kept()) return Status::failure(Code::kCallbackFailed, "read_into kept a part of the buffer it was lent");
       if (nb::try_cast(answer, got)) return {};
       return Status::failure(Code::kCallbackFailed, std::string("read_into returned ") + nb::repr(answer).c_str() +

@@ -50,6 +50,8 @@ Status HostBlock::make(std::size_t nbytes, int numa_node, HostBlock& out) noexce
   return {};
 }
 
+void HostBlock::keep_from_children() const noexcept { ::madvise(bytes_.data(), bytes_.size(), MADV_DONTFORK); }
+
 void HostBlock::populate() const noexcept {
 #ifdef MADV_POPULATE_WRITE
   ::madvise(bytes_.data(), bytes_.size(), MADV_POPULATE_WRITE);

@@ -26,6 +26,8 @@ class HostBlock {
   ~HostBlock();
 
   [[nodiscard]] HostSpan bytes() const noexcept { return bytes_; }
+  // Leaves the memory out of forked children: pinned pages would be copied at once, at the price of a slow fork.
+  void keep_from_children() const noexcept;
   // Touches every page now, so that nothing after it can run out of memory. Advice: an old kernel ignores it.
   void populate() const noexcept;
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/signals_blocked.hpp"
 #include "core/stream_copy.hpp"
 
 namespace streamload {
@@ -68,10 +69,10 @@ HostClock::time_point HostLink::book(std::size_t nbytes) noexcept {
 // --- the queue ---------------------------------------------------------------------------------------------------
 
 HostQueue::HostQueue(std::shared_ptr<HostLink> link, std::uint64_t seed)
-    : link_(std::move(link)),
-      delays_(seed != 0),
-      random_(seed),
-      worker_([this](const std::stop_token& stop) { run(stop); }) {}
+    : link_(std::move(link)), delays_(seed != 0), random_(seed) {
+  const SignalsBlocked blocked;
+  worker_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+}
 
 HostQueue::~HostQueue() { expedite(); }  // the worker drains what is queued, then its jthread joins
 

@@ -33,7 +33,7 @@ void CopyEngine::abandon() noexcept {
   close();
 }
 
-void CopyEngine::close() noexcept {
+bool CopyEngine::close() noexcept {
   std::shared_ptr<ReadPool> pool;  // its threads end outside the lock, behind the tickets
   {
     const std::lock_guard lock(mutex_);
@@ -42,8 +42,9 @@ void CopyEngine::close() noexcept {
   const std::vector<std::shared_ptr<Ticket>> tickets = this->tickets();
   for (const auto& ticket : tickets) ticket->cancel();
   const auto runs_here = [](const auto& ticket) { return ticket->runs_here(); };
-  if (std::any_of(tickets.begin(), tickets.end(), runs_here)) return;  // a thread cannot wait for itself
-  for (const auto& ticket : tickets) ticket->close();                  // blocks while another caller closes it
+  if (std::any_of(tickets.begin(), tickets.end(), runs_here)) return false;  // a thread cannot wait for itself
+  for (const auto& ticket : tickets) ticket->close();                        // blocks while another caller closes it
+  return true;
 }
 
 std::vector<std::shared_ptr<Ticket>> CopyEngine::tickets() const {

@@ -21,8 +21,8 @@ class CopyEngine {
   // Starts a load and returns at once; see Ticket::start. Fails with kClosed after close.
   [[nodiscard]] Status submit(Plan plan, std::vector<std::shared_ptr<Source>> sources, std::optional<StreamView> after,
                               std::shared_ptr<Ticket>& out);
-  // Cancels and closes every ticket; idempotent. Called by a source of one of them, cancels only.
-  void close() noexcept;
+  // Cancels and closes every ticket; idempotent. Called by a source of one of them, cancels only and returns false.
+  bool close() noexcept;
   void abandon() noexcept;  // close() for the end of the process; see Ticket::abandon
 
  private:

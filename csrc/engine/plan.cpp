@@ -82,6 +82,7 @@ Status parse_sums(const FlatPlan& flat, Plan& plan) {
     if (expected != kNotKnown && expected > 0xFFFFFFFF) return broken("key", i, "a checksum of more than 32 bits");
     if (expected != kNotKnown) plan.keys[i].expected = static_cast<std::uint32_t>(expected);
   }
+  if (plan.group_count == 0 && !plan.keys.empty()) return broken("key", 0, "there are no groups");
   plan.sums_by_read.resize(count);
   std::iota(plan.sums_by_read.begin(), plan.sums_by_read.end(), std::size_t{0});
   std::sort(plan.sums_by_read.begin(), plan.sums_by_read.end(), [&](std::size_t a, std::size_t b) {

@@ -7,6 +7,8 @@
 #include <system_error>
 #include <utility>
 
+#include "core/signals_blocked.hpp"
+
 namespace streamload {
 namespace {
 
@@ -34,6 +36,7 @@ void ReadPool::close() noexcept {
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
+    for (Reading* reading : readings_) reading->stop();
     ended.swap(readers_);
     std::move(runners_.begin(), runners_.end(), std::back_inserter(ended));
     runners_.clear();
@@ -53,6 +56,7 @@ Status ReadPool::add(Reading& reading) noexcept {
     if (ending_) return Status::failure(Code::kClosed, "the pool of reading threads is closed");
     try {
       workers_.resize(options_.read_threads);
+      const SignalsBlocked blocked;
       while (readers_.size() < options_.read_threads) {
         const auto thread = static_cast<std::uint32_t>(readers_.size());
         readers_.emplace_back([this, thread] { run_reader(thread); });
@@ -85,7 +89,10 @@ Status ReadPool::run(std::function<void()> body) noexcept {
   {
     const std::lock_guard lock(mutex_);
     try {
-      if (bodies_.size() >= idle_bodies_) runners_.emplace_back([this] { run_bodies(); });
+      if (bodies_.size() >= idle_bodies_) {
+        const SignalsBlocked blocked;
+        runners_.emplace_back([this] { run_bodies(); });
+      }
     } catch (const std::system_error& error) {
       return Status::failure(Code::kDeviceFailed, std::string("cannot start a thread: ") + error.what());
     }
@@ -120,6 +127,7 @@ std::shared_ptr<DirectReader> ReadPool::direct_reader() noexcept {
     direct_now_ = direct_.get();
   }
   direct_tried_ = true;
+  if (direct_ && direct_->broken()) return nullptr;
   return direct_;
 }
 
@@ -144,9 +152,12 @@ void ReadPool::run_reader(std::uint32_t thread) noexcept {
 bool ReadPool::pick(Claim& claim) noexcept {
   const std::size_t count = readings_.size();
   if (count == 0) return false;
+  // Those that failed or have read everything, and hold nothing, take no share.
+  const auto shares = [](Reading* reading) { return reading->needs().read || *reading->borrowed() > 0; };
+  const auto sharing = static_cast<std::size_t>(std::count_if(readings_.begin(), readings_.end(), shares));
   const std::size_t most = ring_->most();
   const std::size_t left = std::min(kLeastShare, most / 8);  // for a load that comes later
-  const std::size_t share = std::max(kLeastShare, (most - left) / count);
+  const std::size_t share = std::max(kLeastShare, (most - left) / std::max<std::size_t>(sharing, 1));
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t index = (turn_ + i) % count;
     if (offer(*readings_[index], share, claim)) {
@@ -161,7 +172,7 @@ bool ReadPool::offer(Reading& reading, std::size_t share, Claim& claim) noexcept
   const Reading::Needs needs = reading.needs();
   if (!needs.read) return false;
   const DirectReader* direct = direct_now_;
-  if (needs.direct && direct != nullptr && !direct->has_room()) return false;
+  if (needs.direct && direct != nullptr && !direct->broken() && !direct->has_room()) return false;
   claim.wants_buffer = needs.buffer;
   if (claim.wants_buffer) {
     const std::size_t borrowed = *reading.borrowed();

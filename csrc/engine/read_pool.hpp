@@ -52,6 +52,8 @@ class Reading {
 
   // Does a claimed read, on a thread of the pool. Without a buffer where none was wanted or none could be made.
   virtual void serve(std::size_t read, std::uint32_t thread, StagingRing::Buffer buffer) noexcept = 0;
+  // Told that the pool ends, under its lock: no read is claimed any more.
+  virtual void stop() noexcept = 0;
   // Told instead of serve() that there is no staging memory at all.
   virtual void refuse(std::size_t read, Status status) noexcept = 0;
 };
@@ -63,8 +65,8 @@ class ReadPool {
   ReadPool& operator=(const ReadPool&) = delete;
   ~ReadPool() { close(); }
 
-  // Joins the threads; every load has been removed. Idempotent, and every caller waits. Called by one of the pool's own
-  // reading threads it does nothing.
+  // Stops the loads that are left and joins the threads. Idempotent, and every caller waits. Called by one of the
+  // pool's own reading threads it does nothing.
   void close() noexcept;
   // Starts to serve a load, until it is removed. Fails where no thread can be started, and after close().
   [[nodiscard]] Status add(Reading& reading) noexcept;

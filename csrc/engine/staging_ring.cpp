@@ -7,6 +7,7 @@ namespace streamload {
 namespace {
 
 constexpr std::size_t kFirstBuffers = 4;  // made without asking: two being read, two being copied
+constexpr std::size_t kMostDomains = 8;   // that a buffer is pinned for at once; CUDA is one, however many GPUs
 constexpr std::size_t kFewestPinned = 2;  // with fewer, reading and copying could not overlap
 
 }  // namespace
@@ -80,7 +81,10 @@ void StagingRing::Buffer::give_back() noexcept {
 }
 
 StagingRing::StagingRing(std::size_t buffer_bytes, std::size_t capacity_bytes, std::function<void()> on_free)
-    : buffer_bytes_(buffer_bytes), on_free_(std::move(on_free)), most_(capacity_bytes / buffer_bytes) {}
+    : buffer_bytes_(buffer_bytes),
+      capacity_(capacity_bytes / buffer_bytes),
+      on_free_(std::move(on_free)),
+      most_(capacity_) {}
 
 StagingRing::~StagingRing() = default;
 
@@ -102,7 +106,10 @@ StagingRing::Answer StagingRing::try_lend(bool needy, Buffer& out) noexcept {
 Status StagingRing::grow(int numa_node, Buffer& out) noexcept {
   auto slot = std::make_unique<Slot>();
   Status status = HostBlock::make(buffer_bytes_, numa_node, slot->block);
-  if (status.ok()) slot->block.populate();
+  if (status.ok()) {
+    slot->block.keep_from_children();
+    slot->block.populate();
+  }
   const std::lock_guard lock(mutex_);
   --making_;
   if (status.ok()) {
@@ -141,6 +148,10 @@ void StagingRing::prepare(Buffer& buffer, const std::shared_ptr<Device>& device,
     const std::lock_guard lock(mutex_);
     if (status.ok()) {
       if (slot.pinned_for.empty()) ++pinned_;
+      if (slot.pinned_for.size() == kMostDomains) {  // devices come and go; the pool stays
+        slot.pinned_for.front()->unpin(slot.block.bytes());
+        slot.pinned_for.erase(slot.pinned_for.begin());
+      }
       slot.pinned_for.push_back(device);
     } else {
       refusal_ = status.text;
@@ -150,6 +161,7 @@ void StagingRing::prepare(Buffer& buffer, const std::shared_ptr<Device>& device,
         most_ = std::max(--made_ + making_, kFewestPinned);
         return;
       }
+      if (slot.refused_by.size() == kMostDomains) slot.refused_by.erase(slot.refused_by.begin());
       slot.refused_by.push_back(domain);
     }
   }
@@ -161,6 +173,7 @@ void StagingRing::release_idle() noexcept {
   std::vector<std::unique_ptr<Slot>> idle;  // unpinned outside the lock
   const std::lock_guard lock(mutex_);
   idle.swap(free_);
+  most_ = capacity_;  // what was refused may be had again
   free_.reserve(made_ + making_);
   made_ -= idle.size();
   for (const auto& slot : idle) pinned_ -= slot->pinned_for.empty() ? 0 : 1;

@@ -86,11 +86,12 @@ class StagingRing : public std::enable_shared_from_this<StagingRing> {
 
  private:
   const std::size_t buffer_bytes_;
+  const std::size_t capacity_;  // buffers
   const std::function<void()> on_free_;
 
   mutable std::mutex mutex_;                 // guards everything below
   std::vector<std::unique_ptr<Slot>> free_;  // last in, first out: the warmest in cache goes next
-  std::size_t most_;                         // lowered to what exists when growth fails
+  std::size_t most_;                         // lowered to what exists when growth fails, until idle memory is released
   std::size_t made_ = 0;                     // slots that exist, free or leased
   std::size_t making_ = 0;                   // slots being made right now
   std::size_t copying_ = 0;                  // leased slots that wait for copies

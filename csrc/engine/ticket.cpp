@@ -126,7 +126,8 @@ Status Ticket::enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffe
   if (first) {
     if (Status started = pool_->run([this] { run_lander(); }); !started.ok()) {
       const std::lock_guard lock(mutex_);
-      lander_runs_ = false;  // close() takes the landings
+      lander_runs_ = false;
+      for (; !landings_.empty(); landings_.pop_front()) stranded_.push_back(std::move(landings_.front()));
       status = std::move(started);
     }
   }
@@ -182,6 +183,7 @@ void Ticket::for_each_source(const Group& group, Visit&& visit) const {
 
 void Ticket::run_lander() noexcept {
   if (Status status = device_->enter_thread(); !status.ok()) fail(std::move(status));
+  std::vector<std::shared_ptr<Source>> sources;  // ends when nothing here is held or used any more
   std::unique_lock lock(mutex_);
   while (true) {
     const auto over = [&] { return reads_landed_ == plan_.reads.size() || (failed_ && under_way_ == 0); };
@@ -206,6 +208,7 @@ void Ticket::run_lander() noexcept {
     drain();
     lock.lock();
   }
+  if (under_way_ == 0) sources.swap(sources_);
   lander_runs_ = false;
   worked_.notify_all();  // under the lock: who waits for it destroys the ticket next
 }
@@ -220,7 +223,7 @@ void Ticket::land(std::size_t read) noexcept {
     trace.copy_done = elapsed();
     trace.landed = true;
     ++reads_landed_;
-    if (stats_.first_byte_seconds == 0) stats_.first_byte_seconds = trace.copy_done;
+    if (failure_.ok() && stats_.first_byte_seconds == 0) stats_.first_byte_seconds = trace.copy_done;
     if (failure_.ok()) stats_.bytes_resident += copied_bytes(step);  // what drains after a failure is no progress
     Group& group = groups_[step.group];
     if (--group.to_land == 0 && failure_.ok()) {
@@ -313,7 +316,6 @@ void Ticket::close() noexcept {
     stream_.reset();  // waits for copies that no event covers
   }
   allocated_.reset();
-  sources_.clear();
 }
 
 Status Ticket::wait_group(std::uint32_t index, std::optional<StreamView> stream, Clock::duration patience, bool& ready,
@@ -351,7 +353,7 @@ Status Ticket::wait_all(Clock::duration patience, bool& ready) noexcept {
 void Ticket::promote(std::uint32_t index) noexcept {
   const std::lock_guard lock(mutex_);
   if (index >= plan_.group_count || groups_[index].next_read == groups_[index].last_read) return;
-  if (!promoted_.empty() && promoted_.front() == index) return;
+  std::erase(promoted_, index);
   promoted_.push_front(index);
 }
 

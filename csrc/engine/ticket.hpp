@@ -108,6 +108,7 @@ class Ticket final : private Reading {
     return borrowed_;
   }
   void serve(std::size_t read, std::uint32_t thread, StagingRing::Buffer buffer) noexcept override;
+  void stop() noexcept override { cancel(); }
   void refuse(std::size_t read, Status status) noexcept override;
 
   // ticket_reads.cpp: a read, until its bytes are in host memory.
@@ -125,7 +126,7 @@ class Ticket final : private Reading {
   void settle(double cpu_seconds) noexcept;
   void drain() noexcept;
   void expect(bool buffer, const Choice& choice) noexcept;
-  void count(std::size_t read, const Choice& choice, bool in_place, bool by_uring) noexcept;
+  void count(std::size_t read, const Choice& choice, bool in_place, std::size_t uring_bytes) noexcept;
 
   // ticket.cpp: from host memory to the device, and to those who wait.
   [[nodiscard]] Status ensure_stream() noexcept;

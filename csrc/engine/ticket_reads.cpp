@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -73,6 +74,9 @@ void Ticket::settle(double cpu_seconds) noexcept {
   std::unique_lock lock(mutex_);
   stats_.read_cpu_seconds += cpu_seconds;
   --under_way_;
+  if (under_way_ == 0 && failed_ && !landings_.empty() && !lander_runs_) {
+    for (; !landings_.empty(); landings_.pop_front()) stranded_.push_back(std::move(landings_.front()));
+  }
   if (under_way_ == 0 && !stranded_.empty() && !lander_runs_) {
     lander_runs_ = true;  // in its place: nobody closes the ticket meanwhile
     lock.unlock();
@@ -80,7 +84,12 @@ void Ticket::settle(double cpu_seconds) noexcept {
     lock.lock();
     lander_runs_ = false;
   }
+  // Nobody reads any more. Sources that Python made may hold on to this load, so they are not kept until it is closed;
+  // they end when everything else here has.
+  std::vector<std::shared_ptr<Source>> sources;
+  if (under_way_ == 0 && done_) sources.swap(sources_);
   if (under_way_ == 0) worked_.notify_all();  // under the lock: who waits for it destroys the ticket next
+  lock.unlock();
 }
 
 // Gives the buffers of a failed load back at once, since other loads wait for them. Nothing more is enqueued: stranded
@@ -146,7 +155,7 @@ Status Ticket::start_read(std::size_t read, StagingRing::Buffer buffer, Outcome&
   }
   ConstHostSpan bytes;
   if (Status status = source.read(step.offset, step.nbytes, buffer.bytes(), bytes, choice); !status.ok()) return status;
-  count(read, choice, false, false);
+  count(read, choice, false, 0);
   return enqueue(read, bytes, std::move(buffer));
 }
 
@@ -164,7 +173,7 @@ Status Ticket::start_in_place(std::size_t read, Choice choice, Outcome& outcome)
   if (choice.route != Route::kBuffered || !source.can_scatter()) return {};
   if (Status status = source.read_scattered(step.offset, places); !status.ok()) return status;
   outcome = Outcome::kDone;
-  count(read, choice, true, false);
+  count(read, choice, true, 0);
   const std::vector<ConstHostSpan> parts(places.begin(), places.end());
   take_sums(step, parts);
   return finish_in_place(read);
@@ -193,7 +202,7 @@ Status Ticket::start_direct_in_place(std::size_t read, Choice choice, HostSpan p
   if (Status status = source.read(flight.begin, flight.nbytes, middle, bytes, choice); !status.ok()) return status;
   if (bytes.data() != middle.data()) return {};  // cannot be, since the middle is on the grid
   outcome = Outcome::kDone;
-  count(read, choice, true, false);
+  count(read, choice, true, 0);
   take_sums(step, std::array{ConstHostSpan(place)});
   return finish_in_place(read);
 }
@@ -243,11 +252,12 @@ Status Ticket::take_direct(Flight& flight, std::int64_t result, Outcome& outcome
   Status status = source.finish_direct(flight.range, flight.begin, flight.nbytes, result, bytes, again);
   if (!status.ok()) return status;
   if (again) {
-    buffered_only_[flight.read] = true;
+    // What a ring that broke gives back is read directly all the same, by the reading threads.
+    buffered_only_[flight.read] = result != -ECANCELED || pool_->direct_reader() != nullptr;
     outcome = Outcome::kReturned;
     return {};
   }
-  count(flight.read, flight.choice, flight.buffer ? false : true, true);
+  count(flight.read, flight.choice, !flight.buffer, flight.nbytes);
   if (flight.buffer) return enqueue(flight.read, bytes, std::move(flight.buffer));
   take_sums(step, std::array{ConstHostSpan(flight.in_place)});
   return finish_in_place(flight.read);
@@ -279,7 +289,7 @@ Status Ticket::finish_in_place(std::size_t read) noexcept {
   return {};
 }
 
-void Ticket::count(std::size_t read, const Choice& choice, bool in_place, bool by_uring) noexcept {
+void Ticket::count(std::size_t read, const Choice& choice, bool in_place, std::size_t uring_bytes) noexcept {
   const std::size_t nbytes = plan_.reads[read].nbytes;
   ChunkTrace& trace = traces_[read];
   trace.choice = choice;
@@ -297,7 +307,7 @@ void Ticket::count(std::size_t read, const Choice& choice, bool in_place, bool b
   stats_.probed_bytes += choice.probed ? nbytes : 0;
   stats_.cached_direct_bytes += cached && direct ? nbytes : 0;
   stats_.uncached_buffered_bytes += uncached && choice.route == Route::kBuffered ? nbytes : 0;
-  stats_.uring_bytes += by_uring ? nbytes : 0;
+  stats_.uring_bytes += uring_bytes;
 }
 
 }  // namespace streamload

@@ -1,5 +1,6 @@
 #include "io/direct_reader.hpp"
 
+#include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "core/signals_blocked.hpp"
 #include "io/interrupted.hpp"
 
 namespace streamload {
@@ -18,6 +20,7 @@ namespace {
 
 constexpr std::size_t kMostInFlight = 4096;
 constexpr IoUring::Tag kWake = ~IoUring::Tag{0};
+constexpr int kMostRefusals = 16;
 // The kernel's limit for one fixed buffer.
 constexpr std::size_t kMostFixedBytes = std::size_t{1} << 30;
 
@@ -42,6 +45,7 @@ Status DirectReader::make(std::size_t most_in_flight, std::unique_ptr<DirectRead
   }
   try {
     auto reader = std::make_unique<DirectReader>(most_in_flight, std::move(ring), std::move(wake));
+    const SignalsBlocked blocked;
     reader->thread_ = std::jthread([self = reader.get()] { self->run(); });
     out = std::move(reader);
   } catch (const std::system_error& error) {
@@ -101,11 +105,33 @@ bool DirectReader::has_room() const noexcept {
 void DirectReader::run() noexcept {
   ::pthread_setname_np(::pthread_self(), "streamload-ring");
   while (start_waiting()) {
-    if (const int error = ring_->submit_and_wait(); error != 0) {
-      while (const auto tag = ring_->take_back()) finish(*tag, -error);
-      std::this_thread::yield();  // nothing was waited for
+    // One that broke is not asked again: it could wait for ever, with nothing armed to wake it.
+    if (const int error = broken_ ? ECANCELED : ring_->submit_and_wait(); error != 0) {
+      // A sandbox that was entered meanwhile, or no memory.
+      broken_ = broken_ || ++refusals_ >= kMostRefusals || (error != EAGAIN && error != EBUSY);
+      while (const auto tag = ring_->take_back()) finish(*tag, -ECANCELED);
+      rest();
+    } else {
+      refusals_ = 0;
     }
     while (const auto completion = ring_->pop()) finish(completion->tag, completion->result);
+  }
+}
+
+// In the place of waiting in a ring that refuses to. What it took before it broke completes by itself.
+void DirectReader::rest() noexcept {
+  if (armed_) wake();  // that read ends, and is not begun again
+  bool pending = armed_;
+  {
+    const std::lock_guard lock(mutex_);
+    if (broken_ && !waiting_.empty()) return;  // to be given back at once
+    asleep_ = true;                            // whoever comes now, wakes
+    pending = pending || free_tags_.size() != in_flight_.size();
+  }
+  pollfd woken{wake_.get(), POLLIN, 0};
+  constexpr int kMillisecond = 1;
+  if (::poll(&woken, 1, broken_ && !pending ? -1 : kMillisecond) == 1 && !armed_) {
+    static_cast<void>(retry_interrupted([&] { return ::read(wake_.get(), &wake_count_, sizeof wake_count_); }));
   }
 }
 
@@ -114,7 +140,7 @@ bool DirectReader::start_waiting() noexcept {
   const std::lock_guard lock(mutex_);
   // The last wake-up must have come before the ring goes: it is read into this object.
   if (stopping_ && !armed_ && waiting_.empty() && free_tags_.size() == in_flight_.size()) return false;
-  if (!armed_ && !stopping_) {
+  if (!armed_ && !stopping_ && !broken_) {
     armed_ = true;
     const HostSpan count(reinterpret_cast<std::byte*>(&wake_count_), sizeof wake_count_);
     ring_->push_read(wake_.get(), 0, count, {}, kWake);

@@ -4,6 +4,7 @@
 // what is new and waits for what is under way.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -50,6 +51,10 @@ class DirectReader {
   // Whether a request would be started at once.
   [[nodiscard]] bool has_room() const noexcept;
 
+  // Whether the kernel has begun to refuse the ring. Requests are then given back as -ECANCELED; nothing will come of
+  // others.
+  [[nodiscard]] bool broken() const noexcept { return broken_; }
+
   // Has the kernel pin this memory once, so that reads into it need no page walk. Where it will not (the limit of
   // locked memory, an old kernel) reads into it stay plain. Blocks for the pinning.
   void add_memory(HostSpan memory) noexcept;
@@ -65,6 +70,7 @@ class DirectReader {
   void run() noexcept;
   [[nodiscard]] bool start_waiting() noexcept;
   void wake() noexcept;
+  void rest() noexcept;
   void finish(IoUring::Tag tag, std::int64_t result) noexcept;
   [[nodiscard]] std::optional<IoUring::FixedSlot> slot_of(HostSpan target) const noexcept;
 
@@ -72,6 +78,8 @@ class DirectReader {
   const UniqueFd wake_;                  // an eventfd that the ring reads: how others interrupt its waiting
   std::uint64_t wake_count_ = 0;         // where that read goes
   bool armed_ = false;                   // that read is in flight; the reading thread's
+  int refusals_ = 0;                     // by the kernel, in a row; the reading thread's
+  std::atomic<bool> broken_{false};
 
   mutable std::mutex mutex_;  // guards everything below
   DepthControl control_;

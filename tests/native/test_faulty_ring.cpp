@@ -82,7 +82,7 @@ TEST(any_system_call_that_fails_ends_every_request_once) {
       Outcome outcome;
       read_all(fd.get(), outcome);
       if (!outcome.made.ok()) CHECK_EQ(outcome.made.system_code, error);
-      for (const auto& result : outcome.results) CHECK(result >= 0 || result == -error);
+      for (const auto& result : outcome.results) CHECK(result >= 0 || result == -ECANCELED);
       if (one.calls() <= k) break;
     }
   }
@@ -106,14 +106,17 @@ TEST(an_interrupted_wait_goes_on) {
   }
 }
 
-TEST(a_ring_that_takes_nothing_hands_every_request_back) {
+TEST(a_ring_that_takes_nothing_hands_every_request_back_and_is_broken) {
   if (!can_ring()) return;
   const ScratchFile file(kReads * kBytes);
   const UniqueFd fd(::open(file.path().c_str(), O_RDONLY | O_CLOEXEC));
-  const Faults broken(fail_all("io_uring_enter", ENOMEM));
-  Outcome outcome;
-  read_all(fd.get(), outcome);
-  for (const auto& result : outcome.results) CHECK_EQ(result.load(), -ENOMEM);
+  for (const int error : {ENOMEM, EPERM, EAGAIN}) {
+    const Faults broken(fail_all("io_uring_enter", error));
+    Outcome outcome;
+    read_all(fd.get(), outcome);
+    for (const auto& result : outcome.results) CHECK_EQ(result.load(), -ECANCELED);
+    CHECK(broken.calls() < 100);  // nobody goes on asking
+  }
 }
 
 TEST(a_ring_that_breaks_on_the_way_still_ends) {

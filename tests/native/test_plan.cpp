@@ -82,5 +82,8 @@ TEST(sums_that_break_the_contract_are_refused) {
   CHECK(!parses(reads, kCopies, {1, 0, 9, 1, 0, 0, 15, 0}, {kNotKnown, 7}));            // keys out of order
   CHECK(!parses(reads, kCopies, {0, 0, 15, 0, 1, 0, 9, 0}, {kNotKnown}));               // a key of two groups
   CHECK(!parses(reads, kCopies, {0, 0, 15, 0, 1, 0, 9, 1}, {kNotKnown, 1ULL << 32U}));  // no 32-bit sum
-  CHECK(!parses(reads, kCopies, {0, 0, 15}, {kNotKnown}));                              // ends inside a step
+  Plan plan;
+  const Numbers one = {kNotKnown};
+  CHECK(!parse_plan({{}, {}, {}, one, 0}, 0, kMost, plan).ok());  // a key and no groups
+  CHECK(!parses(reads, kCopies, {0, 0, 15}, {kNotKnown}));        // ends inside a step
 }

@@ -34,8 +34,8 @@ class ExpectedSums:
         sums: For `LoadPlan.sums`.
         expected: For `LoadPlan.expected`.
         names: The tensor of each key.
-        unchecked: Tensors that cannot be compared, because the plan reads only a part of them or spreads them over
-            several groups. They have a key, and no pieces.
+        unchecked: Tensors that cannot be compared, because the plan reads only a part of them, reads them more than
+            once, or spreads them over several groups. They have a key, and no pieces.
     """
 
     sums: array[int]
@@ -77,7 +77,8 @@ def plan_sums(plan: LoadPlan, ranges: Sequence[_Range]) -> tuple[array[int], lis
             pieces.
 
     Returns:
-        `LoadPlan.sums`, and the keys left out of it, ascending: no group of the plan reads all of their range.
+        `LoadPlan.sums`, and the keys left out of it, ascending: no group of the plan reads all of their range, or
+        some of it is read more than once.
 
     Raises:
         ValueError: A range is reversed, or two of them overlap.
@@ -86,6 +87,7 @@ def plan_sums(plan: LoadPlan, ranges: Sequence[_Range]) -> tuple[array[int], lis
     reached = [start for _, start, _ in ranges]
     group_of = [-1] * len(ranges)
     pieces: list[_Piece] = []
+    repeated: set[int] = set()
     offsets = plan.reads[1::5]
     columns = (plan.reads[3::5], plan.reads[0::5], offsets, plan.reads[2::5], range(plan.read_count))
     for group, source, offset, nbytes, read in sorted(zip(*columns, strict=True)):
@@ -99,19 +101,22 @@ def plan_sums(plan: LoadPlan, ranges: Sequence[_Range]) -> tuple[array[int], lis
                 break
             if group_of[key] != group:
                 if reached[key] == end:
-                    continue  # an earlier group reads all of it
+                    repeated.add(key)  # an earlier group reads all of it
+                    continue
                 group_of[key], reached[key] = group, start
             begin = reached[key]
             until = stop if stop < end else end
             if offset <= begin < until:  # goes on where the reads before ended
                 pieces.append((key, begin, group, read, until - begin))
                 reached[key] = until
+            else:
+                repeated.add(key)  # what is read a second time could be wrong the second time
     ends = [end for _, _, end in ranges]
     sums = array("Q")
     for key, begin, group, read, length in sorted(pieces):
-        if group_of[key] == group and reached[key] == ends[key]:
+        if group_of[key] == group and reached[key] == ends[key] and key not in repeated:
             sums.extend((read, begin - offsets[read], length, key))
-    return sums, [key for key, end in enumerate(ends) if reached[key] != end]
+    return sums, [key for key, end in enumerate(ends) if reached[key] != end or key in repeated]
 
 
 def combine(pieces: Iterable[tuple[int, int]]) -> int:

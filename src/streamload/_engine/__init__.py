@@ -6,6 +6,7 @@ through it, one `Ticket` is one submitted plan. The native half is csrc/engine. 
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
@@ -149,7 +150,8 @@ class CopyEngine(Closing):
     def close(self) -> None:
         """Cancel every load, wait for its threads and copies. Harmless when repeated."""
         self._closed = True
-        self._native.close()  # every caller waits, also beside another
+        if not self._native.close():  # every caller waits, also beside another; a source of the engine's own cannot
+            return
         self._finalizer.detach()
         if self._owns_pool:
             self._pool.close()
@@ -172,7 +174,8 @@ class CopyEngine(Closing):
 
 def _close(native: _native.CopyEngine) -> None:
     """Close an engine that was collected, or that lives when the interpreter ends: then its waiters stay asleep."""
-    native.close(abandon=not threading.main_thread().is_alive())
+    if not native.close(abandon=not threading.main_thread().is_alive()):
+        atexit.register(_close, native)  # collected by a source of its own: somebody has to wait for that one yet
 
 
 def open_device(device: str) -> HostDevice | CudaDevice:

@@ -225,7 +225,8 @@ class Ticket(Closing):
         try:
             return use(self._native)
         except _native.NativeError as error:
-            cause = next((callback.error for callback in self._callbacks if callback.error is not None), None)
+            raised = (c.error for c in self._callbacks if c.error is not None and c.url == error.source)
+            cause = next(raised, None) if error.code == "callback_failed" else None
             raise_typed(error, cause, self._key_names)
 
 
@@ -234,6 +235,7 @@ class CallbackSource:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self.url = source.url
         self.error: BaseException | None = None
 
     def read_into(self, offset: int, buffer: memoryview, /) -> int:
