@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamload._checksums import combine, plan_sums
-from streamload._plan import Copy, LoadPlan, make_plan
-from streamload._plan import make_reading_plan
+from streamload._plan import Copy, LoadPlan, make_plan, make_reading_plan
 
 SHARD_NBYTES = 20_000
 

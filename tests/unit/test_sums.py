@@ -9,8 +9,7 @@ import pytest
 
 from streamload._checksums import UNKNOWN, combine, expected_sums, plan_sums
 from streamload._format import TensorInfo
-from streamload._plan import LoadPlan
-from streamload._plan import make_reading_plan
+from streamload._plan import LoadPlan, make_reading_plan
 
 
 def reads_of(*reads: tuple[int, int, int, int]) -> LoadPlan:

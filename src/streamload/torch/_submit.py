@@ -151,7 +151,8 @@ def submit(
         names = checked.names
         if checked.unchecked:
             _log.warning(
-                "%d tensors are read in parts, or more than once, and cannot be compared with their checksums, %r among them",
+                "%d tensors are read in parts, or more than once, and cannot be compared with their checksums, "
+                "%r among them",
                 len(checked.unchecked),
                 checked.unchecked[0],
             )
