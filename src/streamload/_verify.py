@@ -102,6 +102,8 @@ class Verdict:
 def make_manifest(url: str, *, manifest: str | None = None, options: StreamOptions | None = None) -> Summed:
     """Sum every byte of a checkpoint and write its manifest, over an older one.
 
+    A single file may be one shard of several: what a manifest that is there says of the others stays in it.
+
     Args:
         url: The checkpoint, as `streamload.open` takes it.
         manifest: Where to write. None: beside the shards.
@@ -109,16 +111,22 @@ def make_manifest(url: str, *, manifest: str | None = None, options: StreamOptio
 
     Raises:
         ValueError, FileNotFoundError, FormatError, SourceError: As `streamload.open`.
+        FormatError: What stands at the manifest's path is no regular file; or, for a single file, no valid manifest,
+            or one that has a tensor of this file in another shard.
         ChangedError: A file changed while it was read.
-        OSError: The manifest cannot be written.
+        OSError: The manifest cannot be read or written.
     """
     path = manifest_path(url) if manifest is None else manifest
     begin = perf_counter()
     with open_checkpoint(url) as checkpoint:
+        if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as below
+            # write_manifest would say so too, once everything has been read.
+            raise FormatError(f"{path}: is not a regular file; a manifest is not written over it")
+        others = _other_shards(checkpoint, path) if _is_one_file(url) else {}
         shards = _sum_shards(checkpoint, options)
         tensors = len(checkpoint)
     seconds = perf_counter() - begin
-    write_manifest(path, Manifest(shards))
+    write_manifest(path, Manifest({**others, **shards}))
     return Summed(path, len(shards), tensors, sum([shard.nbytes for shard in shards.values()]), seconds)
 
 
@@ -141,6 +149,8 @@ def verify(url: str, *, manifest: str | None = None, options: StreamOptions | No
         OSError: A file cannot be read.
     """
     path = manifest_path(url) if manifest is None else manifest
+    if not os.path.exists(local_path(url)):  # noqa: PTH110 - a str path may hold what Path would normalise away
+        open_checkpoint(url).close()  # says so; without a checkpoint its manifest does not matter
     expected = read_manifest(path, url=url).shards
     begin = perf_counter()
     try:
@@ -278,6 +288,22 @@ def _shard_names(checkpoint: Checkpoint) -> list[str]:
     """Return the shards' paths below the checkpoint's directory."""
     directory = os.path.split(manifest_path(checkpoint.url))[0] or "."
     return [os.path.relpath(shard.url, directory) for shard in checkpoint.shards]
+
+
+def _other_shards(checkpoint: Checkpoint, path: str) -> dict[str, ShardSums]:
+    """Return what the manifest at a path, if there is one, knows of shards that are not this checkpoint's."""
+    if not os.path.exists(path):  # noqa: PTH110 - as below
+        return {}
+    mine = set(_shard_names(checkpoint))
+    others = {name: shard for name, shard in read_manifest(path, url=checkpoint.url).shards.items() if name not in mine}
+    for name, shard in others.items():
+        twice = next((tensor for tensor in shard.tensors if tensor in checkpoint), None)
+        if twice is not None:
+            raise FormatError(
+                f"{path}: belongs to another checkpoint than {checkpoint.url}: tensor {twice[:120]!r} is in its shard "
+                f"{name[:120]!r} too; write this manifest elsewhere, or remove that one"
+            )
+    return others
 
 
 def _is_one_file(url: str) -> bool:

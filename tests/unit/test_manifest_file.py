@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,86 @@ def test_a_link_planted_at_the_temporary_name_is_not_followed(path, tmp_path, mo
     with pytest.raises(FileExistsError):
         write_manifest(path, NEW)
     assert not victim.exists()
+    assert (tmp_path / f".{MANIFEST_NAME}.known").is_symlink()
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("make", [os.mkfifo, make_socket, Path.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_regular_file_is_not_replaced(path, tmp_path, monkeypatch, make, linked):
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    made = Path("other") if linked else Path(MANIFEST_NAME)
+    make(made)
+    if linked:
+        Path(path).symlink_to(made)
+    before = made.lstat()
+    with pytest.raises(FormatError, match="is not a regular file") as caught:
+        write_manifest(path, NEW)
+    assert str(caught.value).startswith(path)
+    assert made.lstat() == before
+    assert names_in(tmp_path) == sorted({MANIFEST_NAME, made.name})
+
+
+def test_a_link_to_nothing_is_replaced(path, tmp_path):
+    Path(path).symlink_to(tmp_path / "missing")
+    write_manifest(path, NEW)
+    assert names_in(tmp_path) == [MANIFEST_NAME]
+    assert read_manifest(path, url="model") == NEW
+
+
+def test_ctrl_c_right_after_the_temporary_file_was_made_leaves_nothing(path, tmp_path, monkeypatch):
+    real = os.open
+
+    def interrupted(*arguments: object, **fields: object) -> int:
+        descriptor = real(*arguments, **fields)
+        if f".{MANIFEST_NAME}." in str(arguments[0]):
+            os.close(descriptor)
+            signal.raise_signal(signal.SIGINT)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_manifest(path, NEW)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["open", "fdopen", "fsync", "replace"])
+def test_a_failed_write_names_the_manifest(path, monkeypatch, step):
+    def fail(*arguments: object, **fields: object) -> None:
+        if step == "fdopen":
+            os.close(arguments[0])
+        raise OSError(errno.EACCES, "denied", "something else")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(PermissionError, match="denied") as caught:
+        write_manifest(path, NEW)
+    assert (caught.value.filename, caught.value.filename2) == (path, None)
+
+
+def test_a_missing_directory_names_the_manifest(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_manifest(str(tmp_path / "missing" / "sums.json"), NEW)
+    assert caught.value.filename == str(tmp_path / "missing" / "sums.json")
+
+
+def test_a_manifest_that_may_not_be_read_says_nothing_of_weights(path, monkeypatch):
+    write_manifest(path, NEW)
+    real = os.open
+
+    def refuse(given: str, *arguments: int) -> int:
+        if given == path:
+            raise PermissionError(errno.EACCES, "denied", given)
+        return real(given, *arguments)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError, match="the manifest cannot be read") as caught:
+        read_manifest(path, url="model")
+    assert "safetensors" not in caught.value.strerror
+    assert (caught.value.errno, caught.value.filename) == (errno.EACCES, path)
 
 
 @pytest.mark.parametrize("step", ["open", "fdopen", "fsync", "replace"])

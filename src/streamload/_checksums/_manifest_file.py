@@ -1,7 +1,8 @@
 """Read and write the manifest beside the shards of a checkpoint.
 
 Part of `_checksums`. Written to a file of its own in the same directory, then renamed over the old one: whoever reads
-sees the old manifest or the new one, and a symbolic link in its place is replaced, never followed.
+sees the old manifest or the new one, and a symbolic link in its place is replaced, never followed. A FIFO, a device or
+a socket in its place, or behind the link, is left alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +55,9 @@ def read_manifest(path: str, *, url: str | os.PathLike[str]) -> Manifest:
     except FileNotFoundError as error:
         text = f"{error.strerror}: there are no checksums to compare with; while the files are known to be right, "
         raise FileNotFoundError(errno.ENOENT, f"{text}make them with: streamload manifest {url!s}", path) from error
+    except PermissionError as error:  # what FileSource says of modes is about files of weights
+        code = error.errno or errno.EACCES
+        raise PermissionError(code, f"{os.strerror(code)}: the manifest cannot be read", path) from error
     with source:
         if source.nbytes > MAX_JSON_NBYTES:
             raise FormatError(f"{path}: manifest of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
@@ -96,25 +101,46 @@ def write_manifest(path: str, manifest: Manifest) -> None:
 
     Raises:
         OSError: The file cannot be written; nothing is left behind.
-        FormatError: A name in it cannot be read back, such as a shard's with a backslash.
+        FormatError: What stands there is not a regular file, or a name in the manifest cannot be read back, such as a
+            shard's with a backslash.
     """
+    _check_replaceable(path)
     data = format_manifest(manifest).encode()
     parse_manifest(data, url=path)
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}")  # noqa: PTH118 - as in manifest_path
-    # O_EXCL follows no symbolic link, and the mode is what the umask leaves of it.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
+        # O_EXCL follows no symbolic link, and the mode is what the umask leaves of it. Within the try: Ctrl-C may come
+        # between the file and its descriptor.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 - as above
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)  # noqa: PTH108 - as above
+    except BaseException as error:
+        if not isinstance(error, FileExistsError):  # that one is somebody else's
+            with suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108 - as above
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, path) from error  # the subclass that the number has
         raise
     _sync_directory(directory or ".")
+
+
+def _check_replaceable(path: str) -> None:
+    """Check that a manifest may be renamed over what is at a path: nothing, a file, or a link to one of these.
+
+    Raises:
+        FormatError: Something else is there, such as a FIFO, a device or a directory.
+        OSError: The system will not say.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - as in manifest_path
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise FormatError(f"{path}: is not a regular file; a manifest is not written over it")
 
 
 def _sync_directory(directory: str) -> None:
