@@ -1,17 +1,19 @@
 """The commands: `streamload demo | inspect | plan | manifest | verify | bench`.
 
 Floor 7. Parses arguments, calls the room that does the work, prints what it returns. An error a user can cause
-becomes one line on stderr and exit code 2; anything else is a bug and keeps its traceback. `_describe` turns
-checkpoints and plans into tables.
+becomes one line on stderr and exit code 2; anything else is a bug, keeps its traceback and ends with 70. `_describe`
+turns checkpoints and plans into tables.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
 import shutil
 import sys
+import traceback
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,7 +35,8 @@ __all__ = ["main"]
 
 _EXTRAS = {"torch": "torch", "numpy": "torch", "safetensors": "torch", "matplotlib": "demo", "transformers": "test"}
 _LEAST_WIDTH, _MOST_WIDTH = 60, 160
-_INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
+_BUG = 70  # EX_SOFTWARE of sysexits.h; Python's own is 1, which `verify` and `demo` give a meaning
+_INTERRUPTED, _PIPE_CLOSED = 130, 141  # what a shell reports for a command that SIGINT or SIGPIPE ended
 
 
 class _Refusal(click.ClickException):
@@ -48,16 +51,29 @@ class _Refusal(click.ClickException):
 class _Group(click.Group):
     """Turn the errors a user can cause into refusals."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Before the first word is printed. A path may hold bytes that are no text, a name any character.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # click ends quietly when the reader of a pipe has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+            ctx.exit(_PIPE_CLOSED)  # quietly; click's own is 1, as below
         except KeyboardInterrupt:
             click.echo("streamload: interrupted", err=True)
             ctx.exit(_INTERRUPTED)  # click's own is 1, which `verify` and `demo` give a meaning
         except (StreamloadError, OSError, ModuleNotFoundError) as error:
             raise _Refusal(_one_line(error)) from error
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception:
+            traceback.print_exc()
+            ctx.exit(_BUG)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -132,7 +148,10 @@ def verify(path: str, *, file: str | None, as_json: bool) -> None:
 
     with _bad_values_refused():
         verdict = compare(path, manifest=file, options=StreamOptions.from_env(os.environ))
-    click.echo(json.dumps(describe_verdict(verdict), indent=2) if as_json else verdict_text(verdict))
+    if as_json:
+        click.echo(json.dumps(describe_verdict(verdict), indent=2))
+    else:
+        click.echo(verdict_text(verdict, unicode=_speaks_unicode()))
     sys.exit(0 if verdict.right else 1)
 
 
@@ -246,7 +265,7 @@ def _command() -> str:
 
 def _speaks_unicode() -> bool:
     try:
-        "░█·…".encode(sys.stdout.encoding or "ascii")
+        "░█·…–".encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
         return False
     return True
@@ -270,6 +289,12 @@ def _bad_values_refused() -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
+    from ._describe import printable
+
+    return printable(_what_happened(error))
+
+
+def _what_happened(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         return f"this needs {error.name}: pip install 'streamload[{_EXTRAS[error.name]}]'"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:

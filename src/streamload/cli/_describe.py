@@ -26,6 +26,7 @@ __all__ = [
     "describe_verdict",
     "inspect_tables",
     "plan_table",
+    "printable",
     "verdict_text",
 ]
 
@@ -64,19 +65,19 @@ def inspect_tables(checkpoint: Checkpoint, *, tensors: bool) -> str:
     counts = ", ".join(say_count(len(things), noun) for noun, things in held.items())
     kinds = ", ".join(f"{dtype} {say_bytes(nbytes)}" for dtype, nbytes in _dtypes(checkpoint.values()).items())
     shards = [
-        (_printable(shard.url.rpartition("/")[2]), *_row(members))
+        (printable(shard.url.rpartition("/")[2]), *_row(members))
         for shard, members in zip(checkpoint.shards, _by_shard(checkpoint), strict=True)
     ]
-    layers = [(_printable(layer.name) or "(rest)", *_row(layer.tensors)) for layer in checkpoint.layers]
+    layers = [(printable(layer.name) or "(rest)", *_row(layer.tensors)) for layer in checkpoint.layers]
     parts = [
-        f"{checkpoint.url}\n{say_bytes(checkpoint.nbytes)} in {counts}\n{kinds or 'no tensors'}",
+        f"{printable(checkpoint.url)}\n{say_bytes(checkpoint.nbytes)} in {counts}\n{kinds or 'no tensors'}",
         _table(("shard", "tensors", "bytes", "dtypes"), shards),
         _table(("layer", "tensors", "bytes", "dtypes"), layers),
     ]
     if tensors:
         rows = [
             (
-                _printable(tensor.name),
+                printable(tensor.name),
                 tensor.dtype,
                 "x".join(map(str, tensor.shape)) or "scalar",
                 say_bytes(tensor.nbytes),
@@ -140,7 +141,13 @@ def plan_table(layers: Sequence[LayerReads], *, chunk_bytes: int) -> str:
         f"({say_bytes(nbytes / max(reads, 1))} on average), {copies} copies"
     )
     rows = [
-        (layer.layer or "(rest)", str(layer.tensors), say_bytes(layer.nbytes), str(layer.reads), str(layer.copies))
+        (
+            printable(layer.layer) or "(rest)",
+            str(layer.tensors),
+            say_bytes(layer.nbytes),
+            str(layer.reads),
+            str(layer.copies),
+        )
         for layer in layers
     ]
     return f"{head}\n\n{_table(('group', 'tensors', 'bytes', 'reads', 'copies'), rows)}"
@@ -148,7 +155,7 @@ def plan_table(layers: Sequence[LayerReads], *, chunk_bytes: int) -> str:
 
 def describe_summed(summed: Summed) -> str:
     """Return what was summed, and where the sums are, as text."""
-    return f"{_summed(summed)}\nwritten to {summed.manifest}"
+    return f"{_summed(summed)}\nwritten to {printable(summed.manifest)}"
 
 
 def describe_verdict(verdict: Verdict) -> dict[str, object]:
@@ -156,23 +163,30 @@ def describe_verdict(verdict: Verdict) -> dict[str, object]:
     return {"right": verdict.right, **asdict(verdict), "bytes_per_second": verdict.nbytes / verdict.seconds}
 
 
-def verdict_text(verdict: Verdict) -> str:
-    """Return a verdict as text: one line when all is right, else what is wrong and where."""
+def verdict_text(verdict: Verdict, *, unicode: bool) -> str:
+    """Return a verdict as text: one line when all is right, else what is wrong and where.
+
+    Args:
+        verdict: What `verify` found.
+        unicode: Whether the terminal takes more than ASCII.
+    """
     if verdict.right:
         return f"right: {_summed(verdict)}"
+    dash = "–" if unicode else "-"
     rows = [
         (
-            _printable(fault.shard) or "-",
-            "-" if fault.tensor is None else _printable(fault.tensor),
-            f"{fault.start}–{fault.end}",
-            " ".join(_printable(fault.text).split()),
+            printable(fault.shard) or "-",
+            "-" if fault.tensor is None else printable(fault.tensor),
+            f"{fault.start}{dash}{fault.end}",
+            " ".join(printable(fault.text).split()),
         )
         for fault in verdict.faults[:_MOST_FAULTS]
     ]
     more = len(verdict.faults) - len(rows)
     return "\n".join(
         [
-            f"wrong: {say_count(len(verdict.faults), 'fault')}; {_summed(verdict)}; manifest {verdict.manifest}",
+            f"wrong: {say_count(len(verdict.faults), 'fault')}; {_summed(verdict)}; "
+            f"manifest {printable(verdict.manifest)}",
             "",
             _table(("shard", "tensor", "bytes", "what"), rows),
             *([f"and {say_count(more)} more; --json lists all"] if more else []),
@@ -192,7 +206,7 @@ def _by_shard(checkpoint: Checkpoint) -> list[list[TensorInfo]]:
     return shards
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """Return a name as a terminal may be shown it: control characters would break the table, or worse."""
     return name if name.isprintable() else repr(name)[1:-1]
 
