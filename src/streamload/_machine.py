@@ -15,6 +15,10 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "MachineFacts",
@@ -152,35 +156,54 @@ def memory_headroom_bytes() -> int | None:
 def _memory_groups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[Path]:
     """Return the directories of the control groups that limit this process's memory, and of those they lie in."""
     try:
-        lines = membership.read_text().splitlines()
+        lines = os.fsdecode(membership.read_bytes()).split("\n")
     except OSError:
         return []
     found: list[Path] = []
     for line in lines:
+        if line.count(":") < 2:
+            continue
         _, controllers, name = line.split(":", 2)  # cgroups(7)
         if controllers and "memory" not in controllers.split(","):
+            continue
+        if ".." in name.split("/"):  # beside what this namespace shows: none of those directories is ours
             continue
         top = root / "memory" if controllers else root
         group = top / name.lstrip("/")
         # A container may show its own group as the root, whatever its name is outside.
         found += [directory for directory in (group, *group.parents) if directory.is_relative_to(top)]
-    return [directory for directory in found if directory.is_dir()]
+    return [directory for directory in found if os.path.isdir(directory)]  # noqa: PTH112 - Path.is_dir may raise
 
 
 def _group_headroom(directory: Path) -> int | None:
     """Return what a control group leaves of its limit; None where it has none."""
-    for limit, usage, cached in (
-        ("memory.max", "memory.current", ("inactive_file", "active_file")),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+    for limits, usage, cached in (
+        # Above "high" the kernel does not refuse memory, it stalls who asks for it.
+        (("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file")),
+        (("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
     ):
-        try:
-            most, used = int((directory / limit).read_text()), int((directory / usage).read_text())
-            counts = dict(line.split() for line in (directory / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # another version's file, or "max"
-            continue
-        reclaimable = sum(int(counts.get(name, 0)) for name in cached)
-        return max(0, most - used + min(reclaimable, used))
+        known = [most for limit in limits if (most := _read_count(directory / limit)) is not None]
+        used = _read_count(directory / usage)
+        if known and used is not None:
+            return max(0, min(known) - used + min(_reclaimable_bytes(directory / "memory.stat", cached), used))
     return None
+
+
+def _read_count(path: Path) -> int | None:
+    try:
+        return int(path.read_bytes())
+    except (OSError, ValueError):  # another version's file, or "max"
+        return None
+
+
+def _reclaimable_bytes(path: Path, names: Sequence[str]) -> int:
+    """Return what the named lines of a group's memory.stat add up to; what cannot be read is nothing."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return 0
+    counts = dict(fields for line in lines if len(fields := line.split()) == 2)
+    return sum(int(count) for name in names if (count := counts.get(name.encode(), b"0")).isdigit())
 
 
 def _available_bytes() -> list[int]:
