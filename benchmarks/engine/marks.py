@@ -2,7 +2,8 @@
 
     python3 benchmarks/engine/marks.py RESULT.json...
 
-Prints one line a mark and ends with 1 if one is missed. Standard library only.
+Prints one line a mark and ends with 1 if one is missed, with 2 if there was none to hold against.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -66,14 +67,18 @@ def marks(result: dict[str, Any]) -> list[Mark]:
 
 
 def main(names: list[str]) -> int:
-    """Print every mark of every file and say whether one was missed."""
-    missed = 0
+    """Print every mark of every file; return 1 if one was missed, 2 if there was none."""
+    missed = held = 0
     for name in names:
         for what, found, sense, wanted in marks(json.loads(Path(name).read_text(encoding="utf-8"))):
             met = found is not None and (found >= wanted if sense == "at least" else found <= wanted)
             missed += not met
+            held += 1
             said = "not measured" if found is None else f"{found:.3f}"
             print(f"{'ok    ' if met else 'MISSED'} {what}: {said}, {sense} {wanted:g} ({Path(name).name})")
+    if not held:
+        print("no mark applies to any of the files" if names else "no file given", file=sys.stderr)
+        return 2
     return int(missed > 0)
 
 

@@ -41,15 +41,16 @@ MANY = {"kind": "bench many tensors", "ratios": {"existing": 0.8}, "plan_microse
 
 @pytest.fixture
 def check(repository, tmp_path):
-    """Hold one made-up result against the marks; gives back whether one was missed."""
+    """Hold made-up results against the marks; gives back the exit code."""
     spec = importlib.util.spec_from_file_location("marks", repository / "benchmarks" / "engine" / "marks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    def run(result) -> int:
-        path = tmp_path / "result.json"
-        path.write_text(json.dumps(result), encoding="utf-8")
-        return module.main([str(path)])
+    def run(*results: dict[str, object]) -> int:
+        paths = [tmp_path / f"result{number}.json" for number in range(len(results))]
+        for path, result in zip(paths, results, strict=True):
+            path.write_text(json.dumps(result), encoding="utf-8")
+        return module.main([str(path) for path in paths])
 
     return run
 
@@ -77,5 +78,13 @@ def test_a_mark_that_is_missed_or_was_not_measured_is_named(check, capsys, resul
 
 def test_results_of_before_and_of_a_gpu_have_no_marks(check, capsys):
     before = {key: value for key, value in WARM.items() if key != "ratios_to_peers"}
-    assert [check(before), check({**WARM, "device": "cuda:0"}), check({"kind": "demo"})] == [0, 0, 0]
-    assert capsys.readouterr().out == ""
+    assert [check(before), check({**WARM, "device": "cuda:0"}), check({"kind": "demo"})] == [2, 2, 2]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no mark applies" in printed.err
+    assert check(before, WARM) == 0
+
+
+def test_no_file_is_no_success(check, capsys):
+    assert check() == 2
+    assert "no file given" in capsys.readouterr().err
