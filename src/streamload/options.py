@@ -96,7 +96,8 @@ def _parse(key: str, text: str, *, optional: bool, boolean: bool) -> int | bool 
     if boolean:
         if word in ("true", "false"):
             return word == "true"
-        raise ValueError(f"{key} must be true, false or none, got {text!r}")
+        allowed = "true, false or none" if optional else "true or false"
+        raise ValueError(f"{key} must be {allowed}, got {text!r}")
     try:
         return int(word)
     except ValueError:
