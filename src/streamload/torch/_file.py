@@ -98,7 +98,8 @@ def load_model(
 ) -> tuple[set[str], list[str]]:
     """Load a file into a model's parameters and buffers, as `safetensors.torch.load_model` does; blocks.
 
-    Tensors that share memory in the model are in the file once, under one of their names.
+    Tensors that share memory in the model are in the file once, under one of their names. A load that fails once it
+    reads leaves what is in the model's tensors undefined: some are filled, some partly.
 
     Args:
         model: What to fill; its tensors stay where they are and keep their dtypes.
