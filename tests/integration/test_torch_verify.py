@@ -139,6 +139,15 @@ def test_a_tensor_filled_piece_by_piece_is_compared_whole(summed, monkeypatch):
         st.fill(summed, rows, options=OPTIONS)
 
 
+def test_a_tensor_put_into_two_places_is_said_not_to_be_compared(summed, caplog):
+    with open_checkpoint(summed) as checkpoint:
+        info = max(checkpoint.values(), key=lambda info: info.nbytes)
+    places = [st.Destination(info.name, torch.zeros(info.shape)) for _ in range(2)]
+    with caplog.at_level(logging.WARNING):
+        st.fill(summed, places, options=OPTIONS)
+    assert any(info.name in record.getMessage() for record in caplog.records)
+
+
 def test_safe_open_refuses_to_verify(summed):
     file = next(summed.glob("*.safetensors"))
     with pytest.raises(ValueError, match="verify"):

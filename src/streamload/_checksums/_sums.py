@@ -103,6 +103,8 @@ def plan_sums(plan: LoadPlan, ranges: Sequence[_Range]) -> tuple[array[int], lis
                 if reached[key] == end:
                     repeated.add(key)  # an earlier group reads all of it
                     continue
+                if group_of[key] >= 0:
+                    repeated.add(key)  # an earlier group reads some of it
                 group_of[key], reached[key] = group, start
             begin = reached[key]
             until = stop if stop < end else end

@@ -238,7 +238,8 @@ def _sort_by_device(
         blocks = blocks_of(address, tensor.shape, stride, tensor.element_size())
         if blocks is None:
             raise TypeError(
-                f"tensor {info.name!r}: elements of the destination share memory; fill what it is a view of"
+                f"tensor {info.name!r}: elements of the destination cannot be shown not to share memory; fill what it "
+                "is a view of"
             )
         found.blocks += blocks
         found.names += [name] * len(blocks)
