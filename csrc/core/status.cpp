@@ -18,7 +18,6 @@ std::string_view code_name(Code code) noexcept {
     case Code::kOutOfDeviceMemory: return "out_of_device_memory";
     case Code::kOutOfPinnedMemory: return "out_of_pinned_memory";
     case Code::kOutOfHostMemory: return "out_of_host_memory";
-    case Code::kNotSupported: return "not_supported";
     case Code::kCancelled: return "cancelled";
     case Code::kClosed: return "closed";
     case Code::kForked: return "forked";

@@ -27,7 +27,6 @@ enum class Code : std::uint8_t {
   kOutOfDeviceMemory,
   kOutOfPinnedMemory,
   kOutOfHostMemory,
-  kNotSupported,  // the kernel, or what confines this process, refuses a facility
   kCancelled,
   kClosed,
   kForked,  // a parent's load used in a forked child

@@ -77,7 +77,7 @@ def test_what_streamload_decided_is_told(result):
     assert fill["bytes_read"] == ring["bytes_read"] == result.nbytes
     assert fill["in_place_bytes"] == result.nbytes
     assert ring["in_place_bytes"] == 0
-    assert len(by_name["fill"].first_byte_seconds) == len(by_name["fill"].load_seconds) == 3
+    assert len(by_name["fill"].first_byte_seconds) == 3
     assert len(result.fixed_cost_seconds) == 3
 
 
@@ -243,7 +243,7 @@ def test_many_tensors_are_compared_with_few():
     found = run_many_tensors_bench(repeat=1, counts=(10, 200), planned=300, nbytes=1 << 20, command="x")
     assert isinstance(found, ManyTensorsBench)
     assert found.tensors == (10, 200)
-    assert set(found.ratios()) >= {"existing", "new", "ring", "existing_from_submission"}
+    assert set(found.ratios()) >= {"existing", "new", "ring"}
     assert found.planning.tensors == 300
     assert "200 tensors" in found.table()
     assert json.loads(json.dumps(found.as_dict()))["command"] == "x"

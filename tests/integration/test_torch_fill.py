@@ -279,3 +279,11 @@ def test_options_and_engines_are_checked_as_everywhere(path, engine):
         fill(path, {}, options={"read_threads": 1})
     with pytest.raises(FileNotFoundError):
         fill(path.with_name("none"), target)
+
+
+def test_the_first_byte_is_counted_from_the_call(path, monkeypatch):
+    began = []
+    clock = _fill.time.perf_counter
+    monkeypatch.setattr(_fill.time, "perf_counter", lambda: began.append(clock()) or began[-1])
+    stats = fill(path, {"q": torch.zeros(96, 64)})
+    assert stats.first_byte_seconds > began[1] - began[0]  # the second look is behind the submission

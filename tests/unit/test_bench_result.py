@@ -130,8 +130,8 @@ MANY = ManyTensorsBench(
     nbytes=(1_000_000_000, 900_000_000),
     device="cpu",
     rounds=1,
-    few=(score("fill, 300 tensors", "streamload", "existing", 0.1, load_seconds=(0.1,)),),
-    many=(score("fill, 20,000 tensors", "streamload", "existing", 0.18, load_seconds=(0.12,)),),
+    few=(score("fill, 300 tensors", "streamload", "existing", 0.1),),
+    many=(score("fill, 20,000 tensors", "streamload", "existing", 0.18),),
     planning=PlanningCost(90_000, (0.9,), (0.45,)),
     command="",
     machine=machine_facts(native_build="release"),
@@ -139,7 +139,7 @@ MANY = ManyTensorsBench(
 
 
 def test_many_tensors_are_compared_with_few_by_rate():
-    assert MANY.ratios() == pytest.approx({"existing": 0.5, "existing_from_submission": 0.75})
+    assert MANY.ratios() == pytest.approx({"existing": 0.5})
     found = json.loads(json.dumps(MANY.as_dict()))
     assert found["plan_microseconds_per_tensor"] == pytest.approx(5.0)
     assert found["open_microseconds_per_tensor"] == pytest.approx(10.0)
@@ -147,7 +147,7 @@ def test_many_tensors_are_compared_with_few_by_rate():
 
 def test_the_table_of_many_tensors_names_both_rates_and_their_ratio():
     table = MANY.table()
-    for word in ("300 tensors", "20,000 tensors", "10.0 GB/s", "5.00 GB/s", "0.500", "0.750", "5.0 µs each to plan"):
+    for word in ("300 tensors", "20,000 tensors", "10.0 GB/s", "5.00 GB/s", "0.500", "5.0 µs each to plan"):
         assert word in table
 
 

@@ -6,7 +6,6 @@ Floor 6; pure.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 from ._result import write_result
@@ -50,17 +49,13 @@ class ManyTensorsBench:
     def rates(self) -> dict[str, tuple[float, float]]:
         """Return streamload's rates over few tensors and over many, in bytes a second.
 
-        By target for the whole call, which opens the checkpoint and plans; and from the submission on, where the
-        engine tells ("TARGET_from_submission").
+        By target, for the whole call: it opens the checkpoint and plans.
         """
         found: dict[str, tuple[float, float]] = {}
         for few, many in zip(self.few, self.many, strict=True):
             if few.target in found:
                 continue  # the first is the one that users are told of
             found[few.target] = few.rate(self.nbytes[0]), many.rate(self.nbytes[1])
-            if few.load_seconds and many.load_seconds:
-                seconds = median(few.load_seconds), median(many.load_seconds)
-                found[f"{few.target}_from_submission"] = self.nbytes[0] / seconds[0], self.nbytes[1] / seconds[1]
         return found
 
     def ratios(self) -> dict[str, float]:

@@ -48,7 +48,6 @@ class Score:
         peak_memory_bytes: Most memory held above that at the start, pages of mapped files not counted, when it ran
             for the first time; None where unknown.
         first_byte_seconds: Of each round, from the call to the first bytes on the device; empty where unknown.
-        load_seconds: Of each round, from submission until all was resident, as the engine says; empty for others.
         stats: `LoadStats` of the last round; None for others.
         cannot_run: Why it did not run; empty when it did.
         wrong: What was wrong with its bytes; empty when they were right.
@@ -61,7 +60,6 @@ class Score:
     cpu_seconds: tuple[float, ...] = ()
     peak_memory_bytes: int | None = None
     first_byte_seconds: tuple[float, ...] = ()
-    load_seconds: tuple[float, ...] = ()
     stats: Mapping[str, float] | None = None
     cannot_run: str = ""
     wrong: str = ""

@@ -101,7 +101,6 @@ class _Tally:
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     first_byte_seconds: list[float] = field(default_factory=list)
-    load_seconds: list[float] = field(default_factory=list)
     peak_memory_bytes: int | None = None
     stats: LoadStats | None = None
     cannot_run: str = ""
@@ -164,7 +163,6 @@ def _run_timed(contestant: Contestant, tally: _Tally, conditions: Conditions) ->
     tally.cpu_seconds.append(cpu_seconds)
     if outcome.stats is not None:
         tally.stats = outcome.stats
-        tally.load_seconds.append(outcome.stats.seconds)
         # Counted from the call: what came before the submission is in the clock's time alone.
         tally.first_byte_seconds.append(seconds - outcome.stats.seconds + outcome.stats.first_byte_seconds)
 
@@ -198,7 +196,6 @@ def _score(contestant: Contestant, tally: _Tally) -> Score:
         cpu_seconds=tuple(tally.cpu_seconds) if ran else (),
         peak_memory_bytes=tally.peak_memory_bytes if ran else None,
         first_byte_seconds=tuple(tally.first_byte_seconds),
-        load_seconds=tuple(tally.load_seconds),
         stats=None if tally.stats is None else asdict(tally.stats),
         cannot_run=tally.cannot_run,
         wrong=tally.wrong,

@@ -67,8 +67,7 @@ def many_tensors_table(bench: ManyTensorsBench) -> str:
         f"{'':<{_NAME_WIDTH + 4}}{few:>16}{many:>16}{'ratio':>8}",
     ]
     for name, rates in bench.rates().items():
-        target, _, part = name.partition("_")
-        title = f"{_HEADINGS[target]}{', ' if part else ''}{part.replace('_', ' ')}"
+        title = _HEADINGS[name]
         cells = "".join(f"{say_rate(rate):>16}" for rate in rates)
         lines.append(f"{title:<{_NAME_WIDTH + 4}}{cells}{rates[1] / rates[0]:>8.3f}")
     planning = bench.planning

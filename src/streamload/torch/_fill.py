@@ -106,7 +106,8 @@ def fill(
             these devices share.
 
     Returns:
-        What was done; `seconds` is the time of the whole call, the other numbers add up over the devices.
+        What was done; `seconds` and the times of the first byte and group count from the call, the other numbers add
+        up over the devices.
 
     Raises:
         KeyError: The checkpoint has no such tensor; the nearest names are offered.
@@ -134,14 +135,18 @@ def fill(
         for found in devices.values():
             _refuse_shared_memory(found)
         engines = {device: choose_engine(device, options, engine) for device in devices}
-        return replace(_run(checkpoint, devices, engines), seconds=time.perf_counter() - began)
+        return _run(checkpoint, devices, engines, began)
 
 
 def _run(
-    checkpoint: Checkpoint, devices: Mapping[torch.device, _Device], engines: Mapping[torch.device, CopyEngine]
+    checkpoint: Checkpoint,
+    devices: Mapping[torch.device, _Device],
+    engines: Mapping[torch.device, CopyEngine],
+    began: float,
 ) -> LoadStats:
     """Submit for every device, then convert window by window on all of them in turn; wait for all."""
     tickets: list[Ticket] = []
+    submitted_after = 0.0  # seconds from the call to the first submission, where the tickets' clocks start
     known = next((known_sums(checkpoint, engine) for engine in engines.values()), None)
     if known is not None:
         for device, found in devices.items():
@@ -154,7 +159,9 @@ def _run(
             memory: Sequence[object],
             sums: Mapping[str, int] | None = None,
         ) -> Ticket:
+            nonlocal submitted_after
             ticket = submit(engines[device], checkpoint, [copies], device, memory, sums)
+            submitted_after = submitted_after or time.perf_counter() - began
             tickets.append(ticket)
             submitted.callback(ticket.close)  # cancels it if this is cut off
             return ticket
@@ -175,7 +182,13 @@ def _run(
         for device in converting:
             if device.type == "cuda":
                 torch.cuda.current_stream(device).synchronize()
-        return add_up([ticket.stats() for ticket in tickets])
+        stats = add_up([ticket.stats() for ticket in tickets])
+        return replace(
+            stats,
+            seconds=time.perf_counter() - began,
+            first_byte_seconds=stats.first_byte_seconds and stats.first_byte_seconds + submitted_after,
+            first_group_seconds=stats.first_group_seconds and stats.first_group_seconds + submitted_after,
+        )
 
 
 def _compare_converted(
