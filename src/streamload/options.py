@@ -34,6 +34,12 @@ class StreamOptions:
             what the page cache holds.
         verify: Compare every tensor with the checksums beside the checkpoint (`streamload manifest`) while its bytes
             pass.
+        device_memory: Most device memory that the weights of one module may take, in bytes. What does not fit passes
+            through slots, layer by layer, in every pass. None: all of it becomes resident.
+        host_memory: Most page-locked host memory, in bytes, that weights which pass through slots are kept in, so that
+            later passes need not read them again; on top of `staging_bytes`. Only with `device_memory`.
+        debug: Look for wrong orders: overwrite memory before its bytes arrive and after they were used, delay at
+            random, check every rule of ordering. Slow.
 
     Raises:
         ValueError: A value is out of range; the message says which and what is allowed.
@@ -45,6 +51,9 @@ class StreamOptions:
     read_threads: int | None = None
     direct_io: bool | None = None
     verify: bool = False
+    device_memory: int | None = None
+    host_memory: int = 0
+    debug: bool = False
 
     def __post_init__(self) -> None:
         _check_int("chunk_bytes", self.chunk_bytes, 64 << 10, 64 * _MIB)
@@ -55,8 +64,14 @@ class StreamOptions:
             _check_int("read_threads", self.read_threads, 1, 256)
         if self.direct_io is not None and not isinstance(self.direct_io, bool):
             raise TypeError(f"direct_io must be True, False or None, got {self.direct_io!r}")
-        if not isinstance(self.verify, bool):
-            raise TypeError(f"verify must be True or False, got {self.verify!r}")
+        for name in ("verify", "debug"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.device_memory is not None:
+            _check_int("device_memory", self.device_memory, 1, 1 << 50)
+        _check_int("host_memory", self.host_memory, 0, 1 << 50)
+        if self.host_memory and self.device_memory is None:
+            raise ValueError("host_memory keeps weights that pass through slots; give device_memory too")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> StreamOptions:
