@@ -101,7 +101,7 @@ class Delivery:
             ChangedError, FileNotFoundError, PermissionError, DeviceError: As `submit`; all sleep on.
             torch.OutOfMemoryError, MemoryError: As `place`; all sleep on.
         """
-        engine = self._choose()
+        engine = self.engine()
         if not all(sleeps(tensor) for tensor, _ in chain(*sleepers)):
             raise RuntimeError("the module was filled by another stream while it slept; use that one")
         infos = [bed.info for group in sleepers for _, bed in group]
@@ -120,7 +120,13 @@ class Delivery:
             raise
         return ticket, load
 
-    def _choose(self) -> CopyEngine:
+    def engine(self) -> CopyEngine:
+        """Return the engine that copies.
+
+        Raises:
+            StreamClosedError: The one that was given is closed.
+            DeviceError: The device cannot be opened.
+        """
         if self._engine is None:
             return shared_engine(str(self.device), self._options)
         engine = self._engine()

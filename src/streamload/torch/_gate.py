@@ -191,6 +191,17 @@ def open_gate(tensor: torch.Tensor) -> None:
         tensor.__dict__.pop(_ARRIVAL, None)
 
 
+def plain_kind(tensor: torch.Tensor) -> type[torch.Tensor]:
+    """Return a tensor's class, or the one that its gate stands for."""
+    kind = type(tensor)
+    return kind._plain if issubclass(kind, _Gate) else kind
+
+
+def forget_arrival(tensor: torch.Tensor) -> None:
+    """Let go of what a tensor waited for, once another gate has taken this one's place."""
+    tensor.__dict__.pop(_ARRIVAL, None)
+
+
 def arriving_load(tensor: torch.Tensor) -> Arriving | None:
     """Return the load that a tensor waits for, or None."""
     arrival = tensor.__dict__.get(_ARRIVAL) if isinstance(tensor, _Gate) else None

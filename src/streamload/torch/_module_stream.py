@@ -6,35 +6,37 @@ it. Read `_seats` for what of a checkpoint belongs where.
 
 from __future__ import annotations
 
+import functools
 import threading
+import weakref
 from itertools import chain
 from typing import TYPE_CHECKING
-
-import torch
 
 from .._closing import Closing
 from .._collector import collector_paused
 from ..errors import StreamClosedError
-from ._delivery import Delivery, Group
-from ._embedding import is_table
-from ._gate import arriving_load, without_gates
-from ._groups import cut, layers_in_order
-from ._memory import place, resolve_device
-from ._module_load import ModuleLoad
+from ._delivery import Delivery
+from ._filling import refuse_unfinished, start_filling
+from ._memory import resolve_device
+from ._oversized import divide, start_streaming
 from ._seats import fill_batch_counters, seat
-from ._sleep import Bed, give_memory, put_to_sleep, sleeps
-from ._submit import Target, choose_engine
+from ._sleep import put_to_sleep
+from ._submit import choose_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._checkpoint import Checkpoint
-    from .._engine import CopyEngine, LoadStats, Ticket
-    from .._format import TensorInfo
-    from ..options import StreamOptions
-    from ._seats import Seat, Seating
+    import torch
 
-    Taken = tuple[Seat, TensorInfo]
+    from .._checkpoint import Checkpoint
+    from .._engine import CopyEngine, LoadStats, RotationStats
+    from ..options import StreamOptions
+    from ._delivery import Group
+    from ._filling import Filling
+    from ._oversized import Division
+    from ._seats import Seating
+    from ._sleep import Bed
+    from ._streamed_units import StreamedUnits
 
 
 class ModuleStream(Closing):
@@ -47,19 +49,27 @@ class ModuleStream(Closing):
             another one.
         missing_keys: Names the module has and the checkpoint does not (`strict=False`); left as they were.
         unexpected_keys: Names the checkpoint has and the module does not (`strict=False`); not read.
+        streamed_bytes: Bytes of the weights that pass through slots in every pass; 0 where all become resident.
     """
 
     def __init__(
-        self, delivery: Delivery, groups: Sequence[Group], load: ModuleLoad, ticket: Ticket, seating: Seating
+        self,
+        delivery: Delivery,
+        filling: Filling,
+        seating: Seating,
+        streamed: StreamedUnits | None = None,
     ) -> None:
         self._delivery = delivery
-        self._groups = groups
-        self._load = load
-        self.ticket = ticket
+        self._groups: Sequence[Group] = filling.groups
+        self._load = filling.load
+        self._streamed = None if streamed is None else weakref.ref(streamed)  # the module's own
+        self.streamed_bytes = 0 if streamed is None else streamed.nbytes
+        self.ticket = filling.ticket
         self.missing_keys = seating.missing_keys
         self.unexpected_keys = seating.unexpected_keys
         self._lock = threading.Lock()  # serialises sleep, wake and close
         self._sleepers: list[list[tuple[torch.Tensor, Bed]]] | None = None  # by group; None: awake
+        self._resting: tuple[torch.nn.Module, Division] | None = None  # what was streamed, while it sleeps
         self._closed = False
 
     def __repr__(self) -> str:
@@ -112,9 +122,24 @@ class ModuleStream(Closing):
         """Return what the load did so far; after `wake`, the load that it started."""
         return self.ticket.stats()
 
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the weights that stay on the device, or will once they have arrived."""
+        return self.ticket.stats().bytes_total
+
+    def rotation_stats(self) -> RotationStats | None:
+        """Return what was streamed so far; None where nothing is, or no longer."""
+        streamed = self._passing()
+        return None if streamed is None else streamed.stats()
+
     def cancel(self) -> None:
-        """Stop the load; using the module raises `StreamClosedError`. No effect once it is done; does not block."""
+        """Stop the load; using the module raises `StreamClosedError`. Does not block.
+
+        No effect once it is done, unless weights are streamed: then the module ends with this.
+        """
         self.ticket.cancel()
+        if (streamed := self._passing()) is not None:
+            streamed.cancel()
 
     def sleep(self) -> None:
         """Free the device memory of the weights, which are in their files; blocks until the device is idle.
@@ -137,6 +162,8 @@ class ModuleStream(Closing):
             found = [[(bed, bed.tensor()) for bed in group.beds] for group in self._groups]
             self.ticket.cancel()
             self._load.join()
+            if (streamed := self._passing()) is not None:
+                self._resting = streamed.sleep()
             sleepers = [[(tensor, bed) for bed, tensor in members if tensor is not None] for members in found]
             put_to_sleep([tensor for tensor, _ in chain(*sleepers)], self._delivery.device)
             self._sleepers = sleepers
@@ -155,20 +182,43 @@ class ModuleStream(Closing):
             RuntimeError: Another stream has filled the module meanwhile.
             StreamClosedError: This was closed, or the engine it was made with is.
         """
-        if not self.asleep and self._load.failed:
+        streamed = self._passing()
+        if not self.asleep and (self._load.failed or (streamed is not None and streamed.failed)):
             self.sleep()  # its memory goes first
         with self._lock:
             self._check_open()
             if self._sleepers is None:
                 return
             self.ticket, self._load = self._delivery.again(self._sleepers)
-            self._sleepers = None
+            if self._resting is not None:
+                self._restart(*self._resting)
+            self._sleepers = self._resting = None
+
+    def _restart(self, module: torch.nn.Module, division: Division) -> None:
+        delivery = self._delivery
+        settle = functools.partial(self._load.wait, None)
+        try:
+            streamed = start_streaming(
+                module, division, delivery.engine(), delivery.checkpoint, delivery.device, settle=settle
+            )
+        except BaseException:  # all of it sleeps on
+            self.ticket.cancel()
+            self._load.join()
+            put_to_sleep([tensor for tensor, _ in chain(*(self._sleepers or []))], delivery.device)
+            raise
+        self._streamed = None if streamed is None else weakref.ref(streamed)
 
     def close(self) -> None:
-        """Cancel what has not arrived and wait for copies under way. Harmless when repeated."""
+        """Cancel what has not arrived, stop what is streamed, and wait for copies under way. Harmless when repeated."""
         self.cancel()
         self._load.join()
+        if (streamed := self._passing()) is not None:
+            streamed.close()
         self._closed = True
+
+    def _passing(self) -> StreamedUnits | None:
+        """Return what streams weights through slots, if anything does."""
+        return None if self._streamed is None else self._streamed()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -205,14 +255,14 @@ def stream_module(
             `torch.device`, or "cpu".
         strict: Refuse names that only one of the two has.
         order: Layers to bring first, as `ModuleStream.order` of an earlier load of the same model named them.
-        options: How to read and stage; not together with `engine`.
+        options: How to read and stage; not together with `engine`. With `device_memory`, what exceeds it is streamed.
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
     Raises:
         RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or the module is still being
             filled by another stream.
         TypeError: The module loads itself in a way of its own, or torch lacks a dtype.
-        ValueError: The device does not fit the engine, or parameters overlap in memory.
+        ValueError: The device does not fit the engine, parameters overlap in memory, or `device_memory` is too small.
         DeviceError: There is no such device.
         StreamClosedError: The checkpoint is closed.
         torch.OutOfMemoryError: The device has not enough memory.
@@ -226,76 +276,15 @@ def stream_module(
     where = resolve_device(device)
     chosen_engine = choose_engine(where, options, engine)
     seating = seat(module, checkpoint, where, strict=strict)
-    _refuse_unfinished([found.tensor for found, _ in seating.taken])
+    refuse_unfinished([found.tensor for found, _ in seating.taken])
+    division = divide(module, seating, checkpoint, chosen_engine.options.device_memory)
     delivery = Delivery(checkpoint, where, chosen_engine, shared=engine is None)
-    groups = _arrange(seating.taken, checkpoint, order)
-    with without_gates():  # a failed load's gates stay closed until this one's take their place
-        targets, blocks = _find_memory([members for _, members in groups], where)
-    ticket = delivery.submit(chosen_engine, targets, blocks)
+    filling = start_filling(delivery, chosen_engine, division.resident, order)
     try:
-        tensors = [
-            [_occupant(found.tensor, target) for (found, _), target in zip(members, filled, strict=True)]
-            for (_, members), filled in zip(groups, targets, strict=True)
-        ]
-        known = [
-            Group(layer, [_bed(pair, tensor, checkpoint) for pair, tensor in zip(members, seated, strict=True)])
-            for (layer, members), seated in zip(groups, tensors, strict=True)
-        ]
-        load = delivery.watch(ticket, tensors, [group.beds for group in known])
-        # Behind closed gates: nobody sees a byte too early, even if this is cut off.
-        for (found, _), tensor in zip(chain(*(members for _, members in groups)), chain(*tensors), strict=True):
-            found.put(tensor)
         fill_batch_counters(seating, where)
+        settle = functools.partial(filling.load.wait, None)
+        streamed = start_streaming(module, division, chosen_engine, delivery.checkpoint, where, settle=settle)
     except BaseException:
-        ticket.close()
+        filling.ticket.close()
         raise
-    return ModuleStream(delivery, known, load, ticket, seating)
-
-
-def _arrange(taken: Sequence[Taken], checkpoint: Checkpoint, order: Sequence[str]) -> list[tuple[str, list[Taken]]]:
-    """Cut what is loaded into groups in the order of their use: layer and members of each."""
-    layers = layers_in_order(
-        taken, checkpoint, lambda pair: pair[1], order=order, last=lambda pair: is_table(*pair, checkpoint)
-    )
-    return [(layer, group) for layer, members in layers for group in cut(members, lambda pair: pair[1].nbytes)]
-
-
-def _bed(pair: Taken, tensor: torch.Tensor, checkpoint: Checkpoint) -> Bed:
-    found, info = pair
-    return Bed(found, tensor, info, table=is_table(found, info, checkpoint))
-
-
-def _refuse_unfinished(tensors: Sequence[torch.Tensor]) -> None:
-    """Refuse a module whose load is not over; one whose load failed may be filled again."""
-    for tensor in tensors:
-        load = arriving_load(tensor)
-        if isinstance(load, ModuleLoad) and not load.over:
-            raise RuntimeError("the module is still being filled by another stream; wait for it, or close it")
-
-
-def _find_memory(groups: Sequence[Sequence[Taken]], device: torch.device) -> tuple[list[list[Target]], list[object]]:
-    """Return each group's targets, over new blocks for what is on meta, and the blocks."""
-    new = [info for group in groups for found, info in group if _lacks_memory(found.tensor)]
-    placement = place(new, device)
-    placed = iter(placement.tensors)
-    targets = [
-        [Target(info, next(placed) if _lacks_memory(found.tensor) else found.tensor) for found, info in group]
-        for group in groups
-    ]
-    return targets, placement.blocks
-
-
-def _lacks_memory(tensor: torch.Tensor) -> bool:
-    return tensor.is_meta or sleeps(tensor)
-
-
-def _occupant(old: torch.Tensor, target: Target) -> torch.Tensor:
-    """Return what is to sit in a seat: the tensor that is there, or one of its class over new memory."""
-    if not old.is_meta:
-        if sleeps(old):
-            give_memory([old], [target.tensor])
-        return old
-    differentiable = target.tensor.dtype.is_floating_point or target.tensor.dtype.is_complex
-    new = torch.Tensor._make_subclass(type(old), target.tensor, old.requires_grad and differentiable)
-    new.__dict__.update(old.__dict__)
-    return new
+    return ModuleStream(delivery, filling, seating, streamed)

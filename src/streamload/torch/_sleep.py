@@ -17,9 +17,10 @@ from ..errors import StreamClosedError
 from ._gate import arriving_load, close_gate, without_gates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from .._format import TensorInfo
+    from ._gate import Arriving
     from ._seats import Seat
 
 
@@ -94,12 +95,17 @@ class Asleep:
         return None
 
 
-def put_to_sleep(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
-    """Close the tensors' gates and let go of their memory; blocks until the device has done what it was given."""
-    tensors = list(tensors)
-    asleep = Asleep()
+def put_to_sleep(tensors: Sequence[torch.Tensor], device: torch.device, gate: Arriving | None = None) -> None:
+    """Close the tensors' gates and let go of their memory; blocks until the device has done what it was given.
+
+    Args:
+        tensors: Behind an open gate, or that of an `Arriving`.
+        device: Where they are.
+        gate: What they wait for from now on. None: to be woken.
+    """
+    gate = Asleep() if gate is None else gate
     for tensor in tensors:
-        close_gate(tensor, asleep, 0)
+        close_gate(tensor, gate, 0)
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # whatever stream computes with them
     with torch.no_grad(), without_gates():
