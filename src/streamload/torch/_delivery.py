@@ -15,7 +15,7 @@ from .._engine import shared_engine
 from ..errors import StreamClosedError
 from ._embedding import EmbeddingRows
 from ._gate import without_gates
-from ._memory import place
+from ._memory import place, poison
 from ._module_load import ModuleLoad
 from ._sleep import Bed, give_memory, sleeps
 from ._submit import Target, known_sums, submit
@@ -69,6 +69,8 @@ class Delivery:
         Raises:
             ChangedError, FileNotFoundError, PermissionError, DeviceError, ValueError: As `submit`.
         """
+        if engine.options.debug:
+            poison(blocks)
         with without_gates():
             copies = [[target.copy() for target in group] for group in targets]
             memory = [*blocks, *(target.tensor.untyped_storage() for target in chain(*targets))]

@@ -242,11 +242,9 @@ def stream_module(
     arrived waits for it, and it is read next. Tensors on the meta device become new ones of the file's dtype, at
     their final addresses; real ones are filled where they are. When all is resident every trace of the load is gone.
 
-    Layers come in the module's order. Large embedding tables come last: the rows that a pass asks for meanwhile are
-    read by themselves, where nothing is differentiated (`torch.no_grad`, or a table that requires no grad).
-
-    What takes tensors past `__torch_function__` (`torch.tensor(p)`, a 0-dim tensor given as a number, `torch.func`,
-    TorchScript, C++ extensions outside the dispatcher) cannot wait: call `wait` before it and before capturing a graph.
+    Layers come in the module's order, large embedding tables last: the rows that a pass asks for meanwhile are read by
+    themselves, where nothing is differentiated (`torch.no_grad`, or a table that requires no grad). What takes tensors
+    past `__torch_function__` (`_gate` lists it) cannot wait: call `wait` before it.
 
     Args:
         module: Built on the meta device, all or in part, or real. Buffers that are not saved must be real.
