@@ -124,8 +124,7 @@ def make_forecast(
         ValueError: The budget is too small for the largest layer.
     """
     groups = reads_by_group(plan)
-    order = range(len(groups))
-    slots = plan_slots(device_bytes, order, budget=budget_bytes)
+    slots = plan_slots(device_bytes, range(len(groups)), budget=budget_bytes)
     rate = min(pipeline.link_bytes_per_second, pipeline.storage_bytes_per_second)
     transfer_seconds = sum([sum(reads) for reads in groups]) / rate
     prompts = []
@@ -135,19 +134,7 @@ def make_forecast(
         best = max(transfer_seconds, start.compute_seconds)
         over_best = start.first_token_seconds / best if best else 1.0
         prompts.append(PromptForecast(count, start.compute_seconds, start.first_token_seconds, over_best))
-    oversized = None
-    if slots.streamed:
-        seconds = _compute(costs, 1, accelerator)
-        steady = simulate_passes(groups, seconds, order, slots, pipeline)
-        oversized = OversizedForecast(
-            slots,
-            slots.device_bytes - slots.slots * slots.slot_bytes,
-            steady.bytes_streamed,
-            steady.seconds,
-            1 / steady.seconds,
-            steady.compute_seconds,
-            steady.link_fraction,
-        )
+    decode = _compute(costs, 1, accelerator)
     return Forecast(
         accelerator,
         pipeline,
@@ -158,7 +145,22 @@ def make_forecast(
         transfer_seconds,
         free_tokens(costs, transfer_seconds, accelerator),
         tuple(prompts),
-        oversized,
+        _forecast_passes(groups, decode, slots, pipeline) if slots.streamed else None,
+    )
+
+
+def _forecast_passes(
+    groups: Sequence[Sequence[int]], compute_seconds: Sequence[float], slots: SlotPlan, pipeline: Pipeline
+) -> OversizedForecast:
+    steady = simulate_passes(groups, compute_seconds, range(len(groups)), slots, pipeline)
+    return OversizedForecast(
+        slots,
+        slots.device_bytes - slots.slots * slots.slot_bytes,
+        steady.bytes_streamed,
+        steady.seconds,
+        1 / steady.seconds,
+        steady.compute_seconds,
+        steady.link_fraction,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ._pipeline import host_fill, measure_fill
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from .._plan import SlotPlan
     from ._pipeline import Fill, Pipeline
@@ -69,45 +69,67 @@ def simulate_passes(
             f"expected a computing time for each of {len(units)} units and at least two passes, got "
             f"{len(compute_seconds)} and {passes}"
         )
-    slot_of = dict(zip(plan.streamed, plan.slot_of, strict=True))
-    fills = _measure(units, slot_of, on_host, pipeline)
-    holds = [-1] * plan.slots
-    released, ready = [0.0] * plan.slots, [0.0] * plan.slots
-    copied = read = freed = computed = 0.0
-    begun = stalled = 0.0
-    nbytes = count = 0
+    rotation = _Rotation(plan, _measure(units, plan.streamed, on_host, pipeline), pipeline.group_seconds)
+    computed = begun = 0.0
     for number in range(passes):
         if number == passes // 2:
-            begun, stalled, nbytes, count = computed, 0.0, 0, 0
+            begun = computed
+            rotation.forget_sums()
         for unit in order:
-            slot = slot_of.get(unit)
+            slot = rotation.slot_of.get(unit)
             if slot is None:
                 computed += compute_seconds[unit]
-                continue
-            if holds[slot] != unit:
-                fill = fills[unit]
-                gate = max(copied, released[slot])
-                begin = max(read, freed)
-                copied = max(gate + fill.copied_from_copying, begin + fill.copied_from_reading)
-                read = max(gate + fill.read_from_copying, begin + fill.read_from_reading, read)
-                freed = max(freed, copied - fill.freed_before)
-                holds[slot], ready[slot] = unit, copied + pipeline.group_seconds
-                nbytes += fill.nbytes
-                count += 1
-            start = max(computed, ready[slot])
-            stalled += start - computed
-            computed = released[slot] = start + compute_seconds[unit]
+            else:
+                computed = rotation.use(unit, slot, computed, compute_seconds[unit])
     measured = passes - passes // 2
     seconds = (computed - begun) / measured
-    rate = nbytes / measured / seconds if seconds else 0.0
+    rate = rotation.nbytes / measured / seconds if seconds else 0.0
     return SteadyPass(
         seconds,
         sum([compute_seconds[unit] for unit in order]),
-        stalled / measured,
-        nbytes / measured,
-        count / measured,
+        rotation.stall_seconds / measured,
+        rotation.nbytes / measured,
+        rotation.fills / measured,
         rate / pipeline.link_bytes_per_second,
     )
+
+
+class _Rotation:
+    """Hold what is in the slots, and until when slots, link, storage and buffers are busy."""
+
+    def __init__(self, plan: SlotPlan, fills: Mapping[int, Fill], group_seconds: float) -> None:
+        self.slot_of = dict(zip(plan.streamed, plan.slot_of, strict=True))
+        self._fill_of = fills
+        self._group_seconds = group_seconds
+        self._holds = [-1] * plan.slots
+        self._ready = [0.0] * plan.slots
+        self._released = [0.0] * plan.slots
+        self._copied = self._read = self._freed = 0.0
+        self.forget_sums()
+
+    def forget_sums(self) -> None:
+        """Begin to count anew."""
+        self.nbytes = self.fills = 0
+        self.stall_seconds = 0.0
+
+    def use(self, unit: int, slot: int, now: float, seconds: float) -> float:
+        """Compute a unit for `seconds`, filling its slot before if need be, and return when it has."""
+        if self._holds[slot] != unit:
+            self._fill(unit, slot)
+        start = max(now, self._ready[slot])
+        self.stall_seconds += start - now
+        self._released[slot] = start + seconds
+        return start + seconds
+
+    def _fill(self, unit: int, slot: int) -> None:
+        fill = self._fill_of[unit]
+        reading, copying = max(self._read, self._freed), max(self._copied, self._released[slot])
+        self._copied = max(copying + fill.copied_from_copying, reading + fill.copied_from_reading)
+        self._read = max(self._read, copying + fill.read_from_copying, reading + fill.read_from_reading)
+        self._freed = max(self._freed, self._copied - fill.freed_before)
+        self._holds[slot], self._ready[slot] = unit, self._copied + self._group_seconds
+        self.nbytes += fill.nbytes
+        self.fills += 1
 
 
 def _measure(
