@@ -108,6 +108,13 @@ def test_units_on_the_host_are_not_read():
     assert none.seconds == pytest.approx(6.0)
 
 
+def test_reads_that_wait_for_the_slot_put_off_its_copies():
+    two, pipe = blocks(4, 0, slots=2), pipeline(storage_bytes_per_second=100.0)
+    ahead = simulate_passes([[100]] * 4, [1.0] * 4, range(4), two, pipe)
+    waits = simulate_passes([[100]] * 4, [1.0] * 4, range(4), two, pipe, read_ahead=False)
+    assert (ahead.seconds, waits.seconds) == (4.0, 6.0)  # read, copied and computed in turn, two at a time
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -107,7 +107,12 @@ def test_a_layer_takes_the_longer_of_computing_and_reading():
         ({"num_local_experts": 8, "num_experts_per_tok": 2}, ModelFacts(experts=8, experts_per_token=2)),
         ({"n_routed_experts": 256, "num_experts_per_tok": 8}, ModelFacts(experts=256, experts_per_token=8)),
         ({"text_config": {"hidden_size": 8, "num_hidden_layers": 2}}, ModelFacts(width=8, layers=2)),
-        ({"n_embd": 768, "n_layer": 12}, ModelFacts(width=768, layers=12)),
+        (
+            {"n_embd": 768, "n_layer": 12, "architectures": ["GPT2LMHeadModel"]},
+            ModelFacts(width=768, layers=12, tied=True),
+        ),
+        ({"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}, ModelFacts()),
+        ({"architectures": ["BertModel", 7]}, ModelFacts()),
         ({"hidden_size": "8", "num_hidden_layers": -2, "num_experts": True, "text_config": []}, ModelFacts()),
         ({"hidden_size": 1 << 62, "num_hidden_layers": 2.5, "tie_word_embeddings": 1}, ModelFacts()),
     ],

@@ -29,6 +29,7 @@ _EXPERTS = re.compile(r"\.experts\.")
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "experts_per_token", "moe_k")
 _INNER_CONFIGS = ("text_config", "llm_config", "language_config")
+_LANGUAGE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _MOST = 1 << 32  # of any number in a config; larger ones are no model's
 
 
@@ -64,7 +65,7 @@ class ModelFacts:
             experts_per_token=_number(config, *_EXPERTS_PER_TOKEN),
             width=heads * head_width if heads and head_width else _number(config, "hidden_size", "n_embd", "d_model"),
             layers=_number(config, "num_hidden_layers", "n_layer", "num_layers"),
-            tied=config.get("tie_word_embeddings") is True,
+            tied=_is_tied(config),
         )
 
     @property
@@ -120,6 +121,14 @@ def cost_of_layers(layers: Sequence[Layer], facts: ModelFacts) -> tuple[list[Lay
                 last, pass_flops=last.pass_flops + 2.0 * _size(table), dense_bytes=last.dense_bytes + table.nbytes
             )
     return costs, _guesses(layers, facts, attending)
+
+
+def _is_tied(config: Mapping[str, object]) -> bool:
+    """Whether the table is the head: as the config says, else as language models have it by default."""
+    said, kinds = config.get("tie_word_embeddings"), config.get("architectures")
+    if isinstance(said, bool):
+        return said
+    return isinstance(kinds, list) and any(isinstance(kind, str) and kind.endswith(_LANGUAGE) for kind in kinds)
 
 
 def _cost(layer: Layer, facts: ModelFacts) -> LayerCost:

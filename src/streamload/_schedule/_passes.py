@@ -1,8 +1,7 @@
 """Simulate the passes of a model that does not fit: some units stay, the others pass through slots again and again.
 
 Part of `_schedule`; pure. A fill is followed as a whole: where reading and copying of one may begin gives where they
-end. Fills go in the order in which units are needed, into the next pass and on; reads may run ahead of the slot as far
-as staging memory goes, copies may not.
+end. Fills go in the order in which units are needed, into the next pass and on; copies wait until the slot is free.
 """
 
 from __future__ import annotations
@@ -48,6 +47,7 @@ def simulate_passes(
     pipeline: Pipeline,
     *,
     on_host: Collection[int] = (),
+    read_ahead: bool = True,
     passes: int = 100,
 ) -> SteadyPass:
     """Simulate passes that follow each other without a pause; the second half of them is reported.
@@ -59,6 +59,8 @@ def simulate_passes(
         plan: Which units stay, and the slots of the others.
         pipeline: The way of the bytes. `load_seconds` is of no meaning here.
         on_host: Units whose bytes lie in page-locked host memory and are not read.
+        read_ahead: Whether reads may begin before the slot is free, as far as staging memory goes: so on a GPU, where
+            releases are enqueued ahead of the work they stand behind. On the host device reads wait for them.
         passes: How many to simulate.
 
     Raises:
@@ -69,7 +71,7 @@ def simulate_passes(
             f"expected a computing time for each of {len(units)} units and at least two passes, got "
             f"{len(compute_seconds)} and {passes}"
         )
-    rotation = _Rotation(plan, _measure(units, plan.streamed, on_host, pipeline), pipeline.group_seconds)
+    rotation = _Rotation(plan, _measure(units, plan.streamed, on_host, pipeline), pipeline, read_ahead)
     computed = begun = 0.0
     for number in range(passes):
         if number == passes // 2:
@@ -97,10 +99,11 @@ def simulate_passes(
 class _Rotation:
     """Hold what is in the slots, and until when slots, link, storage and buffers are busy."""
 
-    def __init__(self, plan: SlotPlan, fills: Mapping[int, Fill], group_seconds: float) -> None:
+    def __init__(self, plan: SlotPlan, fills: Mapping[int, Fill], pipeline: Pipeline, read_ahead: bool) -> None:
         self.slot_of = dict(zip(plan.streamed, plan.slot_of, strict=True))
         self._fill_of = fills
-        self._group_seconds = group_seconds
+        self._group_seconds = pipeline.group_seconds
+        self._read_ahead = read_ahead
         self._holds = [-1] * plan.slots
         self._ready = [0.0] * plan.slots
         self._released = [0.0] * plan.slots
@@ -123,7 +126,9 @@ class _Rotation:
 
     def _fill(self, unit: int, slot: int) -> None:
         fill = self._fill_of[unit]
-        reading, copying = max(self._read, self._freed), max(self._copied, self._released[slot])
+        free = self._released[slot]
+        copying = max(self._copied, free)
+        reading = max(self._read, self._freed, 0.0 if self._read_ahead else free)
         self._copied = max(copying + fill.copied_from_copying, reading + fill.copied_from_reading)
         self._read = max(self._read, copying + fill.read_from_copying, reading + fill.read_from_reading)
         self._freed = max(self._freed, self._copied - fill.freed_before)
