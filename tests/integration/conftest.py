@@ -223,10 +223,13 @@ def models(tmp_path_factory):
 def start_held(slow_engine, monkeypatch):
     """A function that starts filling a module from a directory; not one read is done before its first real use.
 
-    Extra keywords go to the `FaultySource` that stands before each shard. What is still in flight afterwards is cut off.
+    Extra keywords go to the `FaultySource` that stands before each shard. What is still in flight afterwards is cut
+    off. torch computes in one thread meanwhile: its own spin, which tiny models on a shared machine pay dearly for.
     """
     import threading
     from dataclasses import replace
+
+    import torch
 
     import streamload
     from streamload._checkpoint import Checkpoint
@@ -250,7 +253,10 @@ def start_held(slow_engine, monkeypatch):
         assert loading.stats().bytes_read == 0
         return loading
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield start
+    torch.set_num_threads(threads)
     used.set()
     for loading, opened in started:
         loading.close()
