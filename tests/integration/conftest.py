@@ -184,14 +184,14 @@ class TransformersModels:
             model.save_pretrained(path, save_original_format=False)  # the model's own names, experts as they are
         return path
 
-    def stock(self, name, **chosen):
+    def stock(self, name, **chosen: object):
         """Load a model as its users do. Its parameters are aligned as ours are: kernels may depend on it."""
         model = self._made_of(name)[0].from_pretrained(self.directory(name), **chosen).eval()
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
         return model
 
-    def empty(self, name, **chosen):
+    def empty(self, name, **chosen: object):
         """Build a model with its parameters on meta and its buffers real."""
         from accelerate import init_empty_weights
 
@@ -241,13 +241,13 @@ def start_held(slow_engine, monkeypatch):
     order = ModuleLoad.order
     monkeypatch.setattr(ModuleLoad, "order", lambda *args: (used.set(), order(*args))[1])
 
-    def start(module, directory, **faults):
+    def start(module, directory, *, block_hooks=False, **faults: object):
         used.clear()
         opened = streamload.open(directory)
         held = {"hold": dict.fromkeys(range(10_000), used), **faults}
         shards = [replace(shard, source=FaultySource(shard.source, **held)) for shard in opened.shards]
         checkpoint = Checkpoint(opened.url, shards, dict(opened))
-        loading = stream_module(module, checkpoint, "cpu", engine=slow_engine)
+        loading = stream_module(module, checkpoint, "cpu", block_hooks=block_hooks, engine=slow_engine)
         started.append((loading, opened))
         assert not loading.done
         assert loading.stats().bytes_read == 0

@@ -1,4 +1,4 @@
-"""Adapters, merging and accelerate's hooks, put on a model whose base is still arriving: what stock gives, or an error."""
+"""Adapters, merging and hooks of accelerate on a model whose base is still arriving: what stock gives, or an error."""
 
 from __future__ import annotations
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 
 import pytest
 import torch
-
-from streamload._engine import CopyEngine
-from streamload._native import HostDevice
-from streamload.torch import stream_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nan_memory")]
 

@@ -205,6 +205,12 @@ def arriving_load(tensor: torch.Tensor) -> Arriving | None:
     return arrival.load if isinstance(arrival, _Arrival) else None
 
 
+def arriving_group(tensor: torch.Tensor, load: Arriving) -> int | None:
+    """Return the group of a load that a tensor waits for; None where it waits for none of it."""
+    arrival = tensor.__dict__.get(_ARRIVAL) if isinstance(tensor, _Gate) else None
+    return arrival.group if isinstance(arrival, _Arrival) and arrival.load is load else None
+
+
 @untraced
 def settle(tensor: torch.Tensor) -> torch.Tensor:
     """Block until a tensor's bytes are there for everyone, and return it as an ordinary one."""

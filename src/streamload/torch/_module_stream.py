@@ -15,6 +15,7 @@ import torch
 from .._closing import Closing
 from .._collector import collector_paused
 from ..errors import StreamClosedError
+from ._block_hooks import hook_blocks, unhook_blocks
 from ._delivery import Delivery, Group
 from ._embedding import is_table
 from ._gate import arriving_load, without_gates
@@ -183,6 +184,7 @@ def stream_module(
     *,
     strict: bool = True,
     order: Sequence[str] = (),
+    block_hooks: bool = False,
     options: StreamOptions | None = None,
     engine: CopyEngine | None = None,
 ) -> ModuleStream:
@@ -196,7 +198,8 @@ def stream_module(
     read by themselves, where nothing is differentiated (`torch.no_grad`, or a table that requires no grad).
 
     What takes tensors past `__torch_function__` (`torch.tensor(p)`, a 0-dim tensor given as a number, `torch.func`,
-    TorchScript, C++ extensions outside the dispatcher) cannot wait: call `wait` before it and before capturing a graph.
+    TorchScript, C++ extensions outside the dispatcher) cannot wait: call `wait` before it and before capturing a graph,
+    or let `block_hooks` wait for all of a block before its forward.
 
     Args:
         module: Built on the meta device, all or in part, or real. Buffers that are not saved must be real.
@@ -205,6 +208,8 @@ def stream_module(
             `torch.device`, or "cpu".
         strict: Refuse names that only one of the two has.
         order: Layers to bring first, as `ModuleStream.order` of an earlier load of the same model named them.
+        block_hooks: Have each block wait for all of its tensors before its forward, by hooks that are gone when it is
+            resident. While they are there the block can be neither copied nor pickled. Not for `wake`.
         options: How to read and stage; not together with `engine`.
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
@@ -246,6 +251,9 @@ def stream_module(
         for (found, _), tensor in zip(chain(*(members for _, members in groups)), chain(*tensors), strict=True):
             found.put(tensor)
         fill_batch_counters(seating, where)
+        unhook_blocks(module)
+        if block_hooks:
+            hook_blocks(module, [group.layer for group in known], load)
     except BaseException:
         ticket.close()
         raise

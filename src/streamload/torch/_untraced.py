@@ -24,5 +24,5 @@ def untraced(function: F) -> F:
     strategy = getattr(frames, "_FrameExecStrategy", None)
     action = getattr(frames, "_FrameAction", None)
     if mark is not None and strategy is not None and action is not None:
-        mark(function.__code__, strategy(action.SKIP, action.SKIP))  # type: ignore[attr-defined]  # a function, not any callable
+        mark(function.__code__, strategy(action.SKIP, action.SKIP))
     return function
