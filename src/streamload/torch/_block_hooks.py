@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
-from ._gate import arriving_group
+from ._gate import arriving_group, open_gate
 from ._seats import tensors_of, walk
 from ._untraced import untraced
 
@@ -33,8 +33,11 @@ class _BlockHook:
 
     @untraced
     def __call__(self, module: torch.nn.Module, args: object) -> None:
-        for group in sorted(self.groups):
-            self._load.order(group)
+        if not all([self._load.order(group) for group in sorted(self.groups)]):
+            return  # only the current stream may use them; the gates stay closed for the others
+        for tensor in (*module.parameters(), *module.buffers()):
+            if arriving_group(tensor, self._load) in self.groups:
+                open_gate(tensor)
 
     def __deepcopy__(self, memo: object) -> NoReturn:
         self._refuse("copied")
