@@ -262,13 +262,12 @@ def stream_module(
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
     Raises:
-        RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or the module is still being
-            filled by another stream.
+        RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or another stream fills the module.
         TypeError: The module loads itself in a way of its own, or torch lacks a dtype.
         ValueError: The device does not fit the engine, parameters overlap in memory, or `device_memory` is too small.
         DeviceError: There is no such device.
         StreamClosedError: The checkpoint is closed.
-        torch.OutOfMemoryError: The device has not enough memory.
+        torch.OutOfMemoryError: The device is full.
 
     Example:
         >>> with streamload.open(path) as checkpoint:
