@@ -238,8 +238,9 @@ def start_held(slow_engine, monkeypatch):
     from streamload.torch._module_load import ModuleLoad
 
     used, started = threading.Event(), []
-    order = ModuleLoad.order
-    monkeypatch.setattr(ModuleLoad, "order", lambda *args: (used.set(), order(*args))[1])
+    for use in ("order", "look_up"):
+        whole = getattr(ModuleLoad, use)
+        monkeypatch.setattr(ModuleLoad, use, lambda *args, whole=whole: (used.set(), whole(*args))[1])
 
     def start(module, directory, *, block_hooks=False, **faults: object):
         used.clear()
