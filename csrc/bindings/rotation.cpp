@@ -114,7 +114,7 @@ void bind_rotation(nb::module_& m) {
             throw_if_error(self.rotation.get().set_order(std::move(order)));
           },
           "order"_a)
-      .def("keep_on_host", &keep_on_host, "unit"_a, "copies"_a, "owner"_a)
+      .def("keep_on_host", &keep_on_host, "unit"_a, "copies"_a, "owner"_a.none())
       .def("stats", [](const PyRotation& self) { return dict_of(self.rotation.get().stats()); })
       .def(
           "cancel",

@@ -39,7 +39,8 @@ void Rotation::run() noexcept {
   for (const auto& ticket : tickets) ticket->cancel();
   for (const auto& ticket : tickets) ticket->close();
   lock.lock();
-  for (Slot& slot : slots_) slot.ticket.reset();  // closed: nothing ends under the lock
+  for (Slot& slot : slots_) slot.ticket.reset();
+  lock.unlock();  // the tickets end outside it
 }
 
 void Rotation::perform(const Task& task, std::unique_lock<std::mutex>& lock) noexcept {
@@ -77,7 +78,7 @@ void Rotation::reap(std::unique_lock<std::mutex>& lock) noexcept {
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     Slot& slot = slots_[i];
     if (!slot.ticket || (slot.state != State::kLanded && !slot.failed)) continue;
-    const std::shared_ptr<Ticket> ticket = slot.ticket;  // stays in its slot until it is closed, for runs_here()
+    std::shared_ptr<Ticket> ticket = slot.ticket;  // stays in its slot until it is closed, for runs_here()
     const std::size_t first_key = units_[slot.unit].first_key;
     lock.unlock();
     ticket->close();
@@ -87,6 +88,9 @@ void Rotation::reap(std::unique_lock<std::mutex>& lock) noexcept {
     }
     lock.lock();
     slot.ticket.reset();
+    lock.unlock();
+    ticket.reset();
+    lock.lock();
   }
 }
 
