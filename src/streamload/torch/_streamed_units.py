@@ -270,9 +270,13 @@ def _end_tensor(tensor: torch.Tensor, ended: _Ended) -> None:
 
 
 def _end(rotation: Rotation, copies: HostCopies | None, process: int) -> None:
-    if process == os.getpid():  # in a forked child it is the parent's
-        if copies is not None:
-            copies.cancel()
-        rotation.close()
-        if copies is not None:
-            copies.close()
+    """Stop a rotation, with its module or, at the latest, before the interpreter goes: then its waiters stay asleep."""
+    if process != os.getpid():  # in a forked child it is the parent's
+        return
+    if not threading.main_thread().is_alive():
+        rotation.abandon()
+    if copies is not None:
+        copies.cancel()
+    rotation.close()
+    if copies is not None:
+        copies.close()
