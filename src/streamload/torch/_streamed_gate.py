@@ -28,7 +28,7 @@ _STREAMED = "_streamload_streamed"
 
 _ADDRESSES = frozenset(
     [
-        *(getattr(torch.Tensor, name) for name in ("data_ptr", "share_memory_", "resize_", "set_")),
+        *(getattr(torch.Tensor, name) for name in ("data_ptr", "share_memory_", "resize_")),
         torch.Tensor.data.__set__,  # type: ignore[attr-defined]  # a getset descriptor, which stubs show as its value
     ]
 )
@@ -117,6 +117,10 @@ class StreamedGate:
 
     def __reduce_ex__(self, protocol: int) -> object:  # type: ignore[override]  # a tensor's own returns more kinds of tuple
         return _copy(self._tensor()).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]  # torch's method has no types
+
+    def set_(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse, as `__torch_function__` is not asked."""
+        _refuse("set_")
 
     def __repr__(self) -> str:
         return repr(_copy(self._tensor()))
@@ -215,7 +219,7 @@ def _refuse_writing(
     name = getattr(func, "__name__", "")
     written = [kwargs["out"]] if "out" in kwargs else []
     if (name.endswith("_") and not name.endswith("__")) or name in _WRITING or (func in _ADDRESSES and not inside):
-        written.append(args[0])
+        written += args[:1] or list(kwargs.values())[:1]
     if written and any(True for _ in _streamed_in(written)):
         _refuse(name)
 
