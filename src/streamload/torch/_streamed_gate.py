@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 import torch
 from torch.nn import Parameter
@@ -118,8 +118,9 @@ class StreamedGate:
     def __reduce_ex__(self, protocol: int) -> object:  # type: ignore[override]  # a tensor's own returns more kinds of tuple
         return _copy(self._tensor()).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]  # torch's method has no types
 
-    def set_(self, *args: object, **kwargs: object) -> NoReturn:
+    def set_(self, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401 - torch's has seven signatures
         """Refuse, as `__torch_function__` is not asked."""
+        del args, kwargs
         _refuse("set_")
 
     def __repr__(self) -> str:

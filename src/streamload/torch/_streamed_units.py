@@ -82,7 +82,7 @@ class StreamedUnits:
         settle: Callable[[], object],
     ) -> None:
         self.nbytes = sum([info.nbytes for unit in units for _, info in unit.taken])
-        self.settle = settle
+        self._settle = settle
         self._rotation = rotation
         self._units = units
         self._origin = origin
@@ -100,7 +100,8 @@ class StreamedUnits:
 
     def occupy(self, module: torch.nn.Module, tensors: Sequence[Sequence[torch.Tensor]]) -> None:
         """Put tensors over slots into their seats, behind gates, and stand in for the forwards that use them."""
-        run_outside_graphs()
+        kind = StreamedUnits
+        run_outside_graphs([kind.enter, kind.hold, kind.leave, kind.wait_for_rest, kind.begin_pass, kind.end_pass])
         try:
             for number, (unit, members) in enumerate(zip(self._units, tensors, strict=True)):
                 for member, ((seat, _), tensor) in enumerate(zip(unit.taken, members, strict=True)):
@@ -140,6 +141,10 @@ class StreamedUnits:
         self._let_go(unit)
         if outer is not None:
             self.hold(outer)
+
+    def wait_for_rest(self) -> None:
+        """Block until what is not streamed is resident, and has no gates."""
+        self._settle()
 
     def holds(self, unit: int) -> bool:
         """Whether the calling thread is inside the unit's window."""

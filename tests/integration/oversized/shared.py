@@ -78,10 +78,10 @@ def streamed(module, path, budget, *, device=None, **others: object):
         return stream_module(module, checkpoint, "cpu", engine=engine)
 
 
-def least_budget(make, path):
-    """The least device memory that will do, as the refusal says it."""
+def least_budget(make, path, empty=None):
+    """The least device memory that will do, as the refusal says it; `empty` makes the module without weights."""
     try:
-        streamed(on_meta(make), path, 1)
+        streamed((empty or on_meta)(make), path, 1)
     except ValueError as error:
         return int(str(error).partition("at least ")[2].split()[0])
     raise AssertionError("a budget of one byte was taken")
