@@ -21,6 +21,12 @@ Floor 4. The map:
     _seats           which tensor of a checkpoint belongs where in a module
     _module_load     a load that outlives its caller and leaves nothing behind
     _module_stream   stream_module
+    _units           which weights one module of it needs together
+    _oversized       what stays and what is streamed
+    _streamed_units  who holds what is streamed, in which order
+    _streamed_gate   a weight that is there only while its unit is held
+    _stand_ins       what stands in place of a streamed module's forward
+    _host_copies     streamed weights in page-locked memory
 
 `import streamload.torch as st` can stand where `import safetensors.torch as st` stood.
 """

@@ -38,6 +38,9 @@ class ModuleStream(Closing):
 
     Made by `stream_module`. Nobody has to hold or wait for it: the module finishes by itself. Thread-safe.
 
+    Where weights exceed `StreamOptions.device_memory`, what stays is filled like this, and `wait`, `done`, `progress`
+    and `stats` are about it; the rest is streamed for as long as the module lives, or until `close`.
+
     Attributes:
         ticket: The submitted plan, for its trace; sources are numbered as the checkpoint's shards.
         missing_keys: Names the module has and the checkpoint does not (`strict=False`); left as they were.
@@ -136,15 +139,13 @@ def stream_module(
     Args:
         module: Built on the meta device, all or in part, or real. Buffers that are not saved must be real.
         checkpoint: Open; may be closed as soon as this returns.
-        device: Where meta tensors go, and where real ones must be: "cuda", "cuda:<n>", a number of a CUDA device, a
-            `torch.device`, or "cpu".
+        device: Of meta tensors, and where real ones must be: "cuda", "cuda:<n>", a number, a `torch.device`, or "cpu".
         strict: Refuse names that only one of the two has.
         options: How to read and stage; not together with `engine`. With `device_memory`, what exceeds it is streamed.
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
     Raises:
-        RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or the module is still being
-            filled by another stream.
+        RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or another stream still fills it.
         TypeError: The module loads itself in a way of its own, or torch lacks a dtype.
         ValueError: The device does not fit the engine, parameters overlap in memory, or `device_memory` is too small.
         DeviceError: There is no such device.

@@ -2,7 +2,7 @@
 
 Floor 4, part of `torch`. The rotation below (`_engine`) brings bytes and orders streams; here are the threads and the
 passes of a module. Everything lives as long as the module does: its stand-ins hold this, and nothing else has to. Read
-next: `_windows` and `_streamed_gate`, which ask; `_oversized`, which makes this.
+next: `_stand_ins` and `_streamed_gate`, which ask; `_oversized`, which makes this.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..errors import DeviceError, StreamClosedError, StreamloadError
 from ._failure import raise_again, without_traceback
 from ._gate import close_gate, without_gates
 from ._memory import current_stream, place
+from ._stand_ins import Conversion, Pass, StandIn, Turn, run_outside_graphs
 from ._streamed_gate import lift_gate, put_behind_gate
 from ._submit import Target, submit
-from ._windows import Conversion, Pass, StandIn, Window, run_outside_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ class StreamedUnits:
     Args:
         rotation: Brings the units, numbered as in `units`.
         units: In the order of a pass.
-        origin: For those who want a tensor outside its unit's window.
+        origin: For those who want a tensor outside its unit's turn.
         copies: Keeps units in host memory; None where nobody asked for it.
         settle: Blocks until what is not streamed is resident.
     """
@@ -107,7 +107,7 @@ class StreamedUnits:
                 for member, ((seat, _), tensor) in enumerate(zip(unit.taken, members, strict=True)):
                     put_behind_gate(tensor, self, number, member)
                     seat.put(tensor)
-                self._stand_ins.append(Window(self, number, unit.module))
+                self._stand_ins.append(Turn(self, number, unit.module))
             self._stand_ins += [Pass(self, module), Conversion(self, module)]
         except BaseException:
             self.close()
@@ -147,7 +147,7 @@ class StreamedUnits:
         self._settle()
 
     def holds(self, unit: int) -> bool:
-        """Whether the calling thread is inside the unit's window."""
+        """Whether the calling thread holds the unit."""
         return self._held.get(threading.get_ident()) == unit
 
     def copy_of(self, unit: int, member: int) -> torch.Tensor:
@@ -174,7 +174,7 @@ class StreamedUnits:
     def end_pass(self, *, complete: bool) -> None:
         """End the calling thread's pass; if it was alone and took another order than was in force, take that."""
         me = threading.get_ident()
-        if (left := self._held.get(me)) is not None:  # an interrupt hit the end of its window
+        if (left := self._held.get(me)) is not None:  # an interrupt hit the end of its turn
             self._let_go(left)
         with self._lock:
             order = self._passes.pop(me, [])

@@ -1,7 +1,7 @@
 """A rotation in plain Python with the worst schedule there is.
 
 A unit is copied only when it is asked for, and its slot is spoilt the moment its last holder lets go: whatever reads
-outside a window reads NaN. Two holders of different units wait for each other where they share a slot.
+outside a turn reads NaN. Two holders of different units wait for each other where they share a slot.
 """
 
 from __future__ import annotations

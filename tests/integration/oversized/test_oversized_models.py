@@ -178,8 +178,8 @@ def test_a_model_is_cut_by_its_blocks_and_right(make, inputs, units, schedule, t
     reference, module, loading = load(tmp_path, make)
     for _ in range(5):
         assert_equal(module, reference, inputs)
-    windows = [unit.path for unit in loading._streamed()._units]
-    assert set(units) & set(windows) or loading.streamed_bytes == 0
+    turns = [unit.path for unit in loading._streamed()._units]
+    assert set(units) & set(turns) or loading.streamed_bytes == 0
     assert loading.streamed_bytes > 0
     stats = loading.rotation_stats() if schedule == "native" else None
     if stats is not None:
@@ -253,7 +253,7 @@ def test_lora_on_streamed_layers_gives_the_resident_models_values(tmp_path):
 
 
 @pytest.mark.parametrize("first", ["hook", "stream"])
-def test_accelerates_hooks_run_inside_the_window(first, tmp_path):
+def test_accelerates_hooks_run_inside_the_turn(first, tmp_path):
     hooks = pytest.importorskip("accelerate.hooks")
 
     class Look(hooks.ModelHook):

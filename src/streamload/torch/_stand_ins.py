@@ -65,7 +65,7 @@ class StandIn:
         return getattr, (self._module, self._name)
 
 
-class Window(StandIn):
+class Turn(StandIn):
     """Stand in place of the forward of a unit's module, which holds the unit while it runs."""
 
     __slots__ = ("_streamed", "_unit")
@@ -141,7 +141,7 @@ def run_outside_graphs(inner: Sequence[Callable[..., object]]) -> None:
     Args:
         inner: Functions of ours that are called from there, in which nothing is to be compiled.
     """
-    for kind in (Window, Pass, Conversion):
+    for kind in (Turn, Pass, Conversion):
         _keep_out_of_graphs(kind.__call__, recursive=False)
     for function in (*inner, _refuse_gradients, StreamedGate.__torch_function__.__func__):  # type: ignore[attr-defined]  # a class method's function
         _keep_out_of_graphs(function, recursive=True)
