@@ -17,7 +17,7 @@ from ._embedding import EmbeddingRows
 from ._gate import without_gates
 from ._memory import place, poison
 from ._module_load import ModuleLoad
-from ._sleep import Bed, give_memory, sleeps
+from ._sleep import Bed, give_memory, lacks_memory
 from ._submit import Target, known_sums, submit
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Delivery:
             torch.OutOfMemoryError, MemoryError: As `place`; all sleep on.
         """
         engine = self.engine()
-        if not all(sleeps(tensor) for tensor, _ in chain(*sleepers)):
+        if not all(lacks_memory(tensor) for tensor, _ in chain(*sleepers)):
             raise RuntimeError("the module was filled by another stream while it slept; use that one")
         infos = [bed.info for group in sleepers for _, bed in group]
         placement = place(infos, self.device)

@@ -18,7 +18,7 @@ from ._gate import arriving_load, without_gates
 from ._groups import cut, layers_in_order
 from ._memory import place
 from ._module_load import ModuleLoad
-from ._sleep import Bed, give_memory, sleeps
+from ._sleep import Bed, give_memory, lacks_memory
 from ._submit import Target
 
 if TYPE_CHECKING:
@@ -112,24 +112,24 @@ def _bed(pair: Taken, tensor: torch.Tensor, checkpoint: Checkpoint) -> Bed:
 
 def _find_memory(groups: Sequence[Sequence[Taken]], device: torch.device) -> tuple[list[list[Target]], list[object]]:
     """Return each group's targets, over new blocks for what is on meta, and the blocks."""
-    new = [info for group in groups for found, info in group if _lacks_memory(found.tensor)]
+    new = [info for group in groups for found, info in group if _is_new(found.tensor)]
     placement = place(new, device)
     placed = iter(placement.tensors)
     targets = [
-        [Target(info, next(placed) if _lacks_memory(found.tensor) else found.tensor) for found, info in group]
+        [Target(info, next(placed) if _is_new(found.tensor) else found.tensor) for found, info in group]
         for group in groups
     ]
     return targets, placement.blocks
 
 
-def _lacks_memory(tensor: torch.Tensor) -> bool:
-    return tensor.is_meta or sleeps(tensor)
+def _is_new(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or lacks_memory(tensor)
 
 
 def _occupant(old: torch.Tensor, target: Target) -> torch.Tensor:
     """Return what is to sit in a seat: the tensor that is there, or one of its class over new memory."""
     if not old.is_meta:
-        if sleeps(old):
+        if lacks_memory(old):
             give_memory([old], [target.tensor])
         return old
     differentiable = target.tensor.dtype.is_floating_point or target.tensor.dtype.is_complex

@@ -45,6 +45,9 @@ class ModuleStream(Closing):
 
     Made by `stream_module`. Nobody has to hold or wait for it: the module finishes by itself. Thread-safe.
 
+    Where weights exceed `StreamOptions.device_memory`, what stays is filled like this, and `wait`, `done`, `progress`
+    and `stats` are about it; the rest is streamed for as long as the module lives, or until `close`.
+
     Attributes:
         ticket: The submitted plan, for its trace; sources are numbered as the checkpoint's shards. After `wake`
             another one.
@@ -253,7 +256,7 @@ def stream_module(
     Args:
         module: Built on the meta device, all or in part, or real. Buffers that are not saved must be real.
         checkpoint: Open; may be closed as soon as this returns.
-        device: Where meta tensors go, and real ones must be: "cuda", "cuda:<n>", its number, a `torch.device`, "cpu".
+        device: Of meta tensors, and where real ones must be: "cuda", "cuda:<n>", a number, a `torch.device`, or "cpu".
         strict: Refuse names that only one of the two has.
         order: Layers to bring first, as `ModuleStream.order` of an earlier load of the same model named them.
         block_hooks: Have each block wait for all of its tensors before its forward, by hooks that are gone when it is
@@ -262,7 +265,7 @@ def stream_module(
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
     Raises:
-        RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or another stream fills the module.
+        RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or another stream still fills it.
         TypeError: The module loads itself in a way of its own, or torch lacks a dtype.
         ValueError: The device does not fit the engine, parameters overlap in memory, or `device_memory` is too small.
         DeviceError: There is no such device.

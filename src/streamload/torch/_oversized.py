@@ -17,7 +17,7 @@ from ._dtypes import torch_dtype, torch_shape
 from ._gate import open_gate
 from ._host_copies import HostCopies, Layout
 from ._memory import ALIGNMENT, BLOCK_BYTES, allocate, current_stream, tensor_over
-from ._sleep import give_memory, sleeps
+from ._sleep import give_memory, lacks_memory
 from ._streamed_gate import own_attributes, plain_kind, streaming_of
 from ._streamed_units import Origin, StreamedUnits
 from ._submit import APART_BYTES, known_sums
@@ -162,7 +162,7 @@ def _tensors(unit: Unit, layout: Layout, device: torch.device, owner: object) ->
         old, dtype = seat.tensor, torch_dtype(info)
         over = tensor_over(address, info.nbytes, dtype, torch_shape(info), device, owner)
         address += padded(info.nbytes)
-        if sleeps(old):
+        if lacks_memory(old):
             give_memory([old], [over])
             made.append(old)
             continue

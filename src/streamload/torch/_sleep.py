@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from ..errors import StreamClosedError
+from ._failure import raise_again
 from ._gate import arriving_load, close_gate, without_gates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._format import TensorInfo
-    from ._gate import Arriving
     from ._seats import Seat
+
+_ASLEEP = "the module is asleep, its weights are not on the device; call wake() before using it"
 
 
 class Bed:
@@ -77,12 +79,19 @@ class Bed:
 
 
 class Asleep:
-    """Stand for a load in the gates of sleeping tensors."""
+    """Stand for a load in the gates of tensors without memory.
+
+    Args:
+        error: What every use raises. None: that they sleep.
+    """
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self._error = StreamClosedError(_ASLEEP) if error is None else error
 
     def order(self, group: int) -> bool:
         """Refuse every use."""
         del group
-        raise StreamClosedError("the module is asleep, its weights are not on the device; call wake() before using it")
+        raise_again(self._error)
 
     def settle(self, group: int) -> None:
         """Refuse every use."""
@@ -95,15 +104,15 @@ class Asleep:
         return None
 
 
-def put_to_sleep(tensors: Sequence[torch.Tensor], device: torch.device, gate: Arriving | None = None) -> None:
+def put_to_sleep(tensors: Sequence[torch.Tensor], device: torch.device, error: BaseException | None = None) -> None:
     """Close the tensors' gates and let go of their memory; blocks until the device has done what it was given.
 
     Args:
         tensors: Behind an open gate, or that of an `Arriving`.
         device: Where they are.
-        gate: What they wait for from now on. None: to be woken.
+        error: What every use raises from now on. None: that they sleep.
     """
-    gate = Asleep() if gate is None else gate
+    gate = Asleep(error)
     for tensor in tensors:
         close_gate(tensor, gate, 0)
     if device.type == "cuda":
@@ -115,8 +124,8 @@ def put_to_sleep(tensors: Sequence[torch.Tensor], device: torch.device, gate: Ar
         torch.cuda.empty_cache()  # others on this GPU are to have it
 
 
-def sleeps(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is asleep."""
+def lacks_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor was put to sleep: its gate is closed and its storage has no bytes."""
     return isinstance(arriving_load(tensor), Asleep)
 
 

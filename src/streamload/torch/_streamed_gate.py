@@ -1,12 +1,12 @@
-"""The gate of a streamed weight: what it is inside its unit's window, and what everybody else gets.
+"""The gate of a streamed weight: what it is in its unit's turn, and what everybody else gets.
 
 Floor 4, part of `torch`. A streamed tensor lies over a slot whose bytes are its own only while its unit is held, so its
 class stays a subclass with `__torch_function__` for life. On a thread that holds the unit it is what it is. Anywhere
 else an operation gets a copy with memory of its own, read from the checkpoint for it: `state_dict`, `deepcopy`,
 pickling and arithmetic are right, and slow. What would change it, or hand out its address, is refused.
 
-What cannot be protected: a view or a detached alias that is taken inside the window and used after it; and what takes
-tensors past `__torch_function__`, as `_gate` lists. Read next: `_windows`, which opens and closes.
+What cannot be protected: a view or a detached alias that is taken inside the turn and used after it; and what takes
+tensors past `__torch_function__`, as `_gate` lists. Read next: `_stand_ins`, which opens and closes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STREAMED = "_streamload_streamed"
 
 _ADDRESSES = frozenset(
     [
-        *(getattr(torch.Tensor, name) for name in ("data_ptr", "share_memory_", "resize_", "set_")),
+        *(getattr(torch.Tensor, name) for name in ("data_ptr", "share_memory_", "resize_")),
         torch.Tensor.data.__set__,  # type: ignore[attr-defined]  # a getset descriptor, which stubs show as its value
     ]
 )
@@ -55,7 +55,7 @@ class Streaming(Protocol):
     """The streamed part of a module, as the gate sees it."""
 
     def holds(self, unit: int) -> bool:
-        """Whether the calling thread is inside the unit's window."""
+        """Whether the calling thread holds the unit."""
         ...
 
     def copy_of(self, unit: int, member: int) -> torch.Tensor:
@@ -68,6 +68,19 @@ class _Streamed:
     streaming: Streaming
     unit: int
     member: int
+
+
+def _refuse(name: str) -> NoReturn:
+    raise RuntimeError(
+        f"{name} on a weight that is streamed: it is read-only, and its memory holds its bytes only inside its "
+        "module's forward; work on a copy (`weight.clone()`), or load the module whole"
+    )
+
+
+def _refuse_set(tensor: torch.Tensor, *args: object) -> NoReturn:
+    """Refuse `set_`, for which `__torch_function__` is not asked."""
+    del tensor, args
+    _refuse("set_")
 
 
 class StreamedGate:
@@ -130,23 +143,26 @@ class StreamedParameter(StreamedGate, Parameter):  # type: ignore[misc]  # the g
     """A parameter whose bytes are there only while its unit is held."""
 
     _plain = Parameter
+    set_ = _refuse_set  # type: ignore[assignment]  # it never returns
 
 
 class StreamedTensor(StreamedGate, torch.Tensor):  # type: ignore[misc]  # the gate's methods come first on purpose
     """A buffer whose bytes are there only while its unit is held."""
 
     _plain = torch.Tensor
+    set_ = _refuse_set  # type: ignore[assignment]  # it never returns
 
 
 def put_behind_gate(tensor: torch.Tensor, streaming: Streaming, unit: int, member: int) -> None:
-    """Make a tensor over a slot one that only its unit's window opens.
+    """Make a tensor over a slot one that only its unit's turn opens.
 
     Raises:
         TypeError: The tensor's class has a memory layout of its own.
     """
     kind = arriving_kind(tensor)
     plain = {Parameter: StreamedParameter, torch.Tensor: StreamedTensor}
-    gate = plain.get(kind) or type(f"Streamed{kind.__name__}", (StreamedGate, kind), {"__slots__": (), "_plain": kind})
+    names = {"__slots__": (), "_plain": kind, "set_": _refuse_set}
+    gate = plain.get(kind) or type(f"Streamed{kind.__name__}", (StreamedGate, kind), names)
     tensor.__dict__[_STREAMED] = _Streamed(streaming, unit, member)
     tensor.__class__ = gate
     forget_arrival(tensor)
@@ -217,16 +233,9 @@ def _refuse_writing(
     name = getattr(func, "__name__", "")
     written = [kwargs["out"]] if "out" in kwargs else []
     if (name.endswith("_") and not name.endswith("__")) or name in _WRITING or (func in _ADDRESSES and not inside):
-        written.append(args[0])
+        written += args[:1] or list(kwargs.values())[:1]
     if written and any(True for _ in _streamed_in(written)):
         _refuse(name)
-
-
-def _refuse(name: str) -> NoReturn:
-    raise RuntimeError(
-        f"{name} on a weight that is streamed: it is read-only, and its memory holds its bytes only inside its "
-        "module's forward; work on a copy (`weight.clone()`), or load the module whole"
-    )
 
 
 def _unconverted(

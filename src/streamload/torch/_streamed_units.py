@@ -2,7 +2,7 @@
 
 Floor 4, part of `torch`. The rotation below (`_engine`) brings bytes and orders streams; here are the threads and the
 passes of a module. Everything lives as long as the module does: its stand-ins hold this, and nothing else has to. Read
-next: `_windows` and `_streamed_gate`, which ask; `_oversized`, which makes this.
+next: `_stand_ins` and `_streamed_gate`, which ask; `_oversized`, which makes this.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .._collector import collector_paused
 from ..errors import DeviceError, StreamClosedError, StreamloadError
 from ._failure import raise_again, without_traceback
 from ._memory import current_stream, place
-from ._sleep import Asleep, put_to_sleep
+from ._sleep import put_to_sleep
+from ._stand_ins import Conversion, Pass, StandIn, Turn, run_outside_graphs
 from ._streamed_gate import lift_gate, put_behind_gate
 from ._submit import Target, submit
-from ._windows import Conversion, Pass, StandIn, Window, run_outside_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, Rotation, RotationStats
     from .._format import TensorInfo
-    from ._gate import Arriving
     from ._host_copies import HostCopies
     from ._oversized import Division
     from ._units import Unit
@@ -69,7 +68,7 @@ class StreamedUnits:
     Args:
         rotation: Brings the units, numbered as in `units`.
         whole: What is filled, and what of it is streamed: the rotation numbers units as this does.
-        origin: For those who want a tensor outside its unit's window.
+        origin: For those who want a tensor outside its unit's turn.
         copies: Keeps units in host memory; None where nobody asked for it.
         settle: Blocks until what is not streamed is resident.
     """
@@ -85,7 +84,7 @@ class StreamedUnits:
         self._whole = whole
         self._units: Sequence[Unit] = whole[1].streamed
         self.nbytes = sum([info.nbytes for unit in self._units for _, info in unit.taken])
-        self.settle = settle
+        self._settle = settle
         self._rotation = rotation
         self._origin = origin
         self._copies = copies
@@ -102,13 +101,14 @@ class StreamedUnits:
 
     def occupy(self, module: torch.nn.Module, tensors: Sequence[Sequence[torch.Tensor]]) -> None:
         """Put tensors over slots into their seats, behind gates, and stand in for the forwards that use them."""
-        run_outside_graphs()
+        kind = StreamedUnits
+        run_outside_graphs([kind.enter, kind.hold, kind.leave, kind.wait_for_rest, kind.begin_pass, kind.end_pass])
         try:
             for number, (unit, members) in enumerate(zip(self._units, tensors, strict=True)):
                 for member, ((seat, _), tensor) in enumerate(zip(unit.taken, members, strict=True)):
                     put_behind_gate(tensor, self, number, member)
                     seat.put(tensor)
-                self._stand_ins.append(Window(self, number, unit.module))
+                self._stand_ins.append(Turn(self, number, unit.module))
             self._stand_ins += [Pass(self, module), Conversion(self, module)]
         except BaseException:
             self.close()
@@ -143,8 +143,12 @@ class StreamedUnits:
         if outer is not None:
             self.hold(outer)
 
+    def wait_for_rest(self) -> None:
+        """Block until what is not streamed is resident, and has no gates."""
+        self._settle()
+
     def holds(self, unit: int) -> bool:
-        """Whether the calling thread is inside the unit's window."""
+        """Whether the calling thread holds the unit."""
         return self._held.get(threading.get_ident()) == unit
 
     def copy_of(self, unit: int, member: int) -> torch.Tensor:
@@ -171,7 +175,7 @@ class StreamedUnits:
     def end_pass(self, *, complete: bool) -> None:
         """End the calling thread's pass; if it was alone and took another order than was in force, take that."""
         me = threading.get_ident()
-        if (left := self._held.get(me)) is not None:  # an interrupt hit the end of its window
+        if (left := self._held.get(me)) is not None:  # an interrupt hit the end of its turn
             self._let_go(left)
         with self._lock:
             order = self._passes.pop(me, [])
@@ -210,15 +214,15 @@ class StreamedUnits:
     def close(self) -> None:
         """Stop streaming, wait for copies under way, free the slots; the module raises at use. Idempotent."""
         self.cancel()
-        self._stop(_Ended(self._error) if self._error is not None else Asleep())
+        self._stop(self._error)
 
     def sleep(self) -> tuple[torch.nn.Module, Division]:
         """Stop streaming, free the slots, put the weights to sleep; return what `start_streaming` begins again with."""
         self.cancel()
-        self._stop(Asleep())
+        self._stop(None)
         return self._whole
 
-    def _stop(self, gate: Arriving) -> None:
+    def _stop(self, error: BaseException | None) -> None:
         self._end()
         stand_ins, self._stand_ins = self._stand_ins, []
         for stand_in in reversed(stand_ins):
@@ -227,7 +231,7 @@ class StreamedUnits:
             tensors = [seat.tensor for unit in self._units for seat, _ in unit.taken]
             for tensor in tensors:
                 lift_gate(tensor)
-            put_to_sleep(tensors, self._origin.device, gate)
+            put_to_sleep(tensors, self._origin.device, error)
 
     def _let_go(self, unit: int) -> None:
         held = self._held.pop(threading.get_ident(), None) == unit
@@ -256,29 +260,14 @@ class StreamedUnits:
         raise error
 
 
-class _Ended:
-    """Stand for a load in the gates of weights that are streamed no longer: whoever uses one gets the error."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def order(self, group: int) -> bool:
-        del group
-        raise_again(self._error)
-
-    def settle(self, group: int) -> None:
-        self.order(group)
-
-    def look_up(self, group: int, tensor: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
-        del tensor, ids
-        self.order(group)
-        return None
-
-
 def _end(rotation: Rotation, copies: HostCopies | None, process: int) -> None:
-    if process == os.getpid():  # in a forked child it is the parent's
-        if copies is not None:
-            copies.cancel()
-        rotation.close()
-        if copies is not None:
-            copies.close()
+    """Stop a rotation, with its module or, at the latest, before the interpreter goes: then its waiters stay asleep."""
+    if process != os.getpid():  # in a forked child it is the parent's
+        return
+    if not threading.main_thread().is_alive():
+        rotation.abandon()
+    if copies is not None:
+        copies.cancel()
+    rotation.close()
+    if copies is not None:
+        copies.close()

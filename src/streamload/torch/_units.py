@@ -17,6 +17,7 @@ from .._checkpoint import group_layers
 from ._groups import SMALL_BYTES, layers_in_order
 from ._memory import ALIGNMENT
 from ._seats import walk
+from ._sleep import lacks_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,7 +135,7 @@ def _runs(module: torch.nn.Module | None) -> bool:
 def _stays(pair: Taken) -> bool:
     """Whether a tensor has to stay where it is, whatever module it belongs to."""
     seat, info = pair
-    if not seat.tensor.is_meta:
+    if not (seat.tensor.is_meta or lacks_memory(seat.tensor)):
         return True
     owner, attribute = seat.places[0]
     return attribute in owner._buffers and (isinstance(owner, _NormBase) or info.nbytes < SMALL_BYTES)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 
 from ._gate import without_gates
+from ._streamed_gate import StreamedGate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ._streamed_units import StreamedUnits
 
@@ -31,6 +32,9 @@ class StandIn:
         module: Gets this as an attribute.
         name: The method.
     """
+
+    # No entries of ours in `__dict__`: whoever wraps this one copies those, as functools.update_wrapper does.
+    __slots__ = ("__dict__", "_before", "_method", "_module", "_name")
 
     def __init__(self, module: torch.nn.Module, name: str) -> None:
         method = getattr(module, name)
@@ -61,8 +65,10 @@ class StandIn:
         return getattr, (self._module, self._name)
 
 
-class Window(StandIn):
+class Turn(StandIn):
     """Stand in place of the forward of a unit's module, which holds the unit while it runs."""
+
+    __slots__ = ("_streamed", "_unit")
 
     def __init__(self, streamed: StreamedUnits, unit: int, module: torch.nn.Module) -> None:
         super().__init__(module, "forward")
@@ -76,8 +82,10 @@ class Window(StandIn):
         outer = streamed.enter(self._unit)
         try:
             streamed.hold(self._unit)
-            if hasattr(self._method, "_torchdynamo_orig_callable") or _is_compiling():
-                streamed.settle()
+            # Asked here, as the answer is another one in a frame that is skipped with all it calls.
+            compiling = callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+            if compiling or hasattr(self._method, "_torchdynamo_orig_callable"):
+                streamed.wait_for_rest()
                 with without_gates():  # torch.compile traces what a plain parameter does
                     return self._method(*args, **kwargs)
             return self._method(*args, **kwargs)
@@ -87,6 +95,8 @@ class Window(StandIn):
 
 class Pass(StandIn):
     """Stand in place of the whole module's forward, which is one pass through its units."""
+
+    __slots__ = ("_streamed",)
 
     def __init__(self, streamed: StreamedUnits, module: torch.nn.Module) -> None:
         super().__init__(module, "forward")
@@ -107,6 +117,8 @@ class Pass(StandIn):
 class Conversion(StandIn):
     """Stand in place of `_apply`, by which `to`, `half`, `cuda` and others convert all of a module's tensors."""
 
+    __slots__ = ("_streamed",)
+
     def __init__(self, streamed: StreamedUnits, module: torch.nn.Module) -> None:
         super().__init__(module, "_apply")
         self._streamed = streamed
@@ -121,23 +133,27 @@ class Conversion(StandIn):
         return self._method(fn, recurse)
 
 
-def run_outside_graphs() -> None:
-    """Tell torch.compile to run the frames above as they are, and to go on compiling in what they call.
+def run_outside_graphs(inner: Sequence[Callable[..., object]]) -> None:
+    """Tell torch.compile to run the frames above as they are, and to go on compiling in the forwards they call.
 
-    What `torch.compiler.disable(recursive=False)` does, without importing the compiler. Said again, it changes nothing.
+    What `torch.compiler.disable` does, without importing the compiler. Said again, it changes nothing.
+
+    Args:
+        inner: Functions of ours that are called from there, in which nothing is to be compiled.
     """
-    eval_frame = getattr(torch._C._dynamo, "eval_frame", None)
-    for kind in (Window, Pass, Conversion):
-        call: Any = kind.__call__  # a function, which takes attributes
-        call._torchdynamo_disable = True  # dynamo's own mark
-        if eval_frame is not None:
-            skip = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.DEFAULT)
-            eval_frame.set_code_exec_strategy(call.__code__, skip)
+    for kind in (Turn, Pass, Conversion):
+        _keep_out_of_graphs(kind.__call__, recursive=False)
+    for function in (*inner, _refuse_gradients, StreamedGate.__torch_function__.__func__):  # type: ignore[attr-defined]  # a class method's function
+        _keep_out_of_graphs(function, recursive=True)
 
 
-def _is_compiling() -> bool:
-    """Whether torch.compile looks at the frames that this thread enters."""
-    return callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+def _keep_out_of_graphs(function: Any, *, recursive: bool) -> None:  # noqa: ANN401 - a function, which takes attributes
+    function._torchdynamo_disable = True  # dynamo's own mark
+    frames = getattr(torch._C._dynamo, "eval_frame", None)
+    if frames is not None:
+        skip = frames._FrameAction.SKIP
+        strategy = frames._FrameExecStrategy(skip, skip if recursive else frames._FrameAction.DEFAULT)
+        frames.set_code_exec_strategy(function.__code__, strategy)
 
 
 def _refuse_gradients(module: torch.nn.Module, values: tuple[object, ...]) -> None:

@@ -1,7 +1,7 @@
 """A rotation in plain Python with the worst schedule there is.
 
 A unit is copied only when it is asked for, and its slot is spoilt the moment its last holder lets go: whatever reads
-outside a window reads NaN. Two holders of different units wait for each other where they share a slot.
+outside a turn reads NaN. Two holders of different units wait for each other where they share a slot.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from streamload.errors import StreamClosedError
 class HostileRotation:
     """What `CopyEngine.rotate` returns, for a host device."""
 
-    def __init__(self, engine, plans, sources, *, slot_of, slots, order, key_names=(), debug=False, **rest):  # noqa: ANN003 - as the tests do
+    def __init__(self, engine, plans, sources, *, slot_of, slots, order, keep_alive, after_stream, key_names, debug):
         self.engine, self.plans, self.sources = engine, plans, sources
         self.slot_of, self.slots = slot_of, slots
         self.orders = [list(order)]
-        self.names = key_names or [()] * len(plans)
+        self.names = key_names
         self.debug = debug
-        self.keep_alive = rest["keep_alive"]
+        assert after_stream is None
+        self.keep_alive = keep_alive
         self.inside = [None] * len(slots)  # the unit in each slot
         self.holders = [Counter() for _ in slots]  # by thread
         self.changed = threading.Condition()
