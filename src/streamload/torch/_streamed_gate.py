@@ -23,7 +23,7 @@ from ._gate import _METADATA, forget_arrival, without_gates
 from ._gate import plain_kind as arriving_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _STREAMED = "_streamload_streamed"
 
@@ -101,7 +101,6 @@ class StreamedGate:
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         kwargs = {} if kwargs is None else kwargs
-        ours = all([issubclass(kind, StreamedGate) for kind in types])
         if func in _METADATA or (func == torch.Tensor.type and len(args) == 1 and not kwargs):
             with without_gates():
                 return func(*args, **kwargs)
@@ -109,9 +108,9 @@ class StreamedGate:
             return None  # what `Module.to` does where there was nothing to convert
         if func == torch.Tensor.detach and sys._getframe(1).f_code is Parameter.__new__.__code__:
             return _detach_for_parameter(cast("torch.Tensor", args[0]))
-        inside = all([_is_held(tensor) for tensor in _streamed_in((*args, kwargs))])
+        inside = _all_held(args) and (not kwargs or _all_held(kwargs.values()))
         _refuse_writing(func, args, kwargs, inside=inside)
-        if inside and ours:
+        if inside and all([issubclass(kind, StreamedGate) for kind in types]):
             with without_gates():
                 return func(*args, **kwargs)
         if func in _CONVERSIONS and (same := _unconverted(func, args, kwargs)) is not None:
@@ -216,6 +215,16 @@ def _replaced(value: T, stand_in: Callable[[torch.Tensor], torch.Tensor], made: 
         items = [_replaced(item, stand_in, made) for item in value]
         return cast("T", type(value)(*items) if hasattr(value, "_fields") else type(value)(items))
     return value
+
+
+def _all_held(values: Iterable[object]) -> bool:
+    for value in values:  # plain loops: this runs at every operation of a turn
+        if isinstance(value, StreamedGate):
+            if not _is_held(cast("torch.Tensor", value)):
+                return False
+        elif isinstance(value, (list, tuple, dict, set, frozenset)) and not all(map(_is_held, _streamed_in(value))):
+            return False
+    return True
 
 
 def _is_held(tensor: torch.Tensor) -> bool:
