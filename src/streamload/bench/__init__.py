@@ -27,18 +27,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._many_result import ManyTensorsBench
+from ._overlap._result import OverlapBench
 from ._result import BenchError, EngineBench
 from ._settings import OverlapSettings, PeerSettings
 
 if TYPE_CHECKING:
     import os
 
-    from ._overlap._result import OverlapBench
-
 __all__ = [
     "BenchError",
     "EngineBench",
     "ManyTensorsBench",
+    "OverlapBench",
     "OverlapSettings",
     "PeerSettings",
     "run_engine_bench",
@@ -116,6 +116,6 @@ def run_overlap_bench(settings: OverlapSettings) -> OverlapBench:
         FormatError: The checkpoint is not valid.
         FileNotFoundError: There is none.
     """
-    from ._overlap import run  # torch
+    from ._overlap._run import run  # torch
 
     return run(settings)

@@ -12,7 +12,3 @@ Floor 6, part of `bench`; needs torch and safetensors. The map:
     _result     what comes out: figures, ratios, a JSON file
     _table      the same as text
 """
-
-from ._run import run
-
-__all__ = ["run"]

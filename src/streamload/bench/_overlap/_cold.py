@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ColdCourse", "run_cold", "same_bits"]
 
-_LAYER_PASSES = 3
+_PART_PASSES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class _Tally:
     streamed: list[float] = field(default_factory=list)
     since_call: list[float] = field(default_factory=list)
     usual: list[float] = field(default_factory=list)
-    stall: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    load: list[float] = field(default_factory=list)
 
 
 def run_cold(
@@ -99,7 +100,8 @@ def _run_once(course: ColdCourse, tally: _Tally) -> None:
         _check(found.output, tally.expected, found.residue, "the streamed pass")
         if not wait_first:
             tally.since_call.append(found.since_call_seconds)
-            tally.stall.append(found.stats.stall_seconds)
+            tally.waited.append(found.stats.stall_seconds)
+            tally.load.append(found.load_seconds)
         return found.seconds
 
     tally.link.append(place.link_rate())
@@ -112,12 +114,13 @@ def _run_once(course: ColdCourse, tally: _Tally) -> None:
 
 def _by_layer(course: ColdCourse, tally: _Tally) -> ColdCase:
     subject, place = tally.subject, course.place
-    passes = [resident_pass(subject, place, course.resident, by_layer=True) for _ in range(_LAYER_PASSES)]
-    compute = {name: median(found.layer_seconds[name] for found in passes) for name in passes[0].layer_seconds}
+    passes = [resident_pass(subject, place, course.resident, by_part=True) for _ in range(_PART_PASSES)]
+    seconds = zip(*[[took for _, took in found.part_seconds] for found in passes], strict=True)
+    parts = [(name, median(took)) for (name, _), took in zip(passes[0].part_seconds, seconds, strict=True)]
     place.settle(subject.nbytes)
-    streamed, _ = streamed_pass(subject, place, by_layer=True)
+    streamed, _ = streamed_pass(subject, place, by_part=True)
     for output, left in ((streamed.output, streamed.residue), *((found.output, ()) for found in passes)):
-        _check(output, tally.expected, left, "the pass by layer")
+        _check(output, tally.expected, left, "the pass by part")
     return ColdCase(
         tokens=subject.tokens,
         nbytes=subject.nbytes,
@@ -126,10 +129,11 @@ def _by_layer(course: ColdCourse, tally: _Tally) -> ColdCase:
         compute_seconds=tuple(tally.compute),
         streamed_seconds=tuple(tally.streamed),
         since_call_seconds=tuple(tally.since_call),
+        load_seconds=tuple(tally.load),
         usual_seconds=tuple(tally.usual),
-        waited_seconds=tuple(tally.stall),
-        layer_compute_seconds=compute,
-        layer_streamed_seconds=streamed.layer_seconds,
+        waited_seconds=tuple(tally.waited),
+        layer_compute_seconds=course.files.by_layer(parts),
+        layer_streamed_seconds=course.files.by_layer(streamed.part_seconds),
     )
 
 

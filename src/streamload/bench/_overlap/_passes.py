@@ -1,7 +1,7 @@
 """One pass, timed: with everything resident, streamed, or loaded first.
 
 Part of `bench._overlap`; needs torch. A pass ends when its token is on the host. Timed passes carry no hooks; a pass
-by layer has one on each layer, and gives no other figure.
+by part has one on each part, and gives no other figure.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from ..._engine import LoadStats
+    from ..._engine import ChunkTrace, LoadStats
     from ..._models import Subject
     from ._place import Place
 
-__all__ = ["LayerMarks", "Pass", "StreamedPass", "resident_pass", "streamed_pass"]
+__all__ = ["PartMarks", "Pass", "StreamedPass", "resident_pass", "streamed_pass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Pass:
     Attributes:
         seconds: From the call until the token was on the host.
         output: The logits, on the host.
-        layer_seconds: Of each layer and what follows it until the next; empty where there were no marks.
+        part_seconds: Of each part, by name, in their order; empty where there were no marks.
     """
 
     seconds: float
     output: torch.Tensor
-    layer_seconds: dict[str, float]
+    part_seconds: list[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,9 @@ class StreamedPass:
         output: The logits, on the host.
         residue: What was left of the load once all was resident; empty is right.
         stats: Of the load.
-        layer_seconds: Of each layer, waiting included; empty where there were no marks.
+        load_seconds: From the same beginning to the first read.
+        part_seconds: Of each part, waiting included; empty where there were no marks.
+        trace: Of the load's reads.
     """
 
     seconds: float
@@ -63,42 +65,44 @@ class StreamedPass:
     output: torch.Tensor
     residue: tuple[str, ...]
     stats: LoadStats
-    layer_seconds: dict[str, float]
+    load_seconds: float
+    part_seconds: list[tuple[str, float]]
+    trace: list[ChunkTrace]
 
 
-class LayerMarks:
-    """Time a module's layers within one pass; a context manager that takes its hooks away.
+class PartMarks:
+    """Time the parts of a module within one pass; a context manager that takes its hooks away.
+
+    A part is a submodule with parameters of its own. Its time ends where the next one's begins.
 
     Args:
-        module: What computes.
-        subject: Its checkpoint, whose layers are timed.
-        place: Where it computes.
+        module: What computes, once.
+        place: Where.
     """
 
-    def __init__(self, module: nn.Module, subject: Subject, place: Place) -> None:
-        parts = dict(module.named_modules())
+    def __init__(self, module: nn.Module, place: Place) -> None:
         self._clock = open_clock(place.torch_device)
         self._names: list[str] = []
         self._handles = [
-            parts[name].register_forward_pre_hook(self._hook(name)) for name in subject.layers if name and name in parts
+            part.register_forward_pre_hook(self._hook(name))
+            for name, part in module.named_modules()
+            if part._parameters
         ]
         self._clock.mark()
 
-    def __enter__(self) -> LayerMarks:
+    def __enter__(self) -> PartMarks:
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def seconds(self) -> dict[str, float]:
-        """Return the seconds from each layer's beginning to the next one's; the first begins with the pass."""
-        times = self._clock.seconds()
-        times = [times[0], *times[2:], time.perf_counter()]
-        found: dict[str, float] = {}
-        for name, begin, end in zip(self._names, times[:-1], times[1:], strict=True):
-            found[name] = found.get(name, 0.0) + end - begin
-        return found
+    def seconds(self) -> list[tuple[str, float]]:
+        """End the last part, and return each one's name and seconds; the first began with the marks."""
+        self._clock.mark()
+        first, _, *others = self._clock.seconds()
+        times = [first, *others]
+        return [(name, end - begin) for name, begin, end in zip(self._names, times[:-1], times[1:], strict=True)]
 
     def _hook(self, name: str) -> Callable[..., None]:
         def mark(*_: object) -> None:
@@ -108,29 +112,29 @@ class LayerMarks:
         return mark
 
 
-def resident_pass(subject: Subject, place: Place, module: nn.Module, *, by_layer: bool = False) -> Pass:
+def resident_pass(subject: Subject, place: Place, module: nn.Module, *, by_part: bool = False) -> Pass:
     """Compute the token with everything resident.
 
     Args:
         subject: What to compute.
         place: Where.
         module: With all its weights.
-        by_layer: Time each layer, with a hook on it.
+        by_part: Time each part, with a hook on it.
     """
     ids = subject.prompt(place.torch_device)
     place.synchronize()
-    if not by_layer:
+    if not by_part:
         began = time.perf_counter()
         output = _first_token(subject, module, ids)
-        return Pass(time.perf_counter() - began, output.cpu(), {})
-    with LayerMarks(module, subject, place) as marks:
+        return Pass(time.perf_counter() - began, output.cpu(), [])
+    with PartMarks(module, place) as marks:
         began = time.perf_counter()
         output = _first_token(subject, module, ids)
         return Pass(time.perf_counter() - began, output.cpu(), marks.seconds())
 
 
 def streamed_pass(
-    subject: Subject, place: Place, *, wait_first: bool = False, by_layer: bool = False
+    subject: Subject, place: Place, *, wait_first: bool = False, by_part: bool = False
 ) -> tuple[StreamedPass, nn.Module]:
     """Stream a module and compute its first token; the module comes back with all its weights.
 
@@ -138,27 +142,37 @@ def streamed_pass(
         subject: What to load and compute.
         place: Where.
         wait_first: Wait for every weight before computing: the usual way, over the same link.
-        by_layer: Time each layer, with a hook on it.
+        by_part: Time each part, with a hook on it.
     """
     module, ids = subject.build(), subject.prompt(place.torch_device)
     gc.collect()
     place.synchronize()
     began = time.perf_counter()
     with open_checkpoint(subject.path) as checkpoint, CopyEngine(place.device) as engine:
-        marks = LayerMarks(module, subject, place) if by_layer else None
+        marks = PartMarks(module, place) if by_part else None
         called = time.perf_counter()
         loading = stream_module(module, checkpoint, place.torch_device, strict=False, engine=engine)
+        submitted = time.perf_counter() - loading.stats().seconds
         if wait_first:
             loading.wait()
         output = _first_token(subject, module, ids)
         ended = time.perf_counter()
-        layer_seconds: dict[str, float] = {}
+        part_seconds: list[tuple[str, float]] = []
         if marks is not None:
             with marks:
-                layer_seconds = marks.seconds()
+                part_seconds = marks.seconds()
         loading.wait()
-        stats = loading.stats()
-    found = StreamedPass(ended - began, ended - called, output.cpu(), residue(module), stats, layer_seconds)
+        stats, trace = loading.stats(), loading.ticket.trace()
+    found = StreamedPass(
+        seconds=ended - began,
+        since_call_seconds=ended - called,
+        output=output.cpu(),
+        residue=residue(module),
+        stats=stats,
+        load_seconds=submitted - began + min((chunk.read_start for chunk in trace), default=0.0),
+        part_seconds=part_seconds,
+        trace=trace,
+    )
     return found, module
 
 

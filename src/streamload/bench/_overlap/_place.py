@@ -22,7 +22,9 @@ from .._memory import give_back_memory, touch_free_memory
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping, Sequence
 
+    from ..._format import TensorInfo
     from ..._native import CudaDevice, HostDevice
 
 __all__ = ["Files", "Place", "open_files"]
@@ -81,15 +83,17 @@ class Files:
 
     Attributes:
         paths: The shards.
-        ranges: What holds weights: file, first byte, end.
+        tensors: What holds weights.
+        layer_of: The layer of each tensor, by name.
     """
 
     paths: tuple[Path, ...]
-    ranges: tuple[tuple[int, int, int], ...]
+    tensors: tuple[TensorInfo, ...]
+    layer_of: Mapping[str, str]
 
     def storage_rate(self) -> float:
         """Read every weight once into small buffers used again, and return the bytes a second."""
-        pieces = cut_pieces(((file, start, end, 0) for file, start, end in self.ranges), _READ_BYTES)
+        pieces = cut_pieces(((t.shard, t.start, t.end, 0) for t in self.tensors), _READ_BYTES)
         buffers = [Buffer(_READ_BYTES) for _ in range(usable_cpus())]
         with ExitStack() as stack:
             descriptors = opened(self.paths, stack)
@@ -97,6 +101,18 @@ class Files:
             spread(lambda thread, piece: read_piece(descriptors, piece, buffers[thread].address), pieces, len(buffers))
             seconds = time.perf_counter() - began
         return sum(piece.nbytes for piece in pieces) / seconds
+
+    def by_layer(self, parts: Sequence[tuple[str, float]]) -> dict[str, float]:
+        """Add up the seconds of parts by the layer whose tensors they hold; what has none counts for the one before."""
+        layers: dict[str, str] = {}
+        for name, layer in self.layer_of.items():
+            layers.setdefault(name.rpartition(".")[0], layer)
+        found: dict[str, float] = {}
+        layer = next(iter(self.layer_of.values()), "")
+        for part, seconds in parts:
+            layer = layers.get(part, layer)
+            found[layer] = found.get(layer, 0.0) + seconds
+        return found
 
     def cached(self) -> float | None:
         """Return the part of the files that the page cache holds; None where the kernel will not say."""
@@ -113,5 +129,6 @@ def open_files(path: str | os.PathLike[str]) -> Files:
     """
     with open_checkpoint(path) as checkpoint:
         paths = tuple(Path(local_path(shard.url)) for shard in checkpoint.shards)
-        ranges = [(tensor.shard, tensor.start, tensor.end) for tensor in checkpoint.values() if tensor.nbytes]
-    return Files(paths, tuple(sorted(ranges)))
+        tensors = sorted((t for t in checkpoint.values() if t.nbytes), key=lambda t: (t.shard, t.start))
+        layer_of = {tensor.name: layer.name for layer in checkpoint.layers for tensor in layer.tensors}
+    return Files(paths, tuple(tensors), layer_of)

@@ -38,6 +38,7 @@ class ColdCase:
         compute_seconds: C: the mean of the resident passes before and after the streamed one.
         streamed_seconds: From opening the checkpoint to the first token on the host.
         since_call_seconds: The same from the call of `stream_module`.
+        load_seconds: From opening the checkpoint to the first read.
         usual_seconds: The same as `streamed_seconds` where every weight is waited for first.
         waited_seconds: Time the streamed pass waited on the host, by the engine's own count.
         layer_compute_seconds: Of each layer, with everything resident; from passes with marks.
@@ -52,6 +53,7 @@ class ColdCase:
     compute_seconds: tuple[float, ...]
     streamed_seconds: tuple[float, ...]
     since_call_seconds: tuple[float, ...]
+    load_seconds: tuple[float, ...]
     usual_seconds: tuple[float, ...]
     waited_seconds: tuple[float, ...]
     layer_compute_seconds: Mapping[str, float]

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# What is loaded where no path is given: layers enough that one is little beside the whole, as in a real model.
-_HOST_SHAPE = LlamaShape(layers=48, hidden=384, heads=6, kv_heads=6, intermediate=1024, vocab=2048, dtype="F32")
+# What is loaded where no path is given. On the host it has as many layers as Llama-3-70B and about the same share of
+# the bytes (0.02) up to the end of the first: what goes before computing, and after the last byte, is in proportion.
+_HOST_SHAPE = LlamaShape(layers=80, hidden=320, heads=5, kv_heads=5, intermediate=832, vocab=2048, dtype="F32")
 _CUDA_SHAPE = LlamaShape(
     layers=32, hidden=4096, heads=32, kv_heads=8, intermediate=14336, vocab=128256, dtype="BF16"
 )  # Llama-3-8B: 16 GB
