@@ -1,14 +1,12 @@
 // The pool, the engines over it, and their tickets.
+#include "bindings/engine.hpp"
+
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <optional>
-
-#include "bindings/python.hpp"
-#include "core/interruptible_wait.hpp"
-#include "engine/copy_engine.hpp"
 
 using namespace nanobind::literals;
 
@@ -19,10 +17,6 @@ using Clock = std::chrono::steady_clock;
 
 struct PyPool {
   Bound<ReadPool> pool;
-};
-struct PyEngine {
-  Bound<CopyEngine> engine;
-  std::size_t chunk_bytes;
 };
 struct PyTicket {
   nb::object keep_alive;  // declared first: destroyed after the ticket has drained
@@ -40,31 +34,12 @@ struct PyTicket {
   }
 };
 
-// Waits without the GIL until ready or until `timeout` seconds are over; Python's signal handlers run in between.
-template <class Wait>
-bool wait_with_signals(std::optional<double> timeout, Wait&& wait) {
-  return wait_in_slices(
-      timeout, [&](Clock::duration patience, bool& ready) { run_released([&] { return wait(patience, ready); }); },
-      [] {
-        if (PyErr_CheckSignals() != 0) throw nb::python_error();
-      });
-}
-
-using FlatArray = nb::ndarray<const std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-std::span<const std::uint64_t> span_of(const FlatArray& array) { return {array.data(), array.size()}; }
-
 PyTicket submit(const PyEngine& engine, const FlatArray& reads, const FlatArray& copies, const FlatArray& sums,
                 const FlatArray& expected, std::uint32_t group_count, const std::vector<const PySource*>& sources,
                 std::optional<std::uintptr_t> after_stream, nb::object keep_alive) {
   CopyEngine& target = engine.engine.get();
-  std::vector<std::shared_ptr<Source>> shared;
-  shared.reserve(sources.size());
-  for (const PySource* source : sources) {
-    if (source == nullptr) throw nb::type_error("sources: expected a Source, got None");
-    shared.push_back(source->source);
-  }
-  const auto after = after_stream ? std::optional(StreamView{*after_stream}) : std::nullopt;
+  std::vector<std::shared_ptr<Source>> shared = share(sources);
+  const auto after = view_of(after_stream);
   const FlatPlan flat{span_of(reads), span_of(copies), span_of(sums), span_of(expected), group_count};
   std::shared_ptr<Ticket> ticket;
   run_released([&] {
@@ -77,7 +52,7 @@ PyTicket submit(const PyEngine& engine, const FlatArray& reads, const FlatArray&
 
 // Blocks until the group may be used; true when it is resident.
 bool wait_group(const PyTicket& self, std::uint32_t group, std::optional<std::uintptr_t> stream) {
-  const auto view = stream ? std::optional(StreamView{*stream}) : std::nullopt;
+  const auto view = view_of(stream);
   bool resident = false;
   wait_with_signals({}, [&](Clock::duration patience, bool& ready) {
     return self.ticket.get().wait_group(group, view, patience, ready, resident);

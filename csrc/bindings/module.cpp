@@ -12,4 +12,5 @@ NB_MODULE(_native, m) {
   streamload::bind_devices(m);
   streamload::bind_sources(m);
   streamload::bind_engine(m);
+  streamload::bind_rotation(m);
 }

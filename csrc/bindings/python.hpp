@@ -75,5 +75,6 @@ void bind_memory(nb::module_& m);
 void bind_devices(nb::module_& m);
 void bind_sources(nb::module_& m);
 void bind_engine(nb::module_& m);
+void bind_rotation(nb::module_& m);
 
 }  // namespace streamload

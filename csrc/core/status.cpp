@@ -6,6 +6,7 @@ std::string_view code_name(Code code) noexcept {
   switch (code) {
     case Code::kOk: return "ok";
     case Code::kInvalid: return "invalid";
+    case Code::kMisused: return "misused";
     case Code::kNotFound: return "not_found";
     case Code::kPermission: return "permission";
     case Code::kReadFailed: return "read_failed";

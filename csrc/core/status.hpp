@@ -15,6 +15,7 @@ namespace streamload {
 enum class Code : std::uint8_t {
   kOk = 0,
   kInvalid,         // an argument breaks the contract
+  kMisused,         // a call that what was called before forbids
   kNotFound,        // the file is not there
   kPermission,      // the file may not be opened
   kReadFailed,      // a read returned an error

@@ -98,6 +98,7 @@ void bind_all(Binder& binder, CudaApi& api) {
   binder.bind(api.mem_host_unregister, "cuMemHostUnregister");
   binder.bind(api.memcpy_htod_async, "cuMemcpyHtoDAsync", "cuMemcpyHtoDAsync_v2");
   binder.bind(api.memcpy_2d_async, "cuMemcpy2DAsync", "cuMemcpy2DAsync_v2");
+  binder.bind(api.memset_d8_async, "cuMemsetD8Async");
   binder.bind(api.memcpy_dtoh, "cuMemcpyDtoH", "cuMemcpyDtoH_v2");
   binder.bind_newer(api.memcpy_batch_async, "cuMemcpyBatchAsync", kCudaVersionOfBatches, api.driver_version);
 }

@@ -156,6 +156,7 @@ struct CudaApi {
   CuResult (*memcpy_batch_async)(CuDevicePtr* targets, CuDevicePtr* sources, std::size_t* sizes, std::size_t count,
                                  CuMemcpyAttributes* attributes, std::size_t* first_of_attributes,
                                  std::size_t attribute_count, std::size_t* failed, CuStream stream) = nullptr;
+  CuResult (*memset_d8_async)(CuDevicePtr target, unsigned char value, std::size_t nbytes, CuStream stream) = nullptr;
   CuResult (*memcpy_dtoh)(void* target, CuDevicePtr source, std::size_t nbytes) = nullptr;
 };
 

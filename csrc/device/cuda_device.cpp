@@ -215,6 +215,10 @@ void CudaDevice::destroy_stream(StreamView stream) noexcept {
   });
 }
 
+void CudaDevice::drain(StreamView stream) noexcept {
+  release([&] { return api_->stream_synchronize(CuStream{stream.handle}); });
+}
+
 Status CudaDevice::create_event_with(unsigned flags, EventView& out) {
   CuEvent event{};
   // Blocking: a waiting thread sleeps, its core stays free for readers.
@@ -263,6 +267,15 @@ Status CudaDevice::copy_blocks(std::span<const CopyBlock> blocks, StreamView str
   const CudaCopier::Outcome outcome = copier_.copy(blocks, CuStream{stream.handle});
   if (outcome.result == CuResult::kSuccess) return {};
   return failure(outcome.call, outcome.result, {outcome.nbytes, " to ", outcome.target});
+}
+
+Status CudaDevice::poison(DeviceSpan memory, StreamView stream) noexcept {
+  constexpr unsigned char kNan = 0xFF;
+  if (memory.empty()) return {};
+  return run(
+      "cuMemsetD8Async",
+      [&] { return api_->memset_d8_async(CuDevicePtr{memory.address}, kNan, memory.nbytes, CuStream{stream.handle}); },
+      {memory.nbytes, " at ", memory.address});
 }
 
 Status CudaDevice::pin(HostSpan memory) noexcept {

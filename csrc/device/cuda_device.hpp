@@ -67,6 +67,7 @@ class CudaDevice final : public Device {
   [[nodiscard]] Status create_stream(StreamView& out) noexcept override;
   void destroy_stream(StreamView stream) noexcept override;
   void expedite(StreamView) noexcept override {}
+  void drain(StreamView stream) noexcept override;
 
   [[nodiscard]] Status create_event(EventView& out) noexcept override;
   void destroy_event(EventView event) noexcept override;
@@ -76,6 +77,7 @@ class CudaDevice final : public Device {
   [[nodiscard]] Status synchronize(EventView event) noexcept override;
 
   [[nodiscard]] Status copy_blocks(std::span<const CopyBlock> blocks, StreamView stream) noexcept override;
+  [[nodiscard]] Status poison(DeviceSpan memory, StreamView stream) noexcept override;
 
   // Memory that cannot be pinned is kOutOfPinnedMemory when the system's limit is the reason, else kDeviceFailed.
   // Nothing stays behind: a failed driver call, unlike one of the CUDA runtime, is not reported a second time.

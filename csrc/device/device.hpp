@@ -62,6 +62,7 @@ class Device {
   virtual void destroy_stream(StreamView stream) noexcept = 0;  // waits for what is queued
   // Finishes what is queued without simulated delay; real hardware ignores it. For cancelled loads.
   virtual void expedite(StreamView stream) noexcept = 0;
+  virtual void drain(StreamView stream) noexcept = 0;  // waits for what is queued; a failure of it is told elsewhere
 
   [[nodiscard]] virtual Status create_event(EventView& out) noexcept = 0;
   virtual void destroy_event(EventView event) noexcept = 0;
@@ -81,6 +82,9 @@ class Device {
   [[nodiscard]] virtual Status copy_blocks(std::span<const CopyBlock> blocks, StreamView stream) noexcept = 0;
   // One plain range.
   [[nodiscard]] Status copy(DeviceSpan target, ConstHostSpan source, StreamView stream) noexcept;
+
+  // Fills device memory with 0xFF, a NaN in every format of floating point, behind all earlier work of `stream`.
+  [[nodiscard]] virtual Status poison(DeviceSpan memory, StreamView stream) noexcept = 0;
 
   // Page-locks host memory for fast copies. Undone by unpin with the same span.
   [[nodiscard]] virtual Status pin(HostSpan memory) noexcept = 0;

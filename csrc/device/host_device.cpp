@@ -81,6 +81,14 @@ void HostDevice::expedite(StreamView stream) noexcept {
   if (const auto queue = find(stream)) queue->expedite();
 }
 
+void HostDevice::drain(StreamView stream) noexcept {
+  const auto queue = find(stream);
+  if (!queue) return;
+  const auto mark = std::make_shared<HostMark>();
+  queue->push_record(mark, mark->record());
+  mark->wait(mark->recorded());
+}
+
 Status HostDevice::create_event(EventView& out) noexcept {
   if (fails("create_event")) return refused("create_event");
   auto mark = std::make_shared<HostMark>();
@@ -144,6 +152,18 @@ Status HostDevice::copy_blocks(std::span<const CopyBlock> blocks, StreamView str
   const auto queue = find(stream);
   if (!queue) return unknown("stream");
   queue->push_copies(blocks);
+  return {};
+}
+
+Status HostDevice::poison(DeviceSpan memory, StreamView stream) noexcept {
+  if (fails("poison")) return refused("poison");
+  if (stream.handle == 0) {
+    poison_memory(memory);
+    return {};
+  }
+  const auto queue = find(stream);
+  if (!queue) return unknown("stream");
+  queue->push_poison(memory);
   return {};
 }
 

@@ -40,6 +40,7 @@ class HostDevice final : public Device {
   [[nodiscard]] Status create_stream(StreamView& out) noexcept override;
   void destroy_stream(StreamView stream) noexcept override;
   void expedite(StreamView stream) noexcept override;
+  void drain(StreamView stream) noexcept override;
 
   [[nodiscard]] Status create_event(EventView& out) noexcept override;
   void destroy_event(EventView event) noexcept override;
@@ -50,6 +51,8 @@ class HostDevice final : public Device {
   [[nodiscard]] Status synchronize(EventView event) noexcept override;
 
   [[nodiscard]] Status copy_blocks(std::span<const CopyBlock> blocks, StreamView stream) noexcept override;
+  // Stream 0 is the calling thread itself.
+  [[nodiscard]] Status poison(DeviceSpan memory, StreamView stream) noexcept override;
 
   [[nodiscard]] Status pin(HostSpan memory) noexcept override;
   void unpin(HostSpan memory) noexcept override;

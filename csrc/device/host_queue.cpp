@@ -66,6 +66,11 @@ HostClock::time_point HostLink::book(std::size_t nbytes) noexcept {
   return free_at_;
 }
 
+void poison_memory(DeviceSpan memory) noexcept {
+  constexpr int kNan = 0xFF;
+  std::memset(reinterpret_cast<void*>(memory.address), kNan, memory.nbytes);  // NOLINT(performance-no-int-to-ptr)
+}
+
 // --- the queue ---------------------------------------------------------------------------------------------------
 
 HostQueue::HostQueue(std::shared_ptr<HostLink> link, std::uint64_t seed)
@@ -93,6 +98,10 @@ void HostQueue::push_copies(std::span<const CopyBlock> blocks) {
     to.blocks.insert(to.blocks.end(), blocks.begin(), blocks.end());
     to.tasks.emplace_back(CopyTask{first, to.blocks.size()});
   });
+}
+
+void HostQueue::push_poison(DeviceSpan memory) {
+  push([&](Batch& to) { to.tasks.emplace_back(PoisonTask{memory}); });
 }
 
 void HostQueue::push_record(std::shared_ptr<HostMark> mark, std::uint64_t generation) {
@@ -132,6 +141,8 @@ void HostQueue::run(const Batch& batch) noexcept {
       execute(std::span(batch.blocks).subspan(copies->first, copies->last - copies->first));
     } else if (const auto* one = std::get_if<MarkTask>(&task)) {
       one->completes ? one->mark->complete(one->generation) : one->mark->wait(one->generation);
+    } else if (const auto* poison = std::get_if<PoisonTask>(&task)) {
+      poison_memory(poison->memory);
     }
   }
 }

@@ -51,6 +51,9 @@ class HostLink {
   HostClock::time_point free_at_{};
 };
 
+// Fills memory as Device::poison says.
+void poison_memory(DeviceSpan memory) noexcept;
+
 // One stream.
 class HostQueue {
  public:
@@ -61,6 +64,7 @@ class HostQueue {
   HostQueue& operator=(const HostQueue&) = delete;
 
   void push_copies(std::span<const CopyBlock> blocks);
+  void push_poison(DeviceSpan memory);
   // Completes, or waits for, this record of the mark.
   void push_record(std::shared_ptr<HostMark> mark, std::uint64_t generation);
   void push_wait(std::shared_ptr<HostMark> mark, std::uint64_t generation);
@@ -77,9 +81,12 @@ class HostQueue {
     std::uint64_t generation;
     bool completes;  // a record completes its mark, a wait waits for it
   };
+  struct PoisonTask {
+    DeviceSpan memory;
+  };
   // What was pushed since the worker last looked. The queue and the worker swap theirs, so that both keep their memory.
   struct Batch {
-    std::vector<std::variant<CopyTask, MarkTask>> tasks;
+    std::vector<std::variant<CopyTask, MarkTask, PoisonTask>> tasks;
     std::vector<CopyBlock> blocks;
   };
 

@@ -9,11 +9,12 @@
 
 namespace streamload {
 
-Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, Plan plan,
-               std::vector<std::shared_ptr<Source>> sources)
+Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, std::shared_ptr<const Plan> plan,
+               std::vector<std::shared_ptr<Source>> sources, Attachment attachment)
     : pool_(std::move(pool)),
       device_(std::move(device)),
-      plan_(std::move(plan)),
+      shared_plan_(std::move(plan)),
+      attachment_(std::move(attachment)),
       keys_by_group_(plan_.keys.size()),
       groups_(plan_.group_count),
       unclaimed_(plan_.reads.size()),
@@ -48,14 +49,16 @@ Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, P
   }
   stats_.groups = plan_.group_count;
   stats_.bytes_total = plan_.nbytes;
+  stream_view_ = attachment_.stream;
   expected_.buffer = !device_->fills_in_place();
   done_ = plan_.reads.empty();
 }
 
-Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<ReadPool> pool, Plan plan,
-                     std::vector<std::shared_ptr<Source>> sources, std::optional<StreamView> after,
-                     std::shared_ptr<Ticket>& out) {
-  auto ticket = std::make_shared<Ticket>(device, std::move(pool), std::move(plan), std::move(sources));
+Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<ReadPool> pool,
+                     std::shared_ptr<const Plan> plan, std::vector<std::shared_ptr<Source>> sources,
+                     std::optional<StreamView> after, std::shared_ptr<Ticket>& out, Attachment attachment) {
+  auto ticket =
+      std::make_shared<Ticket>(device, std::move(pool), std::move(plan), std::move(sources), std::move(attachment));
   if (ticket->done()) {
     out = std::move(ticket);
     return {};
@@ -72,6 +75,8 @@ Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<Read
   }
   for (Group& group : ticket->groups_) {
     if (group.to_land == 0 || device->fills_in_place()) continue;
+    group.event = ticket->attachment_.issued;
+    if (group.event) continue;
     Event event;
     if (Status status = Event::make(device, event); !status.ok()) return status;
     group.event = std::make_shared<Event>(std::move(event));
@@ -83,7 +88,7 @@ Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<Read
 
 Status Ticket::ensure_stream() noexcept {
   const std::lock_guard lock(starting_stream_);
-  if (stream_) return {};
+  if (stream_ || attached()) return {};
   Status status = Stream::make(device_, stream_);
   stream_view_ = stream_.view();
   return status;
@@ -158,7 +163,7 @@ Status Ticket::issue(std::size_t read) noexcept {
   Status wrong;
   for_each_source(group, [&](std::uint32_t source) {
     if (wrong.ok()) wrong = sources_[source]->check_unchanged();
-    if (groups_of_source_[source].fetch_sub(1) == 1) sources_[source]->retire();
+    if (groups_of_source_[source].fetch_sub(1) == 1 && !attached()) sources_[source]->retire();
   });
   if (wrong.ok()) wrong = check_sums(group);
   if (!wrong.ok()) return wrong;
@@ -170,6 +175,7 @@ Status Ticket::issue(std::size_t read) noexcept {
     group.issued = true;
   }
   changed_.notify_all();
+  tell(Stage::kIssued);
   return {};
 }
 
@@ -241,6 +247,7 @@ void Ticket::land(std::size_t read) noexcept {
   if (news) changed_.notify_all();
   if (all) worked_.notify_all();
   if (all) pool_->remove(*this);
+  if (all) tell(Stage::kLanded);
 }
 
 std::size_t Ticket::copied_bytes(const ReadStep& step) const noexcept {
@@ -260,10 +267,15 @@ void Ticket::fail(Status status) noexcept {
   }
   {
     const std::lock_guard lock(starting_stream_);
-    if (stream_) device_->expedite(stream_view_);
+    if (stream_ || attached()) device_->expedite(stream_view_);
   }
   changed_.notify_all();
   worked_.notify_all();
+  tell(Stage::kFailed);
+}
+
+void Ticket::tell(Stage stage) const noexcept {
+  if (attached()) attachment_.tell(stage);
 }
 
 void Ticket::cancel() noexcept { fail(Status::failure(Code::kCancelled, "the load was cancelled")); }
@@ -311,11 +323,15 @@ void Ticket::close() noexcept {
     for (Group& group : groups_) group_events.push_back(std::move(group.event));
     pool_.reset();
   }
-  {
-    const std::lock_guard lock(starting_stream_);
-    stream_.reset();  // waits for copies that no event covers
-  }
+  end_stream(!stranded.empty());
   allocated_.reset();
+}
+
+// Waits for copies that no event covers.
+void Ticket::end_stream(bool stranded) noexcept {
+  const std::lock_guard lock(starting_stream_);
+  if (attached() && stranded) device_->drain(stream_view_);
+  stream_.reset();
 }
 
 Status Ticket::wait_group(std::uint32_t index, std::optional<StreamView> stream, Clock::duration patience, bool& ready,
@@ -355,6 +371,16 @@ void Ticket::promote(std::uint32_t index) noexcept {
   if (index >= plan_.group_count || groups_[index].next_read == groups_[index].last_read) return;
   std::erase(promoted_, index);
   promoted_.push_front(index);
+}
+
+void Ticket::pause(bool paused) noexcept {
+  std::shared_ptr<ReadPool> pool;
+  {
+    const std::lock_guard lock(mutex_);
+    paused_ = paused;
+    pool = pool_;
+  }
+  if (pool && !paused) pool->poke();
 }
 
 bool Ticket::resident(std::uint32_t index) const noexcept {

@@ -15,6 +15,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -32,14 +33,23 @@ class Ticket final : private Reading {
  public:
   using Clock = std::chrono::steady_clock;
 
+  enum class Stage : std::uint8_t { kClaimed, kIssued, kLanded, kFailed };  // claimed: every read of it
+  // How a load of one group is part of something larger, which outlives it and keeps its sources open.
+  struct Attachment {
+    StreamView stream;                // takes the copies; one that the load would otherwise make for itself
+    std::shared_ptr<Event> issued;    // recorded behind the last copy, likewise
+    std::function<void(Stage)> tell;  // on any thread, perhaps under the pool's lock: returns at once
+  };
+
   // Starts the load and returns at once. `after`: the stream that allocated the destinations; the first copy
   // waits for what it has queued. Everything that `plan` points at must live until the ticket is destroyed.
-  [[nodiscard]] static Status start(const std::shared_ptr<Device>& device, std::shared_ptr<ReadPool> pool, Plan plan,
-                                    std::vector<std::shared_ptr<Source>> sources, std::optional<StreamView> after,
-                                    std::shared_ptr<Ticket>& out);
+  [[nodiscard]] static Status start(const std::shared_ptr<Device>& device, std::shared_ptr<ReadPool> pool,
+                                    std::shared_ptr<const Plan> plan, std::vector<std::shared_ptr<Source>> sources,
+                                    std::optional<StreamView> after, std::shared_ptr<Ticket>& out,
+                                    Attachment attachment = {});
 
-  Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, Plan plan,
-         std::vector<std::shared_ptr<Source>> sources);
+  Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, std::shared_ptr<const Plan> plan,
+         std::vector<std::shared_ptr<Source>> sources, Attachment attachment);
   Ticket(const Ticket&) = delete;
   Ticket& operator=(const Ticket&) = delete;
   ~Ticket() override { close(); }
@@ -52,6 +62,8 @@ class Ticket final : private Reading {
   [[nodiscard]] Status wait_all(Clock::duration patience, bool& ready) noexcept;
   // Makes a group's unread part the next to be read.
   void promote(std::uint32_t group) noexcept;
+  // Leaves reads unclaimed until it is told otherwise, so that another load has the readers to itself.
+  void pause(bool paused) noexcept;
 
   [[nodiscard]] bool resident(std::uint32_t group) const noexcept;
   [[nodiscard]] bool done() const noexcept { return done_.load(); }  // all resident, or failed
@@ -103,6 +115,7 @@ class Ticket final : private Reading {
   // As the pool sees it (read_pool.hpp).
   [[nodiscard]] Needs needs() noexcept override;
   [[nodiscard]] bool claim(std::size_t& read) noexcept override;
+  [[nodiscard]] bool take_next(std::size_t& read) noexcept;  // under mutex_
   [[nodiscard]] const std::shared_ptr<Device>& device() const noexcept override { return device_; }
   [[nodiscard]] const std::shared_ptr<std::atomic<std::size_t>>& borrowed() const noexcept override {
     return borrowed_;
@@ -125,6 +138,7 @@ class Ticket final : private Reading {
   void return_read(std::size_t read) noexcept;
   void settle(double cpu_seconds) noexcept;
   void drain() noexcept;
+  void end_stream(bool stranded) noexcept;
   void expect(bool buffer, const Choice& choice) noexcept;
   void count(std::size_t read, const Choice& choice, bool in_place, std::size_t uring_bytes) noexcept;
 
@@ -140,6 +154,8 @@ class Ticket final : private Reading {
   [[nodiscard]] std::size_t copied_bytes(const ReadStep& step) const noexcept;
   void land(std::size_t read) noexcept;
   void fail(Status status) noexcept;
+  [[nodiscard]] bool attached() const noexcept { return attachment_.tell != nullptr; }
+  void tell(Stage stage) const noexcept;
   [[nodiscard]] Status tell_failure() const;  // to a waiter; never returns to one that was abandoned
   [[nodiscard]] double elapsed() const noexcept;
 
@@ -150,7 +166,9 @@ class Ticket final : private Reading {
 
   std::shared_ptr<ReadPool> pool_;  // let go of by close(), under mutex_; nobody who reads or lands is left then
   const std::shared_ptr<Device> device_;
-  const Plan plan_;
+  const std::shared_ptr<const Plan> shared_plan_;
+  const Plan& plan_ = *shared_plan_;
+  const Attachment attachment_;
   const Clock::time_point started_ = Clock::now();
   const std::shared_ptr<std::atomic<std::size_t>> borrowed_ = std::make_shared<std::atomic<std::size_t>>(0);
   std::vector<std::size_t> keys_by_group_;
@@ -163,6 +181,8 @@ class Ticket final : private Reading {
   std::deque<std::uint32_t> promoted_;
   std::uint32_t cursor_ = 0;   // first group that may have unclaimed reads
   std::size_t unclaimed_ = 0;  // reads
+  bool paused_ = false;
+  bool all_claimed_ = false;   // once; a read that is given back does not undo it
   std::size_t under_way_ = 0;  // reads claimed and not settled: nobody else touches the ticket for them later
   Needs expected_;             // what the next read will need, by the last one
   std::deque<Landing> landings_;

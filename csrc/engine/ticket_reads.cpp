@@ -27,7 +27,7 @@ double thread_cpu_seconds() noexcept {
 Reading::Needs Ticket::needs() noexcept {
   const std::lock_guard lock(mutex_);
   Needs needs = expected_;
-  needs.read = unclaimed_ > 0 && !done_;
+  needs.read = unclaimed_ > 0 && !done_ && !paused_;
   return needs;
 }
 
@@ -38,8 +38,18 @@ void Ticket::expect(bool buffer, const Choice& choice) noexcept {
 }
 
 bool Ticket::claim(std::size_t& read) noexcept {
-  const std::lock_guard lock(mutex_);
-  if (unclaimed_ == 0 || done_) return false;
+  bool last = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!take_next(read)) return false;
+    last = unclaimed_ == 0 && !std::exchange(all_claimed_, true);
+  }
+  if (last) tell(Stage::kClaimed);  // the claimed read keeps the ticket
+  return true;
+}
+
+bool Ticket::take_next(std::size_t& read) noexcept {
+  if (unclaimed_ == 0 || done_ || paused_) return false;
   const auto take = [&](std::uint32_t index) {
     Group& group = groups_[index];
     if (group.next_read == group.last_read) return false;
@@ -95,10 +105,7 @@ void Ticket::settle(double cpu_seconds) noexcept {
 // Gives the buffers of a failed load back at once, since other loads wait for them. Nothing more is enqueued: stranded
 // copies mean that the load has failed, and no read is under way.
 void Ticket::drain() noexcept {
-  {
-    const std::lock_guard lock(starting_stream_);
-    stream_.reset();  // waits for copies that no event covers
-  }
+  end_stream(true);
   std::vector<Landing> stranded;  // ends outside the lock
   const std::lock_guard lock(mutex_);
   stranded.swap(stranded_);

@@ -42,6 +42,7 @@ constexpr const char* kFunctions[] = {
     "cuMemcpyHtoDAsync",
     "cuMemcpy2DAsync",
     "cuMemcpyBatchAsync",
+    "cuMemsetD8Async",
     "cuMemcpyDtoH",
 };
 
@@ -81,6 +82,7 @@ Status make_use_of(const std::shared_ptr<CudaDevice>& device) {
                           CopyBlock{block.address + 10, 0, memory.data(), 0, 10, 1},
                           CopyBlock{block.address + 20, 9, memory.data(), 8, 7, 5}};
   for (int twice = 0; twice < 2; ++twice) next([&] { return device->copy_blocks(blocks, stream.view()); });
+  next([&] { return device->poison(block, stream.view()); });
   next([&] { return device->record(event.view(), stream.view()); });
   next([&] { return device->wait(consumer.view(), event.view()); });
   next([&] { return device->query(event.view(), done); });

@@ -76,6 +76,7 @@ SAME(mem_free, cuMemFree);
 SAME(mem_host_register, cuMemHostRegister);
 SAME(mem_host_unregister, cuMemHostUnregister);
 SAME(memcpy_htod_async, cuMemcpyHtoDAsync);
+SAME(memset_d8_async, cuMemsetD8Async);
 SAME(memcpy_dtoh, cuMemcpyDtoH);
 SAME(memcpy_2d_async, cuMemcpy2DAsync);
 #undef SAME

@@ -1,7 +1,8 @@
 """Run a load plan: submit it to the native engine, wait for its groups, turn its failures into our errors.
 
 Floor 3; knows bytes, not tensors. A `ReadPool` owns threads and staging memory, a `CopyEngine` loads to one device
-through it, one `Ticket` is one submitted plan. The native half is csrc/engine. Read `_ticket` next.
+through it, one `Ticket` is one submitted plan, a `Rotation` runs many plans again and again through slots. The native
+half is csrc/engine. Read `_ticket` next.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import atexit
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .. import _native
 from .._closing import Closing
@@ -19,6 +20,7 @@ from ..errors import StreamClosedError
 from ..options import StreamOptions
 from ._failures import raise_typed
 from ._pool import ReadPool, shared_pool
+from ._rotation import Rotation, RotationStats
 from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
 
 if TYPE_CHECKING:
@@ -33,11 +35,16 @@ __all__ = [
     "CopyEngine",
     "LoadStats",
     "ReadPool",
+    "Rotation",
+    "RotationStats",
     "Ticket",
     "map_file",
     "open_device",
     "shared_engine",
 ]
+
+
+_DEBUG_SEED: Final = 1  # of the random delays; any but 0 will do
 
 
 class CopyEngine(Closing):
@@ -146,6 +153,58 @@ class CopyEngine(Closing):
         except _native.NativeError as error:
             raise_typed(error)
         return Ticket(ticket, callbacks, self, key_names)
+
+    def rotate(
+        self,
+        plans: Sequence[LoadPlan],
+        sources: Sequence[Source],
+        *,
+        slot_of: Sequence[int],
+        slots: Sequence[tuple[int, int]],
+        order: Sequence[int],
+        after_stream: int | None = None,
+        keep_alive: Sequence[object] = (),
+        key_names: Sequence[Sequence[str]] = (),
+        debug: bool = False,
+    ) -> Rotation:
+        """Start to pass units through slots of device memory and return at once.
+
+        Args:
+            plans: One for each unit, of one group, with addresses inside the unit's slot.
+            sources: What the plans' source indices mean; as for `submit`, but those that are not a `FileSource` must
+                stay open until the rotation is closed.
+            slot_of: The slot of each unit.
+            slots: Address and length in bytes of each slot.
+            order: Units in the order in which a pass uses them; as `Rotation.set_order` takes it.
+            after_stream: The CUDA stream, as an integer, on which the slots were allocated. None: nothing to wait for.
+            keep_alive: What owns the slots; held until the rotation is closed.
+            key_names: What the keys of each plan's checksums are called in an error.
+            debug: Poison slots between fills, delay at random and check every rule of order. Slow.
+
+        Raises:
+            ValueError: Plans, slots and order contradict each other.
+            ChangedError, FileNotFoundError, PermissionError, DeviceError, StreamClosedError: As `submit` does.
+        """
+        if self.closed:
+            raise StreamClosedError("the copy engine is closed")
+        if any(plan.group_count != 1 for plan in plans):
+            raise ValueError("each unit takes a plan of one group")
+        callbacks: list[CallbackSource] = []
+        try:
+            rotation = _native.rotate(
+                self._native,
+                [(plan.reads, plan.copies, plan.sums, plan.expected) for plan in plans],
+                [self._open(source, callbacks) for source in sources],
+                list(slot_of),
+                list(slots),
+                list(order),
+                after_stream,
+                tuple(keep_alive),
+                _DEBUG_SEED if debug else 0,
+            )
+        except _native.NativeError as error:
+            raise_typed(error)
+        return Rotation(rotation, callbacks, self, [name for names in key_names for name in names])
 
     def close(self) -> None:
         """Cancel every load, wait for its threads and copies. Harmless when repeated."""

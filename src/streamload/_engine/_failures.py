@@ -77,4 +77,6 @@ def raise_typed(
         raise DeviceError(text, code=error.system_code) from origin
     if error.code in _CLOSED_ERRORS:
         raise StreamClosedError(text) from origin
+    if error.code == "misused":
+        raise RuntimeError(text) from origin
     raise ValueError(text) from origin

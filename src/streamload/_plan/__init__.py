@@ -2,7 +2,8 @@
 
 Floor 2; pure: knows ranges and addresses, neither tensors nor files. The engine runs the result. What a plan
 promises: every wanted byte is read and written exactly once, nothing is read beside it but short gaps between rows,
-and no read crosses a group. Read next: `_rows` for copies of many rows, `_overlap` for what may not meet, `_engine`.
+and no read crosses a group. Read next: `_rows` for copies of many rows, `_overlap` for what may not meet, `_slots` for
+what stays on a device that cannot hold everything, `_engine`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ._overlap import Block, find_overlap
 from ._rows import READ_THROUGH, Rows, cut_rows, gather_rows, split_rows
+from ._slots import SLOT_ALIGNMENT, SlotPlan, assign_slots, least_reuse_distance, plan_slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,12 +23,17 @@ __all__ = [
     "MAX_COPIES",
     "READ_ALIGNMENT",
     "READ_THROUGH",
+    "SLOT_ALIGNMENT",
     "Block",
     "Copy",
     "LoadPlan",
+    "SlotPlan",
+    "assign_slots",
     "find_overlap",
+    "least_reuse_distance",
     "make_plan",
     "make_reading_plan",
+    "plan_slots",
 ]
 
 MAX_COPIES = 512

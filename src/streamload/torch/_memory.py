@@ -110,6 +110,23 @@ def reinterpret(raw: torch.Tensor, dtype: torch.dtype, shape: Sequence[int]) -> 
     return tensor.set_(raw.untyped_storage(), 0, tuple(shape), stride)
 
 
+def allocate(nbytes: int, device: torch.device) -> tuple[int, object]:
+    """Take memory that begins at a multiple of `ALIGNMENT`, on the calling thread and its current stream.
+
+    Returns:
+        The address, and what owns the memory: `nbytes + ALIGNMENT`, unless that is nothing.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError: As `place`.
+    """
+    size = nbytes + ALIGNMENT if nbytes else 0
+    if device.type == "cpu":
+        host = HostBlock(size)
+        return -(-host.address // ALIGNMENT) * ALIGNMENT, host
+    block = torch.empty(size, dtype=torch.uint8, device=device)
+    return -(-block.data_ptr() // ALIGNMENT) * ALIGNMENT, block
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Tensors laid out in fresh memory that no byte has been written to.

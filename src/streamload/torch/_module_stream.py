@@ -6,6 +6,7 @@ it. Read `_seats` for what of a checkpoint belongs where.
 
 from __future__ import annotations
 
+import weakref
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from ._gate import arriving_load, without_gates
 from ._groups import cut, layers_in_order
 from ._memory import place, resolve_device
 from ._module_load import ModuleLoad
+from ._oversized import divide, start_streaming
 from ._seats import fill_batch_counters, seat
 from ._submit import Target, choose_engine, known_sums, submit
 
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._checkpoint import Checkpoint
-    from .._engine import CopyEngine, LoadStats, Ticket
+    from .._engine import CopyEngine, LoadStats, RotationStats, Ticket
     from .._format import TensorInfo
     from ..options import StreamOptions
     from ._seats import Seat, Seating
+    from ._streamed_units import StreamedUnits
 
 
 class ModuleStream(Closing):
@@ -39,10 +42,15 @@ class ModuleStream(Closing):
         ticket: The submitted plan, for its trace; sources are numbered as the checkpoint's shards.
         missing_keys: Names the module has and the checkpoint does not (`strict=False`); left as they were.
         unexpected_keys: Names the checkpoint has and the module does not (`strict=False`); not read.
+        streamed_bytes: Bytes of the weights that pass through slots in every pass; 0 where all become resident.
     """
 
-    def __init__(self, load: ModuleLoad, ticket: Ticket, seating: Seating) -> None:
+    def __init__(
+        self, load: ModuleLoad, ticket: Ticket, seating: Seating, streamed: StreamedUnits | None = None
+    ) -> None:
         self._load = load
+        self._streamed = None if streamed is None else weakref.ref(streamed)  # the module's own
+        self.streamed_bytes = 0 if streamed is None else streamed.nbytes
         self.ticket = ticket
         self.missing_keys = seating.missing_keys
         self.unexpected_keys = seating.unexpected_keys
@@ -79,14 +87,31 @@ class ModuleStream(Closing):
         """Return what the load did so far."""
         return self.ticket.stats()
 
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the weights that stay on the device, or will once they have arrived."""
+        return self.ticket.stats().bytes_total
+
+    def rotation_stats(self) -> RotationStats | None:
+        """Return what was streamed so far; None where nothing is, or no longer."""
+        streamed = None if self._streamed is None else self._streamed()
+        return None if streamed is None else streamed.stats()
+
     def cancel(self) -> None:
-        """Stop the load; using the module raises `StreamClosedError`. No effect once it is done; does not block."""
+        """Stop the load; using the module raises `StreamClosedError`. Does not block.
+
+        No effect once it is done, unless weights are streamed: then the module ends with this.
+        """
         self.ticket.cancel()
+        if self._streamed is not None and (streamed := self._streamed()) is not None:
+            streamed.cancel()
 
     def close(self) -> None:
-        """Cancel what has not arrived and wait for copies under way. Harmless when repeated."""
+        """Cancel what has not arrived, stop what is streamed, and wait for copies under way. Harmless when repeated."""
         self.cancel()
         self._load.join()
+        if self._streamed is not None and (streamed := self._streamed()) is not None:
+            streamed.close()
 
 
 @collector_paused()
@@ -114,14 +139,14 @@ def stream_module(
         device: Where meta tensors go, and where real ones must be: "cuda", "cuda:<n>", a number of a CUDA device, a
             `torch.device`, or "cpu".
         strict: Refuse names that only one of the two has.
-        options: How to read and stage; not together with `engine`.
+        options: How to read and stage; not together with `engine`. With `device_memory`, what exceeds it is streamed.
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
     Raises:
         RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or the module is still being
             filled by another stream.
         TypeError: The module loads itself in a way of its own, or torch lacks a dtype.
-        ValueError: The device does not fit the engine, or parameters overlap in memory.
+        ValueError: The device does not fit the engine, parameters overlap in memory, or `device_memory` is too small.
         DeviceError: There is no such device.
         StreamClosedError: The checkpoint is closed.
         torch.OutOfMemoryError: The device has not enough memory.
@@ -136,7 +161,8 @@ def stream_module(
     chosen_engine = choose_engine(where, options, engine)
     seating = seat(module, checkpoint, where, strict=strict)
     _refuse_unfinished([found.tensor for found, _ in seating.taken])
-    layers = layers_in_order(seating.taken, checkpoint, lambda pair: pair[1])
+    division = divide(module, seating, checkpoint, chosen_engine.options.device_memory)
+    layers = layers_in_order(division.resident, checkpoint, lambda pair: pair[1])
     groups = [group for layer in layers for group in cut(layer, lambda pair: pair[1].nbytes)]
     with without_gates():  # a failed load's gates stay closed until this one's take their place
         targets, blocks = _find_memory(groups, where)
@@ -146,10 +172,11 @@ def stream_module(
     try:
         load = _occupy(groups, targets, ticket, where)
         fill_batch_counters(seating, where)
+        streamed = start_streaming(module, division, chosen_engine, checkpoint, where, settle=lambda: load.wait(None))
     except BaseException:
         ticket.close()
         raise
-    return ModuleStream(load, ticket, seating)
+    return ModuleStream(load, ticket, seating, streamed)
 
 
 def _refuse_unfinished(tensors: Sequence[torch.Tensor]) -> None:

@@ -78,4 +78,5 @@ STANDIN_EXPORT standin::Signature<&streamload::CudaApi::mem_host_unregister> cuM
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::memcpy_htod_async> cuMemcpyHtoDAsync_v2;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::memcpy_2d_async> cuMemcpy2DAsync_v2;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::memcpy_batch_async> cuMemcpyBatchAsync;
+STANDIN_EXPORT standin::Signature<&streamload::CudaApi::memset_d8_async> cuMemsetD8Async;
 STANDIN_EXPORT standin::Signature<&streamload::CudaApi::memcpy_dtoh> cuMemcpyDtoH_v2;

@@ -180,3 +180,21 @@ STANDIN_EXPORT CuResult cuMemcpyBatchAsync(CuDevicePtr* targets, CuDevicePtr* so
   state.counters.unpinned_copies += unpinned;
   return result;
 }
+
+STANDIN_EXPORT CuResult cuMemsetD8Async(CuDevicePtr target, unsigned char value, std::size_t nbytes, CuStream handle) {
+  const Call call("cuMemsetD8Async", Kind::kContext);
+  if (call.refused()) return call.result;
+  State& state = State::get();
+  const std::shared_ptr<Stream> stream = state.find_stream(call.function, handle);
+  if (stream == nullptr) return CuResult::kInvalidHandle;
+  const Allocation* allocation = state.find_allocation(host(target), nbytes);
+  if (allocation == nullptr || allocation->device != stream->device) {
+    return call.wrong("not inside an allocation of this device: " + range(host(target), nbytes),
+                      CuResult::kInvalidValue);
+  }
+  Operation operation{.copy = {static_cast<std::uintptr_t>(target), 0, nullptr, 0, nbytes, 1}};
+  operation.staged.assign(nbytes, std::byte{value});
+  operation.copy.source = operation.staged.data();
+  state.enqueue(*stream, std::move(operation));
+  return kOk;
+}

@@ -244,6 +244,7 @@ const Function kFunctions[] = {
     {"cuMemcpyHtoDAsync", 3020, reinterpret_cast<AnyFunction>(cuMemcpyHtoDAsync_v2)},
     {"cuMemcpy2DAsync", 3020, reinterpret_cast<AnyFunction>(cuMemcpy2DAsync_v2)},
     {"cuMemcpyBatchAsync", 12080, reinterpret_cast<AnyFunction>(cuMemcpyBatchAsync)},
+    {"cuMemsetD8Async", 3020, reinterpret_cast<AnyFunction>(cuMemsetD8Async)},
     {"cuMemcpyDtoH", 3020, reinterpret_cast<AnyFunction>(cuMemcpyDtoH_v2)},
 };
 
