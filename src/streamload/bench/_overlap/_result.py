@@ -7,7 +7,7 @@ everything resident. `_table` makes text of it.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from .._result import write_result
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..._machine import MachineFacts
     from ._interval import Interval
 
-__all__ = ["STEADY_MARGIN", "ColdCase", "OverlapBench", "SteadyState"]
+__all__ = ["STEADY_MARGIN", "ColdCase", "OverlapBench", "OversizedCase", "PeerScore", "SteadyState"]
 
 STEADY_MARGIN = 0.02
 """How far the pass of a model that was streamed may lie from that of one loaded plainly, as a part of it."""
@@ -96,7 +96,7 @@ class ColdCase:
             "stall_seconds": sum(self.layer_stall_seconds.values()),
             "longest_stall_seconds": max(self.layer_stall_seconds.values(), default=0.0),
             "predicted_seconds": self.predicted_seconds,
-            "measured_to_predicted": None if self.predicted_seconds is None else streamed / self.predicted_seconds,
+            "measured_to_predicted": _over(streamed, self.predicted_seconds),
         }
 
     def _over_ideal(self, seconds: tuple[float, ...]) -> list[float]:
@@ -140,6 +140,102 @@ class SteadyState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OversizedCase:
+    """Hold the passes of a model that exceeds its device, round by round.
+
+    Attributes:
+        device_memory: What the weights may take.
+        streamed_bytes: Of the weights that pass through slots in every pass.
+        units: How many such units there are.
+        slots: How many slots they share.
+        demanded_fills: Fills that nobody had predicted; none is right.
+        wasted_fills: Fills that nobody used; none is right.
+        link_bytes_per_second: Measured before and after.
+        decode_passes: Passes of one token in each round.
+        decode_seconds: Of all of a round's.
+        decode_bytes: Put into slots meanwhile.
+        tokens: Length of the prompt.
+        prompt_seconds: Of a pass over it.
+        resident_seconds: The same with everything resident: the mean of the passes before and after.
+        predicted_decode_seconds: Of one pass of one token, by the simulation; None where there is none.
+        predicted_prompt_seconds: Of one pass over the prompt, likewise.
+    """
+
+    device_memory: int
+    streamed_bytes: int
+    units: int
+    slots: int
+    demanded_fills: int
+    wasted_fills: int
+    link_bytes_per_second: tuple[float, ...]
+    decode_passes: int
+    decode_seconds: tuple[float, ...]
+    decode_bytes: tuple[int, ...]
+    tokens: int
+    prompt_seconds: tuple[float, ...]
+    resident_seconds: tuple[float, ...]
+    predicted_decode_seconds: float | None = None
+    predicted_prompt_seconds: float | None = None
+
+    def figures(self) -> dict[str, float | None]:
+        """Return the medians."""
+        link = fmean(self.link_bytes_per_second)
+        rates = paired_ratios(self.decode_bytes, self.decode_seconds)
+        decode, prompt = median(self.decode_seconds) / self.decode_passes, median(self.prompt_seconds)
+        return {
+            "streamed_bytes_per_second": median(rates),
+            "link_fraction": median(rates) / link,
+            "decode_seconds": decode,
+            "prompt_seconds": prompt,
+            "resident_seconds": median(self.resident_seconds),
+            "compute_to_move": median(self.resident_seconds) * link / self.streamed_bytes,
+            "over_resident": median(paired_ratios(self.prompt_seconds, self.resident_seconds)),
+            "decode_to_predicted": _over(decode, self.predicted_decode_seconds),
+            "prompt_to_predicted": _over(prompt, self.predicted_prompt_seconds),
+        }
+
+
+def _over(measured: float, predicted: float | None) -> float | None:
+    return None if predicted is None else measured / predicted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerScore:
+    """Hold what one way to compute without all weights on the device did, with one token a pass.
+
+    Attributes:
+        name: What it is.
+        role: "streamload" or "peer".
+        moves: What it moves in each pass: "all", "half" (of the layers' bytes) or "nothing".
+        nbytes: Bytes of all weights.
+        first_token_seconds: Of each round, from closed files to the first token on the host.
+        pass_seconds: Of each round, a pass later on, the median of some.
+        output: "equal" bit for bit to that of the model loaded plainly, or "equal to rounding".
+        cannot_run: Why it did not run; empty when it did.
+    """
+
+    name: str
+    role: str
+    moves: str
+    nbytes: int
+    first_token_seconds: tuple[float, ...] = ()
+    pass_seconds: tuple[float, ...] = ()
+    output: str = ""
+    cannot_run: str = ""
+
+    def figures(self) -> dict[str, float | None]:
+        """Return the medians; bytes a second are those moved in a pass, over its time."""
+        ran = bool(self.first_token_seconds)
+        each = median(self.pass_seconds) if ran else None
+        share = {"all": 1.0, "half": 0.5}.get(self.moves)
+        return {
+            "first_token_seconds": median(self.first_token_seconds) if ran else None,
+            "pass_seconds": each,
+            "bytes_per_second": None if each is None or share is None else share * self.nbytes / each,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OverlapBench:
     """Hold one run of `streamload bench overlap`.
 
@@ -153,7 +249,9 @@ class OverlapBench:
         cache: State of the page cache: "warm" or "mixed".
         rounds: How often each pass was run.
         cold: First tokens, by prompt.
-        steady: The model once it is there; None where it was not measured.
+        steady: The model once it is there.
+        oversized: The same model where its device holds only half of its layers.
+        peers: Other ways to compute without all weights on the device, and streamload without a pace.
         command: What was typed.
         machine: Where it ran.
     """
@@ -167,7 +265,9 @@ class OverlapBench:
     cache: str
     rounds: int
     cold: tuple[ColdCase, ...]
-    steady: SteadyState | None
+    steady: SteadyState
+    oversized: OversizedCase
+    peers: tuple[PeerScore, ...]
     command: str
     machine: MachineFacts
 
@@ -180,7 +280,9 @@ class OverlapBench:
                 {**asdict(case), "layer_stall_seconds": case.layer_stall_seconds, "figures": case.figures()}
                 for case in self.cold
             ],
-            "steady": None if self.steady is None else {**asdict(self.steady), "figures": self.steady.figures()},
+            "steady": {**asdict(self.steady), "figures": self.steady.figures()},
+            "peers": [{**asdict(peer), "figures": peer.figures()} for peer in self.peers],
+            "oversized": {**asdict(self.oversized), "figures": self.oversized.figures()},
         }
 
     def table(self) -> str:

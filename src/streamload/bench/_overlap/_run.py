@@ -22,7 +22,10 @@ from ..._models import load_plainly, one_processor_for_copying, own_subject, tra
 from ...testing import LlamaShape, make_checkpoint
 from .._result import BenchError, cache_state
 from ._cold import ColdCourse, run_cold
+from ._offloaders import offloaders
+from ._oversized import run_oversized
 from ._passes import resident_pass
+from ._peers import run_peers
 from ._place import Place, open_files
 from ._prompts import prompts_that_take
 from ._result import OverlapBench
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from ..._models import Subject
     from .._settings import OverlapSettings
+    from ._result import ColdCase
 
 __all__ = ["run"]
 
@@ -52,6 +56,7 @@ _QUICK_COMPUTE_TO_MOVE = (0.5, 2.0)
 _MOVE_SECONDS, _QUICK_MOVE_SECONDS = 0.8, 0.4
 _STEADY_GROUPS, _QUICK_STEADY_GROUPS = 31, 9
 _QUICK_REPEAT = 2
+_PEER_ROUNDS, _PEER_SECONDS = 2, 45.0
 
 
 def run(settings: OverlapSettings) -> OverlapBench:
@@ -111,7 +116,12 @@ def _measure(settings: OverlapSettings, course: ColdCourse, tokens: Sequence[int
     cached = [course.files.cached()]
     with tqdm(total=(repeat + 1) * len(tokens), desc="runs", leave=False, disable=None) as bar:
         cold = run_cold(course, tokens, repeat, bar.update)
+    with tqdm(total=repeat, desc="oversized", leave=False, disable=None) as bar:
+        longest = tokens[-1] if settings.tokens else _compute_bound(cold, course.subject.most_tokens)
+        oversized = run_oversized(course, longest, repeat, bar.update)
     steady = run_steady(course, tokens[0], _QUICK_STEADY_GROUPS if settings.quick else _STEADY_GROUPS)
+    with tqdm(total=_PEER_ROUNDS * len(offloaders()), desc="peers", leave=False, disable=None) as bar:
+        peers = run_peers(course, 1 if settings.quick else _PEER_ROUNDS, _PEER_SECONDS, bar.update)
     cached.append(course.files.cached())
     return OverlapBench(
         model=course.subject.title,
@@ -124,6 +134,17 @@ def _measure(settings: OverlapSettings, course: ColdCourse, tokens: Sequence[int
         rounds=repeat,
         cold=tuple(cold),
         steady=steady,
+        oversized=oversized,
+        peers=tuple(peers),
         command=settings.command,
         machine=machine_facts(native_build=_native.build_type),
     )
+
+
+def _compute_bound(cold: Sequence[ColdCase], most: int) -> int:
+    """Return twice the prompt whose pass takes as long as all weights travel, by a line through the two nearest."""
+    points = sorted((case.figures()["compute_to_move"] or 0.0, case.tokens) for case in cold)
+    nearest = sorted(sorted(points, key=lambda point: abs(point[0] - 1))[:2])
+    (low, short), (high, long) = nearest[0], nearest[-1]
+    each = (long - short) / (high - low) if high > low else 0.0
+    return max(1, min(round(2 * (short + (1 - low) * each)), most))

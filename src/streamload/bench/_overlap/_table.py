@@ -6,6 +6,7 @@ Part of `bench._overlap`; pure.
 from __future__ import annotations
 
 from statistics import median
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from ..._units import say_bytes, say_count, say_rate, say_seconds
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._interval import Interval
-    from ._result import ColdCase, OverlapBench
+    from ._result import ColdCase, OverlapBench, OversizedCase, SteadyState
 
 __all__ = ["overlap_table"]
 
+_PEER_NAME = 46
+_OUTPUTS = {"equal": "equal", "equal to rounding": "rounded"}
 _COLUMNS = {
     "tokens": 7,
     "X": 9,
@@ -34,7 +37,8 @@ _COLUMNS = {
 
 def overlap_table(bench: OverlapBench) -> str:
     """Return a benchmark as text."""
-    return "\n".join([*_heading(bench), "", *_cold(bench), *_steady(bench)])
+    parts = _heading(bench), [""], _cold(bench), _oversized(bench.oversized), _steady(bench.steady), _peers(bench)
+    return "\n".join(line for part in parts for line in part)
 
 
 def _heading(bench: OverlapBench) -> Iterator[str]:
@@ -76,10 +80,31 @@ def _cells(case: ColdCase) -> Iterator[str]:
     yield "-" if figures["measured_to_predicted"] is None else f"{figures['measured_to_predicted']:.3f}"
 
 
-def _steady(bench: OverlapBench) -> Iterator[str]:
-    steady = bench.steady
-    if steady is None:
-        return
+def _oversized(case: OversizedCase) -> Iterator[str]:
+    figures = case.figures()
+    yield ""
+    yield (
+        f"oversized: {say_bytes(case.device_memory)} for the weights, {say_count(case.units, 'unit')} with "
+        f"{say_bytes(case.streamed_bytes)} through {say_count(case.slots, 'slot')}"
+    )
+    yield (
+        f"    1 token a pass: {say_seconds(figures['decode_seconds'] or 0.0)}, streamed at "
+        f"{say_rate(figures['streamed_bytes_per_second'] or 0.0)}, {figures['link_fraction']:.3f} of the link"
+        f"{_predicted(figures['decode_to_predicted'])}"
+    )
+    yield (
+        f"    {say_count(case.tokens, 'token')} a pass: {say_seconds(figures['prompt_seconds'] or 0.0)}, "
+        f"{figures['over_resident']:.3f} of resident; C is {figures['compute_to_move']:.1f} of the moving"
+    )
+    if figures["prompt_to_predicted"] is not None:
+        yield f"   {_predicted(figures['prompt_to_predicted'])[1:]}"
+
+
+def _predicted(ratio: float | None) -> str:
+    return "" if ratio is None else f", {ratio:.3f} of what was predicted"
+
+
+def _steady(steady: SteadyState) -> Iterator[str]:
     same = "the same" if steady.ratio().within(steady.margin) else "NOT shown to be the same"
     yield ""
     yield (
@@ -87,6 +112,24 @@ def _steady(bench: OverlapBench) -> Iterator[str]:
         f"streamed / plain {_interval(steady.ratio())},"
     )
     yield f"plain / plain {_interval(steady.control())}; {same} to within {steady.margin:.0%}"
+
+
+def _peers(bench: OverlapBench) -> Iterator[str]:
+    how = "" if bench.simulated_link is None else ", without a pace: memory on the host is all there is"
+    yield ""
+    yield f"{f'1 token a pass{how}':<{_PEER_NAME}}{'first':>10}{'a pass':>10}{'moves':>9}{'rate':>11}  output"
+    for score in bench.peers:
+        if score.cannot_run:
+            yield f"{score.name:<{_PEER_NAME}}  not run:"
+            yield from wrap(score.cannot_run, 96, initial_indent="    ", subsequent_indent="    ")
+            continue
+        figures = score.figures()
+        rate = figures["bytes_per_second"]
+        yield (
+            f"{score.name:<{_PEER_NAME}}{say_seconds(figures['first_token_seconds'] or 0.0):>10}"
+            f"{say_seconds(figures['pass_seconds'] or 0.0):>10}{score.moves:>9}"
+            f"{'-' if rate is None else say_rate(rate):>11}  {_OUTPUTS[score.output]}"
+        )
 
 
 def _interval(interval: Interval) -> str:
