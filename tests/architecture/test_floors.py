@@ -22,6 +22,7 @@ FLOORS = {
     "_checksums": 2,
     "_plan": 2,
     "_engine": 3,
+    "_schedule": 3,
     "_verify": 4,
     "torch": 4,
     "streamload": 5,  # the package's own face: re-exports, no logic

@@ -16,7 +16,7 @@ from streamload.errors import StreamClosedError
 class HostileRotation:
     """What `CopyEngine.rotate` returns, for a host device."""
 
-    def __init__(self, engine, plans, sources, *, slot_of, slots, order, key_names=(), debug=False, **rest):
+    def __init__(self, engine, plans, sources, *, slot_of, slots, order, key_names=(), debug=False, **rest):  # noqa: ANN003 - as the tests do
         self.engine, self.plans, self.sources = engine, plans, sources
         self.slot_of, self.slots = slot_of, slots
         self.orders = [list(order)]

@@ -72,6 +72,7 @@ def test_a_plan_keeps_the_budget_and_loses_no_unit(problem):
     assert plan.device_bytes == held <= budget
     assert list(plan.slot_of) == assign_slots(len(plan.streamed), max(plan.slots, 1))
     assert plan.slots <= most_slots
+    assert 1 not in Counter(plan.slot_of).values(), "a unit alone in its slot might as well stay"
     assert bool(plan.streamed) == bool(plan.slots) == (fixed + sum(nbytes) > budget)
 
 

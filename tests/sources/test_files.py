@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from streamload._sources import FileSource, FileStamp, MemorySource, Source, local_path, open_source
-from streamload.errors import SourceError, StreamClosedError
+from streamload.errors import ChangedError, SourceError, StreamClosedError
 
 DATA = bytes(range(256)) * 40
 
@@ -309,6 +309,36 @@ def test_path_that_cannot_be_one_is_refused(url, says):
 def test_what_is_no_text_is_refused(url):
     with pytest.raises(TypeError):
         open_source(url)
+
+
+def test_a_closed_file_can_be_opened_again(path):
+    source = FileSource(path, url="the weights")
+    source.close()
+    with source.reopen() as again:
+        assert (again.url, again.stamp) == (source.url, source.stamp)
+        again.check_unchanged()
+        buffer = bytearray(len(DATA))
+        assert again.read_into(0, memoryview(buffer)) == len(DATA)
+        assert buffer == DATA
+
+
+def test_another_file_is_not_opened_again(path):
+    with FileSource(path) as source:
+        path.with_suffix(".new").write_bytes(DATA)
+        path.with_suffix(".new").rename(path)
+        with pytest.raises(ChangedError, match="changed under the load"):
+            source.reopen()
+        source.check_unchanged()  # the one that is open is still what it was
+        path.unlink()
+        with pytest.raises(FileNotFoundError):
+            source.reopen()
+
+
+def test_a_file_written_to_is_told(path):
+    with FileSource(path) as source:
+        path.write_bytes(DATA + b"x")
+        with pytest.raises(ChangedError, match=f"nbytes={len(DATA)}"):
+            source.check_unchanged()
 
 
 def test_memory_is_borrowed_and_read_only():

@@ -53,11 +53,19 @@ def test_two_slots_are_taken_where_three_do_not_fit():
     assert plan_blocks(9, budget=2 * SLOT_ALIGNMENT).slots == 2
 
 
-def test_two_slots_are_taken_for_four_where_three_would_meet_five_as_soon():
-    plan = plan_blocks(8, budget=6 * SLOT_ALIGNMENT)
-    assert (plan.slots, len(plan.streamed)) == (2, 4)
+def test_two_slots_are_taken_for_six_where_three_would_meet_seven_as_soon():
+    plan = plan_blocks(10, budget=6 * SLOT_ALIGNMENT)
+    assert (plan.slots, len(plan.streamed)) == (2, 6)
     assert least_reuse_distance(plan.slot_of) == 2
-    assert plan_blocks(9, budget=6 * SLOT_ALIGNMENT).slots == 3  # 6 in 3 are met later than 5 in 2
+    assert plan_blocks(11, budget=6 * SLOT_ALIGNMENT).slots == 3  # 8 in 3 are met later than 7 in 2
+    assert plan_blocks(40, budget=6 * SLOT_ALIGNMENT).slots == 3  # 36 in 2 would save next to nothing
+
+
+@pytest.mark.parametrize(("count", "slots", "streamed"), [(7, 2, 4), (6, 1, 2)])
+def test_no_unit_is_alone_in_its_slot(count, slots, streamed):
+    plan = plan_blocks(count, budget=5 * SLOT_ALIGNMENT)
+    assert (plan.slots, len(plan.streamed)) == (slots, streamed)
+    assert plan.device_bytes == 5 * SLOT_ALIGNMENT
 
 
 def test_one_slot_is_the_last_resort():

@@ -105,6 +105,16 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
             merged.update(shard.metadata)
         return merged
 
+    def detached(self) -> Checkpoint:
+        """Return a checkpoint of the same headers that stays open when this one is closed.
+
+        Its sources are this one's: once they are closed only the copy engine can read them, which opens files itself.
+        """
+        self._check_open()
+        detached = Checkpoint(self._url, self._shards, self._tensors)
+        detached._layers = self.layers
+        return detached
+
     def close(self) -> None:
         """Close every file. Harmless when repeated."""
         self._closed = True

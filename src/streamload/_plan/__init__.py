@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ._overlap import Block, find_overlap
 from ._rows import READ_THROUGH, Rows, cut_rows, gather_rows, split_rows
-from ._slots import SLOT_ALIGNMENT, SlotPlan, assign_slots, least_reuse_distance, plan_slots
+from ._slots import SLOT_ALIGNMENT, SlotPlan, assign_slots, least_device_bytes, least_reuse_distance, plan_slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +30,7 @@ __all__ = [
     "SlotPlan",
     "assign_slots",
     "find_overlap",
+    "least_device_bytes",
     "least_reuse_distance",
     "make_plan",
     "make_reading_plan",

@@ -28,8 +28,8 @@ class SlotPlan:
         resident: Units that stay, ascending.
         streamed: Units that pass through slots, in the order of the pass; each once.
         slot_of: Slot of each of `streamed`.
-        slots: How many; 0 where everything stays. With a single one nothing overlaps: the next unit is copied only
-            when the one before is done with.
+        slots: How many; 0 where everything stays. With a single one nothing overlaps but the computing of units that
+            stay: the next unit is copied only when the one before is done with.
         slot_bytes: Of each slot; a multiple of `SLOT_ALIGNMENT`.
         device_bytes: What stays and the slots.
     """
@@ -48,10 +48,12 @@ def plan_slots(
     """Plan the device memory of units of which not all fit, so that a pass streams few bytes.
 
     All slots are as large as the largest unit that passes through them; every size that could be the largest is tried,
-    so that an embedding or a head becomes resident where that pays. `most_slots` are taken where they fit. One less
-    is taken where units are met again in their slot no sooner with it, by the least reuse distance, and a tenth of
-    the bytes is saved: 4 units in 2 slots rather than 5 in 3. One slot is the last resort: then nothing overlaps. Of
-    units of one size, those that stay are spread evenly among those that do not, also from one pass to the next.
+    so that an embedding or a head becomes resident where that pays. `most_slots` are taken where they fit. Fewer are
+    taken where units are met again in their slot no sooner with them, by the least reuse distance, and a tenth of the
+    bytes is saved (6 units in 2 slots rather than 7 in 3), and where a unit would be alone in its slot, which might as
+    well stay (4 in 2 rather than 5 in 3; 2 in 1 rather than 4 in 3). Else one slot is the last resort: then nothing
+    overlaps. Of units of one size, those that stay are spread evenly among those that do not, also from one pass to
+    the next.
 
     Args:
         nbytes: Bytes of each unit on the device, padding included.
@@ -70,12 +72,12 @@ def plan_slots(
     everything = fixed + sum(nbytes)
     if everything <= budget:
         return SlotPlan(tuple(range(len(nbytes))), (), (), 0, 0, everything)
-    largest = max(range(len(nbytes)), key=nbytes.__getitem__, default=0)
-    slot_bytes = _padded(max(nbytes, default=0))
-    if fixed + slot_bytes > budget:
+    needed = least_device_bytes(nbytes, slots=1, fixed=fixed)
+    if needed > budget:
+        largest = max(range(len(nbytes)), key=nbytes.__getitem__, default=0)
         raise ValueError(
-            f"a device memory of {budget} bytes was asked for; at least {fixed + slot_bytes} are needed: {fixed} that "
-            f"stay whatever happens, and one slot of {slot_bytes} for unit {largest}, the largest"
+            f"a device memory of {budget} bytes was asked for; at least {needed} are needed: {fixed} that stay "
+            f"whatever happens, and one slot of {needed - fixed} for unit {largest}, the largest"
         )
     best: SlotPlan | None = None
     least = 0
@@ -83,6 +85,8 @@ def plan_slots(
         if best is not None and slots == 1:
             break  # nothing would overlap
         plan = _plan_with(nbytes, order, uses, budget - fixed, slots)
+        while plan is not None and _alone(plan):
+            plan = _plan_with(nbytes, order, uses, budget - fixed, plan.slots - _alone(plan))
         if plan is None:
             continue
         cost = sum([nbytes[unit] * uses[unit] for unit in plan.streamed])
@@ -92,6 +96,19 @@ def plan_slots(
             best, least = plan, cost
     assert best is not None  # one slot of the largest unit fits, as was checked
     return replace(best, device_bytes=fixed + best.device_bytes)
+
+
+def least_device_bytes(nbytes: Sequence[int], *, slots: int, fixed: int = 0) -> int:
+    """Return the least device memory, in bytes, that units take with that many slots, or all resident if it is less.
+
+    Args:
+        nbytes: Bytes of each unit on the device, padding included.
+        slots: How many; with one, nothing overlaps.
+        fixed: Bytes that stay whatever happens.
+    """
+    choices = [sum(nbytes)]
+    choices += [slots * _padded(size) + sum([other for other in nbytes if other > size]) for size in set(nbytes)]
+    return fixed + min(choices)
 
 
 def assign_slots(count: int, slots: int) -> list[int]:
@@ -173,6 +190,11 @@ def _check(nbytes: Sequence[int], order: Iterable[int], fixed: int, most_slots: 
     for unit in order:
         if not 0 <= unit < len(nbytes):
             raise ValueError(f"the order names unit {unit}; there are {len(nbytes)}")
+
+
+def _alone(plan: SlotPlan) -> int:
+    """Return how many units share their slot with no other."""
+    return sum([held == 1 for held in Counter(plan.slot_of).values()])
 
 
 def _plan_with(

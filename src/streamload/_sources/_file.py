@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from .._closing import Closing
-from ..errors import SourceError, StreamClosedError
+from ..errors import ChangedError, SourceError, StreamClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +116,37 @@ class FileSource(Closing):
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
+
+    def reopen(self) -> FileSource:
+        """Open the same file once more, also where this source is closed; the result is the caller's to close.
+
+        Raises:
+            ChangedError: The file there now is another one, or was written to.
+            FileNotFoundError, PermissionError, SourceError: As when it was opened first.
+        """
+        again = FileSource(self._path, url=self._url)
+        try:
+            self._compare(again.stamp)
+        except BaseException:
+            again.close()
+            raise
+        return again
+
+    def check_unchanged(self) -> None:
+        """Make sure that nobody has written to the open file since its stamp was taken.
+
+        Raises:
+            ChangedError: Somebody has.
+            StreamClosedError: The source is closed.
+        """
+        with self._reading() as descriptor:
+            self._compare(_stamp_regular(os.fstat(descriptor), self._path, self._url))
+
+    def _compare(self, now: FileStamp) -> None:
+        if now != self._stamp:
+            raise ChangedError(
+                f"{self._url}: the file changed under the load: expected {self._stamp}, found {now}", url=self._url
+            )
 
     def fileno(self) -> int:
         """Return the open descriptor; it stays ours.

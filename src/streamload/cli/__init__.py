@@ -101,17 +101,53 @@ def inspect(path: str, *, tensors: bool, as_json: bool) -> None:
 @main.command()
 @click.argument("path")
 @click.option("--chunk-bytes", type=int, help="Largest single read, in bytes.  [default: the engine's]")
+@click.option("--device", help="Predict times on this device, such as h100, a100-80g, l4 or rtx4090.")
+@click.option("--device-memory", help="What weights may take of it, such as 20GB.  [default: nine tenths]")
+@click.option("--storage", help="page-cache, nvme, or a rate such as 14GB/s.  [default: page-cache]")
+@click.option("--link", help="Rate of the link, such as 55GB/s.  [default: the device's]")
+@click.option("--tokens", multiple=True, help="Prompt lengths; several times or 128,2048.  [default: 128,2048,8192]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def plan(path: str, *, chunk_bytes: int | None, as_json: bool) -> None:
-    """Show how a checkpoint would be read: groups, reads, copies and bytes per layer. Reads headers only."""
+def plan(
+    path: str,
+    *,
+    chunk_bytes: int | None,
+    device: str | None,
+    device_memory: str | None,
+    storage: str | None,
+    link: str | None,
+    tokens: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show how a checkpoint would be read: groups, reads, copies and bytes per layer. Reads headers only.
+
+    With --device: the memory it needs there, when the first token would come, and how fast passes would be if it does
+    not fit. Predicted from a table of devices; config.json beside the checkpoint is read too.
+    """
     from ._describe import describe_plan, plan_table
 
+    if device is None and (tokens or any(given is not None for given in (device_memory, storage, link))):
+        raise click.UsageError("--device-memory, --storage, --link and --tokens are of a device; give --device too")
     with _bad_values_refused():
         options = StreamOptions.from_env(os.environ)
         if chunk_bytes is not None:
             options = replace(
                 options, chunk_bytes=chunk_bytes, staging_bytes=max(options.staging_bytes, 2 * chunk_bytes)
             )
+    if device is not None:
+        from ._forecast import describe_forecast, forecast_layers, forecast_text
+
+        with _opened(path) as checkpoint, _bad_values_refused():
+            found = forecast_layers(
+                checkpoint,
+                options,
+                device=device,
+                device_memory=device_memory,
+                link=link,
+                storage=storage or "page-cache",
+                tokens=tokens,
+            )
+        click.echo(json.dumps(describe_forecast(found), indent=2) if as_json else forecast_text(found))
+        return
     with _opened(path) as checkpoint:
         layers = describe_plan(checkpoint, chunk_bytes=options.chunk_bytes)
     if as_json:

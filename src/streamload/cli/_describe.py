@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .._checkpoint import Checkpoint
     from .._format import TensorInfo
+    from .._plan import LoadPlan
     from .._verify import Summed, Verdict
 
 __all__ = [
@@ -25,8 +26,11 @@ __all__ = [
     "describe_summed",
     "describe_verdict",
     "inspect_tables",
+    "padded_bytes",
+    "plan_layers",
     "plan_table",
     "printable",
+    "table",
     "verdict_text",
 ]
 
@@ -71,8 +75,8 @@ def inspect_tables(checkpoint: Checkpoint, *, tensors: bool) -> str:
     layers = [(printable(layer.name) or "(rest)", *_row(layer.tensors)) for layer in checkpoint.layers]
     parts = [
         f"{printable(checkpoint.url)}\n{say_bytes(checkpoint.nbytes)} in {counts}\n{kinds or 'no tensors'}",
-        _table(("shard", "tensors", "bytes", "dtypes"), shards),
-        _table(("layer", "tensors", "bytes", "dtypes"), layers),
+        table(("shard", "tensors", "bytes", "dtypes"), shards),
+        table(("layer", "tensors", "bytes", "dtypes"), layers),
     ]
     if tensors:
         rows = [
@@ -84,7 +88,7 @@ def inspect_tables(checkpoint: Checkpoint, *, tensors: bool) -> str:
             )
             for tensor in checkpoint.values()
         ]
-        parts.append(_table(("tensor", "dtype", "shape", "bytes"), rows))
+        parts.append(table(("tensor", "dtype", "shape", "bytes"), rows))
     return "\n\n".join(parts)
 
 
@@ -108,20 +112,9 @@ class LayerReads:
 
 
 def describe_plan(checkpoint: Checkpoint, *, chunk_bytes: int) -> list[LayerReads]:
-    """Plan the load of a whole checkpoint, one group a layer, and count what each layer takes.
-
-    Destinations are laid out as a loader would, each tensor aligned to 256 bytes.
-    """
-    groups: list[list[Copy]] = []
-    address = _ALIGNMENT
-    for layer in checkpoint.layers:
-        groups.append([])
-        for tensor in layer.tensors:
-            groups[-1].append(Copy(tensor.shard, tensor.start, tensor.end, address))
-            address += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-    load_plan = make_plan(groups, chunk_bytes=chunk_bytes)
-
-    reads, copies = [0] * len(groups), [0] * len(groups)
+    """Plan the load of a whole checkpoint, one group a layer, and count what each layer takes."""
+    load_plan = plan_layers(checkpoint, chunk_bytes=chunk_bytes)
+    reads, copies = [0] * load_plan.group_count, [0] * load_plan.group_count
     firsts = [*load_plan.reads[4::5], load_plan.copy_count]
     for number, group in enumerate(load_plan.reads[3::5]):
         reads[group] += 1
@@ -130,6 +123,23 @@ def describe_plan(checkpoint: Checkpoint, *, chunk_bytes: int) -> list[LayerRead
         LayerReads(layer.name, len(layer.tensors), layer.nbytes, reads[group], copies[group])
         for group, layer in enumerate(checkpoint.layers)
     ]
+
+
+def plan_layers(checkpoint: Checkpoint, *, chunk_bytes: int) -> LoadPlan:
+    """Plan the load of a whole checkpoint, one group a layer, each tensor aligned to 256 bytes as a loader would."""
+    groups: list[list[Copy]] = []
+    address = _ALIGNMENT
+    for layer in checkpoint.layers:
+        groups.append([])
+        for tensor in layer.tensors:
+            groups[-1].append(Copy(tensor.shard, tensor.start, tensor.end, address))
+            address += padded_bytes(tensor)
+    return make_plan(groups, chunk_bytes=chunk_bytes)
+
+
+def padded_bytes(tensor: TensorInfo) -> int:
+    """Return what a tensor takes on the device, in bytes."""
+    return -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
 def plan_table(layers: Sequence[LayerReads], *, chunk_bytes: int) -> str:
@@ -150,7 +160,7 @@ def plan_table(layers: Sequence[LayerReads], *, chunk_bytes: int) -> str:
         )
         for layer in layers
     ]
-    return f"{head}\n\n{_table(('group', 'tensors', 'bytes', 'reads', 'copies'), rows)}"
+    return f"{head}\n\n{table(('group', 'tensors', 'bytes', 'reads', 'copies'), rows)}"
 
 
 def describe_summed(summed: Summed) -> str:
@@ -188,7 +198,7 @@ def verdict_text(verdict: Verdict, *, unicode: bool) -> str:
             f"wrong: {say_count(len(verdict.faults), 'fault')}; {_summed(verdict)}; "
             f"manifest {printable(verdict.manifest)}",
             "",
-            _table(("shard", "tensor", "bytes", "what"), rows),
+            table(("shard", "tensor", "bytes", "what"), rows),
             *([f"and {say_count(more)} more; --json lists all"] if more else []),
         ]
     )
@@ -228,7 +238,7 @@ def _row(tensors: Sequence[TensorInfo]) -> tuple[str, str, str]:
     return str(len(tensors)), say_bytes(nbytes), " ".join(_dtypes(tensors))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Align columns: numbers to the right, words to the left."""
     everything = [head, *rows]
     widths = [max(len(row[column]) for row in everything) for column in range(len(head))]

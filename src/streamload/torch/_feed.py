@@ -18,7 +18,7 @@ from .._collector import collector_paused
 from ..errors import StreamClosedError
 from ._failure import raise_again, without_traceback
 from ._groups import GROUP_BYTES, cut
-from ._memory import current_stream, place, resolve_device
+from ._memory import current_stream, place, poison, resolve_device
 from ._stats import add_up
 from ._submit import Target, check_checkpoint, choose_engine, known_sums, submit
 
@@ -141,6 +141,8 @@ class Feed:
         # Small groups share a block, so that none costs a huge page or more of its own.
         infos = [info for group in groups for info in group.infos]
         placement = place(infos, self._device, block_bytes=GROUP_BYTES, as_in_file=True)
+        if self._engine.options.debug:
+            poison(placement.blocks)
         placed = iter(placement.tensors)
         filled = [(group, [Target(info, next(placed)) for info in group.infos]) for group in groups]
         copies = [[target.copy() for target in targets] for _, targets in filled]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch.nn import Parameter
+from torch.nn.functional import embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,6 +86,10 @@ class Arriving(Protocol):
         """Block until a group's bytes are there for every stream and for the host."""
         ...
 
+    def look_up(self, group: int, tensor: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
+        """Return rows of an embedding table that has not arrived; None where the table is to be waited for."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
@@ -115,6 +120,8 @@ class _Gate:
                 return func(*args, **kwargs)
         if func == torch.Tensor.detach and sys._getframe(1).f_code is Parameter.__new__.__code__:
             return _detach_for_parameter(cast("torch.Tensor", args[0]))
+        if func is embedding and (rows := _look_up(*args, **kwargs)) is not None:
+            return rows
         wait = _settled if func in _HANDING_ON else _pass
         ready = [wait(tensor) for tensor in _arriving((*args, kwargs))]
         if all(ready):
@@ -184,6 +191,17 @@ def open_gate(tensor: torch.Tensor) -> None:
         tensor.__dict__.pop(_ARRIVAL, None)
 
 
+def plain_kind(tensor: torch.Tensor) -> type[torch.Tensor]:
+    """Return a tensor's class, or the one that its gate stands for."""
+    kind = type(tensor)
+    return kind._plain if issubclass(kind, _Gate) else kind
+
+
+def forget_arrival(tensor: torch.Tensor) -> None:
+    """Let go of what a tensor waited for, once another gate has taken this one's place."""
+    tensor.__dict__.pop(_ARRIVAL, None)
+
+
 def arriving_load(tensor: torch.Tensor) -> Arriving | None:
     """Return the load that a tensor waits for, or None."""
     arrival = tensor.__dict__.get(_ARRIVAL) if isinstance(tensor, _Gate) else None
@@ -214,6 +232,19 @@ def _arriving(value: object) -> Iterator[torch.Tensor]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from _arriving(item)
+
+
+def _look_up(
+    ids: object, weight: object, padding_idx: object = None, max_norm: object = None, *_: object, **__: object
+) -> torch.Tensor | None:
+    """Return what `embedding` would, without the table, where nothing is to be differentiated or written to."""
+    arrival = weight.__dict__.get(_ARRIVAL) if isinstance(weight, _Gate) else None
+    if not isinstance(arrival, _Arrival) or type(ids) is not torch.Tensor or max_norm is not None:
+        return None
+    table = cast("torch.Tensor", weight)
+    if torch.is_grad_enabled() and table.requires_grad:
+        return None
+    return arrival.load.look_up(arrival.group, table, ids)
 
 
 def _pass(tensor: torch.Tensor) -> bool:

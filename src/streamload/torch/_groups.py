@@ -40,10 +40,28 @@ def cut(items: Sequence[T], nbytes: Callable[[T], int]) -> Iterator[list[T]]:
         yield group
 
 
-def layers_in_order(items: Iterable[T], checkpoint: Checkpoint, info: Callable[[T], TensorInfo]) -> list[list[T]]:
-    """Gather items by the checkpoint's layers, layers in the order in which their first item comes."""
-    layer_of = {tensor.name: index for index, layer in enumerate(checkpoint.layers) for tensor in layer.tensors}
-    gathered: dict[int, list[T]] = {}
+def layers_in_order(
+    items: Iterable[T],
+    checkpoint: Checkpoint,
+    info: Callable[[T], TensorInfo],
+    *,
+    order: Sequence[str] = (),
+    last: Callable[[T], bool] = lambda _: False,
+) -> list[tuple[str, list[T]]]:
+    """Gather items by the checkpoint's layers: name and items of each.
+
+    Args:
+        items: In the order in which layers are to stand, by their first item.
+        checkpoint: Whose layers.
+        info: What an item is in the checkpoint.
+        order: Names of layers that come before all others, in this order; names of no layer are passed over.
+        last: Items that go behind everything, as layers of their own, unless `order` names their layer.
+    """
+    layer_of = {tensor.name: layer.name for layer in checkpoint.layers for tensor in layer.tensors}
+    gathered: dict[str, list[T]] = {name: [] for name in order}
+    put_off: dict[str, list[T]] = {}
     for item in items:
-        gathered.setdefault(layer_of[info(item).name], []).append(item)
-    return list(gathered.values())
+        layer = layer_of[info(item).name]
+        to = put_off if last(item) and layer not in order else gathered
+        to.setdefault(layer, []).append(item)
+    return [(name, members) for name, members in (*gathered.items(), *put_off.items()) if members]

@@ -7,6 +7,7 @@ for the order of tensors, `_submit` for how they are filled.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import operator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ._dtypes import torch_dtype, torch_shape
 from ._host_block import HostBlock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .._format import TensorInfo
 
@@ -125,6 +126,19 @@ def allocate(nbytes: int, device: torch.device) -> tuple[int, object]:
         return -(-host.address // ALIGNMENT) * ALIGNMENT, host
     block = torch.empty(size, dtype=torch.uint8, device=device)
     return -(-block.data_ptr() // ALIGNMENT) * ALIGNMENT, block
+
+
+def poison(blocks: Iterable[object]) -> None:
+    """Fill new memory with 0xFF bytes, which every float format reads as NaN: a use before its bytes arrive shows.
+
+    Args:
+        blocks: Of a `Placement`. Those on a device are filled in the order of the current stream.
+    """
+    for block in blocks:
+        if isinstance(block, HostBlock):
+            ctypes.memset(block.address, 0xFF, block.nbytes)
+        elif isinstance(block, torch.Tensor):
+            block.fill_(0xFF)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._engine import Ticket
+    from ._embedding import EmbeddingRows
 
 
 class ModuleLoad:
@@ -31,11 +32,20 @@ class ModuleLoad:
     Args:
         ticket: The submitted plan; closed by the watcher when the load is over.
         device: Where the tensors are.
-        tensors: Tensors of each group of the ticket, without gates. Kept alive until the load is over.
+        tensors: Tensors of each group of the ticket, without gates or asleep. Kept alive until the load is over.
+        rows: Looks up rows of those that are tables, by the tensor's `id`; closed when the load is over.
     """
 
-    def __init__(self, ticket: Ticket, device: torch.device, tensors: Sequence[Sequence[torch.Tensor]]) -> None:
+    def __init__(
+        self,
+        ticket: Ticket,
+        device: torch.device,
+        tensors: Sequence[Sequence[torch.Tensor]],
+        rows: EmbeddingRows,
+    ) -> None:
         self._device = device
+        self._rows = rows
+        self._used: dict[int, None] = {}  # groups, in the order of their first use
         self._process = os.getpid()
         self._ticket: Ticket | None = ticket  # None: over
         self._tensors = [
@@ -58,12 +68,23 @@ class ModuleLoad:
         """Whether every gate is open, or closed for good; in a forked child the parent's load is over."""
         return self._over.is_set() or self._process != os.getpid()
 
+    @property
+    def failed(self) -> bool:
+        """Whether the load failed or was cancelled."""
+        return self._error is not None
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Groups that were used while they arrived, in the order of their first use."""
+        return tuple(self._used)
+
     def order(self, group: int) -> bool:
         """Let the current stream see a group's bytes, blocking; True when nobody need wait for it again.
 
         A group that is not read yet becomes the next to be read.
         """
         self._check_process()
+        self._used.setdefault(group)
         ticket = self._ticket
         self._raise_failure()  # after the ticket was read: the watcher sets the error before it lets go of the ticket
         if ticket is None or ticket.resident(group):
@@ -78,6 +99,15 @@ class ModuleLoad:
         """Block until a group's bytes are there for every stream and for the host."""
         if not self.order(group):
             torch.cuda.current_stream(self._device).synchronize()
+
+    def look_up(self, group: int, tensor: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
+        """Return rows of a table that has not arrived, read for this; None where it has, or is to be waited for."""
+        self._check_process()
+        ticket = self._ticket
+        self._raise_failure()
+        if ticket is None or ticket.resident(group) or (ids.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return None
+        return self._rows.look_up(id(tensor), ids, self._device)
 
     def wait(self, timeout: float | None) -> None:
         """Block until the load is over, and raise what it failed with."""
@@ -108,6 +138,7 @@ class ModuleLoad:
             self._tensors = []
             self._ticket = None
             ticket.close()
+            self._rows.close()
             self._at_exit.detach()
             self._over.set()
 

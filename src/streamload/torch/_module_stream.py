@@ -6,63 +6,94 @@ it. Read `_seats` for what of a checkpoint belongs where.
 
 from __future__ import annotations
 
+import functools
+import threading
 import weakref
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import torch
-
 from .._closing import Closing
 from .._collector import collector_paused
-from ._gate import arriving_load, without_gates
-from ._groups import cut, layers_in_order
-from ._memory import place, resolve_device
-from ._module_load import ModuleLoad
+from ..errors import StreamClosedError
+from ._delivery import Delivery
+from ._filling import refuse_unfinished, start_filling
+from ._memory import resolve_device
 from ._oversized import divide, start_streaming
 from ._seats import fill_batch_counters, seat
-from ._submit import Target, choose_engine, known_sums, submit
+from ._sleep import put_to_sleep
+from ._submit import choose_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
     from .._checkpoint import Checkpoint
-    from .._engine import CopyEngine, LoadStats, RotationStats, Ticket
-    from .._format import TensorInfo
+    from .._engine import CopyEngine, LoadStats, RotationStats
     from ..options import StreamOptions
-    from ._seats import Seat, Seating
+    from ._delivery import Group
+    from ._filling import Filling
+    from ._oversized import Division
+    from ._seats import Seating
+    from ._sleep import Bed
     from ._streamed_units import StreamedUnits
 
 
 class ModuleStream(Closing):
-    """Watch a module being filled; a context manager, whose end cancels what has not arrived.
+    """Watch a module being filled, and let it sleep; a context manager, whose end cancels what has not arrived.
 
     Made by `stream_module`. Nobody has to hold or wait for it: the module finishes by itself. Thread-safe.
 
     Attributes:
-        ticket: The submitted plan, for its trace; sources are numbered as the checkpoint's shards.
+        ticket: The submitted plan, for its trace; sources are numbered as the checkpoint's shards. After `wake`
+            another one.
         missing_keys: Names the module has and the checkpoint does not (`strict=False`); left as they were.
         unexpected_keys: Names the checkpoint has and the module does not (`strict=False`); not read.
         streamed_bytes: Bytes of the weights that pass through slots in every pass; 0 where all become resident.
     """
 
     def __init__(
-        self, load: ModuleLoad, ticket: Ticket, seating: Seating, streamed: StreamedUnits | None = None
+        self,
+        delivery: Delivery,
+        filling: Filling,
+        seating: Seating,
+        streamed: StreamedUnits | None = None,
     ) -> None:
-        self._load = load
+        self._delivery = delivery
+        self._groups: Sequence[Group] = filling.groups
+        self._load = filling.load
         self._streamed = None if streamed is None else weakref.ref(streamed)  # the module's own
         self.streamed_bytes = 0 if streamed is None else streamed.nbytes
-        self.ticket = ticket
+        self.ticket = filling.ticket
         self.missing_keys = seating.missing_keys
         self.unexpected_keys = seating.unexpected_keys
+        self._lock = threading.Lock()  # serialises sleep, wake and close
+        self._sleepers: list[list[tuple[torch.Tensor, Bed]]] | None = None  # by group; None: awake
+        self._resting: tuple[torch.nn.Module, Division] | None = None  # what was streamed, while it sleeps
+        self._closed = False
 
     def __repr__(self) -> str:
-        state = "done" if self.done else f"{self.progress():.0%} resident"
-        return f"ModuleStream({state}, {self.ticket.group_count} groups)"
+        state = "asleep" if self.asleep else "done" if self.done else f"{self.progress():.0%} resident"
+        return f"ModuleStream({state}, {len(self._groups)} groups)"
 
     @property
     def done(self) -> bool:
-        """Whether the load is over: all is resident and nothing of it is left, or it failed."""
+        """Whether the load is over: all is resident and nothing of it is left, or it failed, or the module sleeps."""
         return self._load.over
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the module's weights were taken off the device, by `sleep`."""
+        return self._sleepers is not None
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The checkpoint's layers in the order in which they were used while they arrived, then the others.
+
+        For `stream_module(order=…)`, at the next load of the same model: what a pass needs first then comes first.
+        """
+        used = [self._groups[group].layer for group in self._load.used]
+        return tuple(dict.fromkeys([*used, *(group.layer for group in self._groups)]))
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until all is resident and the module is an ordinary one.
@@ -74,17 +105,21 @@ class ModuleStream(Closing):
             TimeoutError: It took longer; the load goes on.
             SourceError: Reading failed (`ShortReadError`, `ChangedError` among them).
             DeviceError: The device failed.
-            StreamClosedError: The load was cancelled, or belongs to a parent process.
+            StreamClosedError: The load was cancelled, or belongs to a parent process, or the module is asleep.
         """
+        if self.asleep:
+            raise StreamClosedError("the module is asleep; wake() brings its weights back")
         self._load.wait(timeout)
 
     def progress(self) -> float:
         """Return the share of bytes that are resident, from 0 to 1."""
+        if self.asleep:
+            return 0.0
         stats = self.ticket.stats()
         return stats.bytes_resident / stats.bytes_total if stats.bytes_total else 1.0
 
     def stats(self) -> LoadStats:
-        """Return what the load did so far."""
+        """Return what the load did so far; after `wake`, the load that it started."""
         return self.ticket.stats()
 
     @property
@@ -94,7 +129,7 @@ class ModuleStream(Closing):
 
     def rotation_stats(self) -> RotationStats | None:
         """Return what was streamed so far; None where nothing is, or no longer."""
-        streamed = None if self._streamed is None else self._streamed()
+        streamed = self._passing()
         return None if streamed is None else streamed.stats()
 
     def cancel(self) -> None:
@@ -103,15 +138,91 @@ class ModuleStream(Closing):
         No effect once it is done, unless weights are streamed: then the module ends with this.
         """
         self.ticket.cancel()
-        if self._streamed is not None and (streamed := self._streamed()) is not None:
+        if (streamed := self._passing()) is not None:
             streamed.cancel()
+
+    def sleep(self) -> None:
+        """Free the device memory of the weights, which are in their files; blocks until the device is idle.
+
+        Parameters and buffers stay the objects they are, with shape, dtype and device; using one raises
+        `StreamClosedError` until `wake`. A load under way is cancelled. No effect on a module that sleeps already. Call
+        it while nothing computes with the module. Views and copies that others hold keep their memory.
+
+        Raises:
+            RuntimeError: A weight was written to, converted, moved or replaced since it was loaded: waking would lose
+                that. Nothing was freed.
+            StreamClosedError: This was closed, or the load belongs to a parent process.
+        """
+        with self._lock:
+            self._check_open()
+            if self._sleepers is not None:
+                return
+            rank = {layer: number for number, layer in enumerate(self.order)}
+            self._groups = sorted(self._groups, key=lambda group: rank[group.layer])
+            found = [[(bed, bed.tensor()) for bed in group.beds] for group in self._groups]
+            self.ticket.cancel()
+            self._load.join()
+            if (streamed := self._passing()) is not None:
+                self._resting = streamed.sleep()
+            sleepers = [[(tensor, bed) for bed, tensor in members if tensor is not None] for members in found]
+            put_to_sleep([tensor for tensor, _ in chain(*sleepers)], self._delivery.device)
+            self._sleepers = sleepers
+
+    def wake(self) -> None:
+        """Stream the weights back, in the order in which they were used; returns at once, as `stream_module` does.
+
+        The module may be used right away. Its tensors are the same objects, at other addresses: graphs captured before
+        must be captured again. No effect on a module that is awake, or waking; one whose load failed is loaded again.
+
+        Raises:
+            ChangedError, FileNotFoundError, PermissionError: A file is no longer the one whose header was read; the
+                module sleeps on.
+            torch.OutOfMemoryError: The device has not enough memory; the module sleeps on.
+            DeviceError: The device refused.
+            RuntimeError: Another stream has filled the module meanwhile.
+            StreamClosedError: This was closed, or the engine it was made with is.
+        """
+        streamed = self._passing()
+        if not self.asleep and (self._load.failed or (streamed is not None and streamed.failed)):
+            self.sleep()  # its memory goes first
+        with self._lock:
+            self._check_open()
+            if self._sleepers is None:
+                return
+            self.ticket, self._load = self._delivery.again(self._sleepers)
+            if self._resting is not None:
+                self._restart(*self._resting)
+            self._sleepers = self._resting = None
+
+    def _restart(self, module: torch.nn.Module, division: Division) -> None:
+        delivery = self._delivery
+        settle = functools.partial(self._load.wait, None)
+        try:
+            streamed = start_streaming(
+                module, division, delivery.engine(), delivery.checkpoint, delivery.device, settle=settle
+            )
+        except BaseException:  # all of it sleeps on
+            self.ticket.cancel()
+            self._load.join()
+            put_to_sleep([tensor for tensor, _ in chain(*(self._sleepers or []))], delivery.device)
+            raise
+        self._streamed = None if streamed is None else weakref.ref(streamed)
 
     def close(self) -> None:
         """Cancel what has not arrived, stop what is streamed, and wait for copies under way. Harmless when repeated."""
         self.cancel()
         self._load.join()
-        if self._streamed is not None and (streamed := self._streamed()) is not None:
+        if (streamed := self._passing()) is not None:
             streamed.close()
+        self._closed = True
+
+    def _passing(self) -> StreamedUnits | None:
+        """Return what streams weights through slots, if anything does."""
+        return None if self._streamed is None else self._streamed()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StreamClosedError("the ModuleStream is closed")
 
 
 @collector_paused()
@@ -121,6 +232,7 @@ def stream_module(
     device: str | int | torch.device = "cuda",
     *,
     strict: bool = True,
+    order: Sequence[str] = (),
     options: StreamOptions | None = None,
     engine: CopyEngine | None = None,
 ) -> ModuleStream:
@@ -130,8 +242,9 @@ def stream_module(
     arrived waits for it, and it is read next. Tensors on the meta device become new ones of the file's dtype, at
     their final addresses; real ones are filled where they are. When all is resident every trace of the load is gone.
 
-    What takes tensors past `__torch_function__` (`torch.tensor(p)`, a 0-dim tensor given as a number, `torch.func`,
-    TorchScript, C++ extensions outside the dispatcher) cannot wait: call `wait` before it and before capturing a graph.
+    Layers come in the module's order, large embedding tables last: the rows that a pass asks for meanwhile are read by
+    themselves, where nothing is differentiated (`torch.no_grad`, or a table that requires no grad). What takes tensors
+    past `__torch_function__` (`_gate` lists it) cannot wait: call `wait` before it.
 
     Args:
         module: Built on the meta device, all or in part, or real. Buffers that are not saved must be real.
@@ -139,6 +252,7 @@ def stream_module(
         device: Where meta tensors go, and where real ones must be: "cuda", "cuda:<n>", a number of a CUDA device, a
             `torch.device`, or "cpu".
         strict: Refuse names that only one of the two has.
+        order: Layers to bring first, as `ModuleStream.order` of an earlier load of the same model named them.
         options: How to read and stage; not together with `engine`. With `device_memory`, what exceeds it is streamed.
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
@@ -160,69 +274,15 @@ def stream_module(
     where = resolve_device(device)
     chosen_engine = choose_engine(where, options, engine)
     seating = seat(module, checkpoint, where, strict=strict)
-    _refuse_unfinished([found.tensor for found, _ in seating.taken])
+    refuse_unfinished([found.tensor for found, _ in seating.taken])
     division = divide(module, seating, checkpoint, chosen_engine.options.device_memory)
-    layers = layers_in_order(division.resident, checkpoint, lambda pair: pair[1])
-    groups = [group for layer in layers for group in cut(layer, lambda pair: pair[1].nbytes)]
-    with without_gates():  # a failed load's gates stay closed until this one's take their place
-        targets, blocks = _find_memory(groups, where)
-        copies = [[target.copy() for target in group] for group in targets]
-        memory = [*blocks, *(target.tensor.untyped_storage() for group in targets for target in group)]
-    ticket = submit(chosen_engine, checkpoint, copies, where, memory, known_sums(checkpoint, chosen_engine))
+    delivery = Delivery(checkpoint, where, chosen_engine, shared=engine is None)
+    filling = start_filling(delivery, chosen_engine, division.resident, order)
     try:
-        load = _occupy(groups, targets, ticket, where)
         fill_batch_counters(seating, where)
-        streamed = start_streaming(module, division, chosen_engine, checkpoint, where, settle=lambda: load.wait(None))
+        settle = functools.partial(filling.load.wait, None)
+        streamed = start_streaming(module, division, chosen_engine, delivery.checkpoint, where, settle=settle)
     except BaseException:
-        ticket.close()
+        filling.ticket.close()
         raise
-    return ModuleStream(load, ticket, seating, streamed)
-
-
-def _refuse_unfinished(tensors: Sequence[torch.Tensor]) -> None:
-    """Refuse a module whose load is not over; one whose load failed may be filled again."""
-    for tensor in tensors:
-        load = arriving_load(tensor)
-        if isinstance(load, ModuleLoad) and not load.over:
-            raise RuntimeError("the module is still being filled by another stream; wait for it, or close it")
-
-
-def _find_memory(
-    groups: Sequence[Sequence[tuple[Seat, TensorInfo]]], device: torch.device
-) -> tuple[list[list[Target]], list[object]]:
-    """Return each group's targets, over new blocks for what is on meta, and the blocks."""
-    new = [info for group in groups for found, info in group if found.tensor.is_meta]
-    placement = place(new, device)
-    placed = iter(placement.tensors)
-    targets = [
-        [Target(info, next(placed) if found.tensor.is_meta else found.tensor) for found, info in group]
-        for group in groups
-    ]
-    return targets, placement.blocks
-
-
-def _occupy(
-    groups: Sequence[Sequence[tuple[Seat, TensorInfo]]],
-    targets: Sequence[Sequence[Target]],
-    ticket: Ticket,
-    device: torch.device,
-) -> ModuleLoad:
-    """Put tensors behind closed gates into their seats: nobody sees a byte too early, even if this is cut off."""
-    tensors = [
-        [_occupant(found.tensor, target) for (found, _), target in zip(group, members, strict=True)]
-        for group, members in zip(groups, targets, strict=True)
-    ]
-    load = ModuleLoad(ticket, device, tensors)
-    for (found, _), tensor in zip(chain(*groups), chain(*tensors), strict=True):
-        found.put(tensor)
-    return load
-
-
-def _occupant(old: torch.Tensor, target: Target) -> torch.Tensor:
-    """Return what is to sit in a seat: the tensor that is there, or one of its class over new memory."""
-    if not old.is_meta:
-        return old
-    differentiable = target.tensor.dtype.is_floating_point or target.tensor.dtype.is_complex
-    new = torch.Tensor._make_subclass(type(old), target.tensor, old.requires_grad and differentiable)
-    new.__dict__.update(old.__dict__)
-    return new
+    return ModuleStream(delivery, filling, seating, streamed)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .._checkpoint import Checkpoint
 from .._checksums import expected_sums
 from .._plan import SlotPlan, make_plan, plan_slots
 from ._dtypes import torch_dtype, torch_shape
 from ._gate import open_gate
 from ._host_copies import HostCopies, Layout
 from ._memory import ALIGNMENT, BLOCK_BYTES, allocate, current_stream, tensor_over
+from ._sleep import give_memory, sleeps
 from ._streamed_gate import own_attributes, plain_kind, streaming_of
 from ._streamed_units import Origin, StreamedUnits
 from ._submit import APART_BYTES, known_sums
@@ -26,6 +26,7 @@ from ._units import Taken, Unit, cut_into_units, padded
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, Rotation
     from .._plan import LoadPlan
     from ._seats import Seating
@@ -95,7 +96,7 @@ def start_streaming(
         module: What is filled.
         division: What of it is streamed.
         engine: Who copies.
-        checkpoint: Where the bytes are; may be closed once this returns.
+        checkpoint: Where the bytes are; one that nobody closes.
         device: Where the slots go.
         settle: Blocks until what stays is resident.
 
@@ -105,8 +106,7 @@ def start_streaming(
     """
     if not division.streamed:
         return None
-    own = Checkpoint(checkpoint.url, checkpoint.shards, checkpoint)  # still open when the caller's is closed
-    origin = Origin(engine, own, device, known_sums(checkpoint, engine))
+    origin = Origin(engine, checkpoint, device, known_sums(checkpoint, engine))
     slot_plan = division.slots
     base, owner = allocate(slot_plan.slots * slot_plan.slot_bytes, device)
     layouts = [
@@ -120,7 +120,7 @@ def start_streaming(
         ]
         host_memory = engine.options.host_memory
         copies = HostCopies(rotation, origin, layouts, host_memory) if host_memory else None
-        streamed = StreamedUnits(rotation, division.streamed, origin, copies, settle)
+        streamed = StreamedUnits(rotation, (module, division), origin, copies, settle)
     except BaseException:
         rotation.close()
         raise
@@ -164,11 +164,15 @@ def _tensors(unit: Unit, layout: Layout, device: torch.device, owner: object) ->
     address = layout.address
     for seat, info in unit.taken:
         old, dtype = seat.tensor, torch_dtype(info)
-        open_gate(old)  # of a load that failed
         over = tensor_over(address, info.nbytes, dtype, torch_shape(info), device, owner)
+        address += padded(info.nbytes)
+        if sleeps(old):
+            give_memory([old], [over])
+            made.append(old)
+            continue
+        open_gate(old)  # of a load that failed
         differentiable = dtype.is_floating_point or dtype.is_complex
         new = torch.Tensor._make_subclass(plain_kind(old), over, old.requires_grad and differentiable)
         new.__dict__.update(own_attributes(old))
         made.append(new)
-        address += padded(info.nbytes)
     return made

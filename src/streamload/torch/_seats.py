@@ -239,7 +239,9 @@ def _alias_errors(targets: Sequence[Seat], beside: Sequence[tuple[str, torch.Ten
 
 
 def _has_memory(tensor: torch.Tensor) -> bool:
-    return not (tensor.is_meta or is_lazy(tensor)) and tensor.layout == torch.strided and tensor.numel() > 0
+    if tensor.is_meta or is_lazy(tensor) or tensor.layout != torch.strided or not tensor.numel():
+        return False
+    return tensor.untyped_storage().nbytes() > 0  # a sleeping tensor has none
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int, int]:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 import torch
 from torch.nn import Parameter
 
-from ._gate import _METADATA, without_gates
+from ._gate import _METADATA, forget_arrival, without_gates
+from ._gate import plain_kind as arriving_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,11 +144,12 @@ def put_behind_gate(tensor: torch.Tensor, streaming: Streaming, unit: int, membe
     Raises:
         TypeError: The tensor's class has a memory layout of its own.
     """
-    kind = type(tensor)
+    kind = arriving_kind(tensor)
     plain = {Parameter: StreamedParameter, torch.Tensor: StreamedTensor}
     gate = plain.get(kind) or type(f"Streamed{kind.__name__}", (StreamedGate, kind), {"__slots__": (), "_plain": kind})
     tensor.__dict__[_STREAMED] = _Streamed(streaming, unit, member)
     tensor.__class__ = gate
+    forget_arrival(tensor)
 
 
 def plain_kind(tensor: torch.Tensor) -> type[torch.Tensor]:

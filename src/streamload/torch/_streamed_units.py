@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,8 +18,8 @@ import torch
 from .._collector import collector_paused
 from ..errors import DeviceError, StreamClosedError, StreamloadError
 from ._failure import raise_again, without_traceback
-from ._gate import close_gate, without_gates
 from ._memory import current_stream, place
+from ._sleep import Asleep, put_to_sleep
 from ._streamed_gate import lift_gate, put_behind_gate
 from ._submit import Target, submit
 from ._windows import Conversion, Pass, StandIn, Window, run_outside_graphs
@@ -31,7 +30,9 @@ if TYPE_CHECKING:
     from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, Rotation, RotationStats
     from .._format import TensorInfo
+    from ._gate import Arriving
     from ._host_copies import HostCopies
+    from ._oversized import Division
     from ._units import Unit
 
 
@@ -67,7 +68,7 @@ class StreamedUnits:
 
     Args:
         rotation: Brings the units, numbered as in `units`.
-        units: In the order of a pass.
+        whole: What is filled, and what of it is streamed: the rotation numbers units as this does.
         origin: For those who want a tensor outside its unit's window.
         copies: Keeps units in host memory; None where nobody asked for it.
         settle: Blocks until what is not streamed is resident.
@@ -76,15 +77,16 @@ class StreamedUnits:
     def __init__(
         self,
         rotation: Rotation,
-        units: Sequence[Unit],
+        whole: tuple[torch.nn.Module, Division],
         origin: Origin,
         copies: HostCopies | None,
         settle: Callable[[], object],
     ) -> None:
-        self.nbytes = sum([info.nbytes for unit in units for _, info in unit.taken])
+        self._whole = whole
+        self._units: Sequence[Unit] = whole[1].streamed
+        self.nbytes = sum([info.nbytes for unit in self._units for _, info in unit.taken])
         self.settle = settle
         self._rotation = rotation
-        self._units = units
         self._origin = origin
         self._copies = copies
         self._process = os.getpid()
@@ -93,7 +95,7 @@ class StreamedUnits:
         self._lock = threading.Lock()  # guards what follows
         self._passes: dict[int, list[int]] = {}  # by thread: the units of its pass so far
         self._crossed = False  # whether passes of several threads met
-        self._order = list(range(len(units)))
+        self._order = list(range(len(self._units)))
         self._stand_ins: list[StandIn] = []
         # Before the interpreter goes, or with the module: no thread may copy into memory that is gone.
         self._end = weakref.finalize(self, _end, rotation, copies, self._process)
@@ -200,18 +202,32 @@ class StreamedUnits:
             if self._copies is not None:
                 self._copies.cancel()
 
+    @property
+    def failed(self) -> bool:
+        """Whether a unit could not be brought, or streaming was ended."""
+        return self._error is not None
+
     def close(self) -> None:
         """Stop streaming, wait for copies under way, free the slots; the module raises at use. Idempotent."""
         self.cancel()
+        self._stop(_Ended(self._error) if self._error is not None else Asleep())
+
+    def sleep(self) -> tuple[torch.nn.Module, Division]:
+        """Stop streaming, free the slots, put the weights to sleep; return what `start_streaming` begins again with."""
+        self.cancel()
+        self._stop(Asleep())
+        return self._whole
+
+    def _stop(self, gate: Arriving) -> None:
         self._end()
         stand_ins, self._stand_ins = self._stand_ins, []
         for stand_in in reversed(stand_ins):
             stand_in.remove()
-        if stand_ins and self._error is not None:
-            ended = _Ended(self._error)
-            for unit in self._units:
-                for seat, _ in unit.taken:
-                    _end_tensor(seat.tensor, ended)
+        if stand_ins:
+            tensors = [seat.tensor for unit in self._units for seat, _ in unit.taken]
+            for tensor in tensors:
+                lift_gate(tensor)
+            put_to_sleep(tensors, self._origin.device, gate)
 
     def _let_go(self, unit: int) -> None:
         held = self._held.pop(threading.get_ident(), None) == unit
@@ -253,20 +269,10 @@ class _Ended:
     def settle(self, group: int) -> None:
         self.order(group)
 
-
-def _end_tensor(tensor: torch.Tensor, ended: _Ended) -> None:
-    """Take a tensor off its slot, which is to be freed, and close its gate for good."""
-    lift_gate(tensor)
-    with (
-        torch.no_grad(),
-        without_gates(),
-        suppress(RuntimeError),
-    ):  # somebody has another reference to it: it keeps its slot
-        kept = dict(tensor.__dict__)
-        empty = torch.Tensor._make_subclass(type(tensor), torch.empty_like(tensor, device="meta"), tensor.requires_grad)
-        torch.utils.swap_tensors(tensor, empty)  # type: ignore[no-untyped-call]  # torch gives it no types
-        tensor.__dict__.update(kept)
-    close_gate(tensor, ended, 0)
+    def look_up(self, group: int, tensor: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
+        del tensor, ids
+        self.order(group)
+        return None
 
 
 def _end(rotation: Rotation, copies: HostCopies | None, process: int) -> None:
