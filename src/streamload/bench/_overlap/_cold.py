@@ -14,6 +14,7 @@ import torch
 
 from .._result import BenchError
 from ._passes import resident_pass, streamed_pass
+from ._predict import first_token_seconds, groups_of_parts, make_pipeline, reads_in_trace, scaled
 from ._result import ColdCase
 
 if TYPE_CHECKING:
@@ -115,12 +116,17 @@ def _run_once(course: ColdCourse, tally: _Tally) -> None:
 def _by_layer(course: ColdCourse, tally: _Tally) -> ColdCase:
     subject, place = tally.subject, course.place
     passes = [resident_pass(subject, place, course.resident, by_part=True) for _ in range(_PART_PASSES)]
-    seconds = zip(*[[took for _, took in found.part_seconds] for found in passes], strict=True)
-    parts = [(name, median(took)) for (name, _), took in zip(passes[0].part_seconds, seconds, strict=True)]
+    parts = scaled([found.part_seconds for found in passes], median(tally.compute))
     place.settle(subject.nbytes)
     streamed, _ = streamed_pass(subject, place, by_part=True)
     for output, left in ((streamed.output, streamed.residue), *((found.output, ()) for found in passes)):
         _check(output, tally.expected, left, "the pass by part")
+    predicted = first_token_seconds(
+        parts,
+        groups_of_parts(course.files, subject, streamed.trace),
+        reads_in_trace(streamed.trace),
+        make_pipeline(tally.link, tally.storage, tally.load),
+    )
     return ColdCase(
         tokens=subject.tokens,
         nbytes=subject.nbytes,
@@ -134,6 +140,7 @@ def _by_layer(course: ColdCourse, tally: _Tally) -> ColdCase:
         waited_seconds=tuple(tally.waited),
         layer_compute_seconds=course.files.by_layer(parts),
         layer_streamed_seconds=course.files.by_layer(streamed.part_seconds),
+        predicted_seconds=predicted,
     )
 
 

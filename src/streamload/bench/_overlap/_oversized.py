@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Protocol
 
 from ..._checkpoint import open as open_checkpoint
@@ -18,12 +18,14 @@ from ...torch import stream_module
 from .._result import BenchError
 from ._cold import same_bits
 from ._passes import resident_pass
+from ._predict import make_pipeline, pass_seconds, plan_turns, scaled
 from ._result import OversizedCase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
+    from torch import nn
 
     from ..._engine import RotationStats
     from ..._models import Subject
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodeRound", "Streams", "memory_for_half", "run_oversized", "time_decode"]
 
+_PART_PASSES = 3
 _DECODE_PASSES = 4  # in a row, timed together: the link is kept busy from each into the next
 
 
@@ -63,6 +66,27 @@ def memory_for_half(course: ColdCourse) -> int:
     return sum(tensor.nbytes for tensor in course.files.tensors) - sum(numbered) // 2
 
 
+@dataclass(slots=True)
+class _Tally:
+    """Gather the rounds."""
+
+    course: ColdCourse
+    one: Subject  # prompts of one token, and of the compute-bound length
+    prompt: Subject
+    expected: dict[int, torch.Tensor]
+    decode: list[DecodeRound] = field(default_factory=list)
+    one_resident: list[float] = field(default_factory=list)
+    prompt_streamed: list[float] = field(default_factory=list)
+    prompt_resident: list[float] = field(default_factory=list)
+
+    def resident(self, subject: Subject) -> float:
+        return resident_pass(subject, self.course.place, self.course.resident).seconds
+
+    def check(self, output: torch.Tensor, tokens: int) -> None:
+        if not same_bits(output, self.expected[tokens]):
+            raise BenchError("an oversized pass gave another output than the model loaded plainly")
+
+
 def run_oversized(
     course: ColdCourse, tokens: int, repeat: int, progress: Callable[[], object] = lambda: None
 ) -> OversizedCase:
@@ -77,41 +101,23 @@ def run_oversized(
     Raises:
         BenchError: An output differed, or nothing was streamed.
     """
-    place = course.place
+    place, budget = course.place, memory_for_half(course)
     one, prompt = (replace(course.subject, tokens=count) for count in (1, tokens))
-    expected = {count.tokens: resident_pass(count, place, course.resident).output for count in (one, prompt)}
-    budget = memory_for_half(course)
+    expected = {subject.tokens: resident_pass(subject, place, course.resident).output for subject in (one, prompt)}
+    tally = _Tally(course, one, prompt, expected)
     place.settle(budget)
     link = [place.link_rate()]
-    decode: list[DecodeRound] = []
-    prompt_seconds: list[float] = []
-    resident_seconds: list[float] = []
     module = one.build()
     with (
         open_checkpoint(one.path) as checkpoint,
         CopyEngine(place.device, StreamOptions(device_memory=budget)) as engine,
         stream_module(module, checkpoint, place.torch_device, strict=False, engine=engine) as loading,
     ):
-
-        def streamed(subject: Subject) -> Pass:
-            found = resident_pass(subject, place, module)
-            if not same_bits(found.output, expected[subject.tokens]):
-                raise BenchError("an oversized pass gave another output than the model loaded plainly")
-            return found
-
         loading.wait()
         for _ in range(repeat):
-            streamed(one)  # what is idle after a pause is not the link's rate
-            decode.append(time_decode(lambda: resident_pass(one, place, module).output, loading, _DECODE_PASSES))
-            if not all(same_bits(output, expected[1]) for output in decode[-1].outputs):
-                raise BenchError("an oversized pass gave another output than the model loaded plainly")
-            before = resident_pass(prompt, place, course.resident).seconds
-            streamed(one)
-            prompt_seconds.append(streamed(prompt).seconds)
-            resident_seconds.append(fmean((before, resident_pass(prompt, place, course.resident).seconds)))
+            _run_round(tally, module, loading)
             progress()
-        stats = _stats(loading)
-        streamed_bytes = loading.streamed_bytes
+        stats, streamed_bytes = _stats(loading), loading.streamed_bytes
     link.append(place.link_rate())
     return OversizedCase(
         device_memory=budget,
@@ -122,12 +128,48 @@ def run_oversized(
         wasted_fills=stats.wasted_fills,
         link_bytes_per_second=tuple(link),
         decode_passes=_DECODE_PASSES,
-        decode_seconds=tuple(found.seconds for found in decode),
-        decode_bytes=tuple(found.nbytes for found in decode),
+        decode_seconds=tuple(found.seconds for found in tally.decode),
+        decode_bytes=tuple(found.nbytes for found in tally.decode),
         tokens=tokens,
-        prompt_seconds=tuple(prompt_seconds),
-        resident_seconds=tuple(resident_seconds),
+        prompt_seconds=tuple(tally.prompt_streamed),
+        resident_seconds=tuple(tally.prompt_resident),
+        **_predictions(tally, budget, link),
     )
+
+
+def _run_round(tally: _Tally, module: nn.Module, loading: Streams) -> None:
+    place, one, prompt = tally.course.place, tally.one, tally.prompt
+
+    def streamed(subject: Subject) -> Pass:
+        found = resident_pass(subject, place, module)
+        tally.check(found.output, subject.tokens)
+        return found
+
+    tally.one_resident.append(tally.resident(one))
+    streamed(one)  # after a pause the slots are full, and the first pass is faster than the link
+    tally.decode.append(time_decode(lambda: resident_pass(one, place, module).output, loading, _DECODE_PASSES))
+    for output in tally.decode[-1].outputs:
+        tally.check(output, one.tokens)
+    before = tally.resident(prompt)
+    streamed(one)
+    tally.prompt_streamed.append(streamed(prompt).seconds)
+    tally.prompt_resident.append(fmean((before, tally.resident(prompt))))
+
+
+def _predictions(tally: _Tally, budget: int, link: Sequence[float]) -> dict[str, float]:
+    course = tally.course
+    turns = plan_turns(tally.one, course.place, budget)
+    pipeline = make_pipeline(link, [course.files.storage_rate() for _ in range(3)])
+
+    def predicted(subject: Subject, seconds: Sequence[float]) -> float:
+        marked = (resident_pass(subject, course.place, course.resident, by_part=True) for _ in range(_PART_PASSES))
+        parts = scaled([found.part_seconds for found in marked], median(seconds))
+        return pass_seconds(parts, turns, pipeline, read_ahead=not course.place.on_host)
+
+    return {
+        "predicted_decode_seconds": predicted(tally.one, tally.one_resident),
+        "predicted_prompt_seconds": predicted(tally.prompt, tally.prompt_resident),
+    }
 
 
 def time_decode(run_pass: Callable[[], torch.Tensor], loading: Streams, passes: int) -> DecodeRound:

@@ -58,7 +58,7 @@ class ColdCase:
     waited_seconds: tuple[float, ...]
     layer_compute_seconds: Mapping[str, float]
     layer_streamed_seconds: Mapping[str, float]
-    predicted_seconds: float | None = None
+    predicted_seconds: float | None
 
     @property
     def move_seconds(self) -> list[float]:
@@ -174,8 +174,8 @@ class OversizedCase:
     tokens: int
     prompt_seconds: tuple[float, ...]
     resident_seconds: tuple[float, ...]
-    predicted_decode_seconds: float | None = None
-    predicted_prompt_seconds: float | None = None
+    predicted_decode_seconds: float | None
+    predicted_prompt_seconds: float | None
 
     def figures(self) -> dict[str, float | None]:
         """Return the medians."""
