@@ -49,7 +49,7 @@ class OverlapSettings:
 
     path: str | os.PathLike[str] | None = None
     device: str = "cpu"
-    repeat: int = 5
+    repeat: int = 3
     tokens: tuple[int, ...] = ()
     link_bytes_per_second: float | None = None
     quick: bool = False

@@ -17,7 +17,7 @@ __all__ = ["overlap"]
 @click.command()
 @click.argument("path", required=False)
 @click.option("--device", default="cpu", show_default=True, help='"cpu", over a simulated link, or "cuda:0".')
-@click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Rounds; each runs every pass.")
+@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds; each runs every pass.")
 @click.option("--tokens", help="Lengths of the prompts, such as 128,2048,8192.  [default: by device]")
 @click.option("--link", type=click.FloatRange(0, min_open=True), help="Rate of the simulated link, in GB/s.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write the result to this file.")

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["prompts_that_take"]
 
-_FIRST_GUESSES = (16, 128)
-_CORRECTIONS = 2
+_FIRST_TOKENS = 16
 
 
 def prompts_that_take(wanted: Sequence[float], subject: Subject, place: Place, module: nn.Module) -> list[int]:
@@ -34,22 +33,24 @@ def prompts_that_take(wanted: Sequence[float], subject: Subject, place: Place, m
         module: The same, resident.
     """
 
-    def seconds(tokens: int) -> float:
-        return min(resident_pass(replace(subject, tokens=tokens), place, module).seconds for _ in range(2))
-
-    def within(tokens: float) -> int:
-        return max(1, min(round(tokens), subject.most_tokens))
-
-    short, long = (within(guess) for guess in _FIRST_GUESSES)
-    first, second = seconds(short), seconds(long)
-    each = max(second - first, 1e-9) / max(long - short, 1)
+    points: list[tuple[float, int]] = []
+    tokens = _FIRST_TOKENS
+    while not points or (points[-1][0] < wanted[-1] and points[-1][1] < subject.most_tokens):
+        asked = replace(subject, tokens=min(tokens, subject.most_tokens))
+        passes = 2 if len(points) < 2 else 1  # the first are short, and what is touched for the first time is slow
+        points.append((min(resident_pass(asked, place, module).seconds for _ in range(passes)), asked.tokens))
+        tokens *= 2
     found: list[int] = []
     for target in wanted:
-        tokens = within(short + (target - first) / each)
-        for _ in range(_CORRECTIONS):
-            took = seconds(tokens)
-            if abs(took / target - 1) < 0.05:  # near enough: what counts is what is measured
-                break
-            tokens = within(tokens + (target - took) / each)
+        tokens = max(1, min(_between(points, target), subject.most_tokens))
         found.append(max(tokens, found[-1] + 1 if found else 1))
     return found
+
+
+def _between(points: Sequence[tuple[float, int]], seconds: float) -> int:
+    """Return the tokens that take so long, by a line between the two points around it, or from nothing to the first."""
+    low = max((point for point in points if point[0] <= seconds), default=(0.0, 0))
+    high = min((point for point in points if point[0] > seconds and point[1] > low[1]), default=None)
+    if high is None:
+        return low[1]
+    return round(low[1] + (seconds - low[0]) / (high[0] - low[0]) * (high[1] - low[1]))

@@ -39,7 +39,7 @@ class ColdCase:
         streamed_seconds: From opening the checkpoint to the first token on the host.
         since_call_seconds: The same from the call of `stream_module`.
         load_seconds: From opening the checkpoint to the first read.
-        usual_seconds: The same as `streamed_seconds` where every weight is waited for first.
+        usual_seconds: The same as `streamed_seconds` where every weight is waited for first; of the first rounds.
         waited_seconds: Time the streamed pass waited on the host, by the engine's own count.
         layer_compute_seconds: Of each layer, with everything resident; from passes with marks.
         layer_streamed_seconds: Of each layer in a streamed pass with marks.
@@ -90,6 +90,7 @@ class ColdCase:
             "compute_seconds": compute,
             "compute_to_move": compute / move,
             "streamed_seconds": streamed,
+            "load_seconds": median(self.load_seconds),
             "usual_seconds": median(self.usual_seconds),
             "ratio": median(self.ratios),
             "usual_ratio": median(self.usual_ratios),
@@ -101,7 +102,7 @@ class ColdCase:
 
     def _over_ideal(self, seconds: tuple[float, ...]) -> list[float]:
         ideal = [max(pair) for pair in zip(self.move_seconds, self.compute_seconds, strict=True)]
-        return paired_ratios(seconds, ideal)
+        return paired_ratios(seconds, ideal[: len(seconds)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

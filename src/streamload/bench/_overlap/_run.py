@@ -52,8 +52,9 @@ _CUDA_TOKENS = (128, 2048, 8192)
 _COMPUTE_TO_MOVE = (0.1, 0.5, 1.0, 2.0)
 _QUICK_COMPUTE_TO_MOVE = (0.5, 2.0)
 # All weights over the simulated link. So slow that copying takes a small part of a processor, whose copies a GPU
-# would not feel; X / C is what counts, and the prompts give it any value.
-_MOVE_SECONDS, _QUICK_MOVE_SECONDS = 0.8, 0.4
+# would not feel, and so long that making a plan for 700 tensors is the part of X that it is for a 70B model on a GPU's
+# link, or little more; C / X is what counts, and the prompts give it any value.
+_MOVE_SECONDS, _QUICK_MOVE_SECONDS = 1.5, 0.8
 _STEADY_GROUPS, _QUICK_STEADY_GROUPS = 31, 9
 _QUICK_REPEAT = 2
 _PEER_ROUNDS, _PEER_SECONDS = 2, 45.0

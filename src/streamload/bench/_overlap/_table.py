@@ -63,7 +63,8 @@ def _cold(bench: OverlapBench) -> Iterator[str]:
     for case in bench.cold:
         stalls = sorted(case.layer_stall_seconds.items(), key=lambda item: -item[1])[:3]
         longest = ", ".join(f"{name.removeprefix('model.')} {say_seconds(seconds)}" for name, seconds in stalls)
-        yield f"longest stalls at {say_count(case.tokens, 'token')}: {longest}"
+        load = say_seconds(median(case.load_seconds))
+        yield f"{say_count(case.tokens, 'token')}: first read after {load}, longest stalls {longest}"
 
 
 def _cells(case: ColdCase) -> Iterator[str]:
