@@ -32,7 +32,7 @@ def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
         assert done.exit_code == 2
         return
     assert done.exit_code == 0, done.output
-    assert max(len(line) for line in done.output.splitlines() if "written to" not in line) <= 100
+    assert [line for line in done.output.splitlines() if len(line) > 100 and "written to" not in line] == []
     result = json.loads(path.read_text())
     assert result["kind"] == "bench overlap"
     assert result["simulated_link"] == 2e7
@@ -44,6 +44,21 @@ def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
         assert min(case["streamed_seconds"] + case["usual_seconds"]) > floor
         assert set(case["layer_compute_seconds"]) >= {f"model.layers.{layer}" for layer in range(SHAPE.layers)}
         assert case["layer_streamed_seconds"].keys() == case["layer_compute_seconds"].keys()
+        assert case["predicted_seconds"] > floor
+    oversized = result["oversized"]
+    assert oversized["streamed_bytes"] > 0.2 * result["nbytes"]
+    assert all(
+        nbytes >= oversized["decode_passes"] * oversized["streamed_bytes"] for nbytes in oversized["decode_bytes"]
+    )
+    assert oversized["tokens"] == 16
+    for peer in result["peers"]:
+        assert bool(peer["first_token_seconds"]) != bool(peer["cannot_run"]), peer
+        assert peer["role"] == "peer" or peer["output"] == "equal"
+    assert [peer["name"].split()[0].strip(",") for peer in result["peers"]] == [
+        *["streamload"] * 2,
+        *["accelerate"] * 3,
+        *["diffusers"] * 4,
+    ]
     assert len(result["steady"]["streamed_seconds"]) == len(result["steady"]["plain_seconds"])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from streamload._machine import MachineFacts
 from streamload.bench._overlap._interval import interval_of_median, paired_ratios
-from streamload.bench._overlap._result import ColdCase, OverlapBench, SteadyState
+from streamload.bench._overlap._result import ColdCase, OverlapBench, OversizedCase, PeerScore, SteadyState
 
 CASE = ColdCase(
     tokens=128,
@@ -24,9 +24,39 @@ CASE = ColdCase(
     waited_seconds=(0.5, 0.5, 0.5),
     layer_compute_seconds={"layers.0": 0.05, "layers.1": 0.05},
     layer_streamed_seconds={"layers.0": 0.35, "layers.1": 0.04},
+    predicted_seconds=None,
 )
 STEADY = SteadyState(
     tokens=128, plain_seconds=(1.0, 2.0) * 5, streamed_seconds=(1.01, 2.02) * 5, control_seconds=(1.0, 2.0) * 5
+)
+OVERSIZED = OversizedCase(
+    device_memory=60,
+    streamed_bytes=40,
+    units=4,
+    slots=2,
+    demanded_fills=0,
+    wasted_fills=0,
+    link_bytes_per_second=(90.0, 110.0),
+    decode_passes=2,
+    decode_seconds=(0.8, 1.0, 0.8),
+    decode_bytes=(78, 80, 80),
+    tokens=256,
+    prompt_seconds=(2.02, 4.04, 2.1),
+    resident_seconds=(2.0, 4.0, 2.0),
+    predicted_decode_seconds=0.4,
+    predicted_prompt_seconds=2.0,
+)
+PEERS = (
+    PeerScore(
+        name="a peer",
+        role="peer",
+        moves="half",
+        nbytes=100,
+        first_token_seconds=(1.0, 3.0),
+        pass_seconds=(0.5, 0.5),
+        output="equal to rounding",
+    ),
+    PeerScore(name="another", role="peer", moves="all", nbytes=100, cannot_run="x is not installed"),
 )
 MACHINE = MachineFacts(
     system="Linux",
@@ -52,6 +82,8 @@ BENCH = OverlapBench(
     rounds=3,
     cold=(CASE,),
     steady=STEADY,
+    oversized=OVERSIZED,
+    peers=PEERS,
     command="streamload bench overlap",
     machine=MACHINE,
 )
@@ -122,6 +154,35 @@ def test_steady_state_compares_passes_that_were_taken_together():
     assert not replace(STEADY, margin=0.005).figures()["equivalent"]
 
 
+def test_usual_way_is_held_against_the_rounds_it_was_run_in():
+    assert replace(CASE, usual_seconds=(1.2,)).usual_ratios == pytest.approx([1.2])
+
+
+def test_oversized_decode_is_bytes_a_second_over_the_link():
+    figures = OVERSIZED.figures()
+    assert figures["streamed_bytes_per_second"] == pytest.approx(97.5)
+    assert figures["link_fraction"] == pytest.approx(0.975)
+    assert figures["decode_seconds"] == pytest.approx(0.4)
+    assert figures["decode_to_predicted"] == pytest.approx(1.0)
+
+
+def test_oversized_prompt_is_held_against_the_resident_pass_beside_it():
+    figures = OVERSIZED.figures()
+    assert figures["over_resident"] == pytest.approx(1.01)
+    assert figures["compute_to_move"] == pytest.approx(2.0 * 100 / 40)
+    assert figures["prompt_to_predicted"] == pytest.approx(2.1 / 2.0)
+
+
+def test_peer_that_did_not_run_has_no_figures_and_its_reason_is_in_the_table():
+    assert set(PEERS[1].figures().values()) == {None}
+    assert "x is not installed" in BENCH.table()
+
+
+def test_rate_of_a_peer_counts_what_it_moves():
+    assert PEERS[0].figures()["bytes_per_second"] == pytest.approx(0.5 * 100 / 0.5)
+    assert replace(PEERS[0], moves="nothing").figures()["bytes_per_second"] is None
+
+
 def test_json_holds_every_round_and_what_follows_from_it():
     written = json.loads(json.dumps(BENCH.as_dict()))
     assert written["kind"] == "bench overlap"
@@ -129,6 +190,10 @@ def test_json_holds_every_round_and_what_follows_from_it():
     assert written["cold"][0]["figures"]["ratio"] == pytest.approx(1.03)
     assert written["cold"][0]["layer_stall_seconds"]["layers.0"] == pytest.approx(0.3)
     assert written["steady"]["figures"]["ratio"]["median"] == pytest.approx(1.01)
+    assert written["oversized"]["decode_bytes"] == [78, 80, 80]
+    assert written["oversized"]["figures"]["link_fraction"] == pytest.approx(0.975)
+    assert written["peers"][0]["figures"]["bytes_per_second"] == pytest.approx(100.0)
+    assert written["peers"][1]["cannot_run"] == "x is not installed"
     assert written["machine"]["cpus"] == 2
     assert written["cache"] == "warm"
     assert written["command"] == "streamload bench overlap"

@@ -5,6 +5,7 @@ Part of `bench._overlap`; needs torch and safetensors.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from ... import _native
 from ..._engine import open_device
-from ..._machine import machine_facts
+from ..._machine import machine_facts, memory_headroom_bytes
 from ..._models import load_plainly, one_processor_for_copying, own_subject, transformers_subject
 from ...testing import LlamaShape, make_checkpoint
 from .._result import BenchError, cache_state
@@ -83,10 +84,23 @@ def run(settings: OverlapSettings) -> OverlapBench:
 def _subject(settings: OverlapSettings, scratch: Path) -> Subject:
     if settings.path is not None:
         return transformers_subject(Path(settings.path), max(settings.tokens, default=1), settings.device)
-    shape = _HOST_SHAPE if settings.device == "cpu" else _CUDA_SHAPE
+    shape = _HOST_SHAPE if settings.device == "cpu" else _that_fits(_CUDA_SHAPE, settings.device, scratch)
     with tqdm(total=shape.nbytes, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None) as bar:
         path = make_checkpoint(scratch / "checkpoint", shape, progress=bar.update)
     return own_subject(path, shape, max(settings.tokens, default=1))
+
+
+def _that_fits(shape: LlamaShape, device: str, scratch: Path) -> LlamaShape:
+    """Return a shape with as many of its layers as there is room for.
+
+    Three models on the device, the files and a peer's copy of them on the drive, and both in the page cache.
+    """
+    room = [torch.cuda.get_device_properties(device).total_memory / 3.5, shutil.disk_usage(scratch).free / 2.2]
+    if (memory := memory_headroom_bytes()) is not None:
+        room.append(memory / 2.5)
+    while shape.layers > 1 and shape.nbytes > min(room):
+        shape = replace(shape, layers=shape.layers - 1)
+    return shape
 
 
 def _choose(

@@ -61,10 +61,10 @@ def _cold(bench: OverlapBench) -> Iterator[str]:
     for case in bench.cold:
         yield "".join(f"{cell:>{width}}" for cell, width in zip(_cells(case), _COLUMNS.values(), strict=True))
     for case in bench.cold:
-        stalls = sorted(case.layer_stall_seconds.items(), key=lambda item: -item[1])[:3]
+        stalls = sorted(case.layer_stall_seconds.items(), key=lambda item: -item[1])[:2]
         longest = ", ".join(f"{name.removeprefix('model.')} {say_seconds(seconds)}" for name, seconds in stalls)
         load = say_seconds(median(case.load_seconds))
-        yield f"{say_count(case.tokens, 'token')}: first read after {load}, longest stalls {longest}"
+        yield f"{say_count(case.tokens, 'token')}: first read after {load}, stalls {longest}"
 
 
 def _cells(case: ColdCase) -> Iterator[str]:
@@ -116,9 +116,10 @@ def _steady(steady: SteadyState) -> Iterator[str]:
 
 
 def _peers(bench: OverlapBench) -> Iterator[str]:
-    how = "" if bench.simulated_link is None else ", without a pace: memory on the host is all there is"
+    how = "" if bench.simulated_link is None else "; without a pace, for only streamload uses the simulated link"
     yield ""
-    yield f"{f'1 token a pass{how}':<{_PEER_NAME}}{'first':>10}{'a pass':>10}{'moves':>9}{'rate':>11}  output"
+    yield f"1 token a pass, beside others{how}"
+    yield f"{'':<{_PEER_NAME}}{'first':>10}{'a pass':>10}{'moves':>9}{'rate':>11}  output"
     for score in bench.peers:
         if score.cannot_run:
             yield f"{score.name:<{_PEER_NAME}}  not run:"
