@@ -7,12 +7,14 @@ namespace streamload {
 
 PassOrder::PassOrder(std::vector<std::uint32_t> units) noexcept : units_(std::move(units)), at_(last()) {}
 
+std::size_t PassOrder::places_to(std::uint32_t unit) const noexcept {
+  std::size_t places = 1;
+  while (places <= size() && ahead(places) != unit) ++places;
+  return places;
+}
+
 void PassOrder::use(std::uint32_t unit) noexcept {
-  for (std::size_t places = 1; places <= size(); ++places) {
-    if (ahead(places) != unit) continue;
-    at_ = (at_ + places) % size();
-    return;
-  }
+  if (const std::size_t places = places_to(unit); places <= size()) at_ = (at_ + places) % size();
 }
 
 void PassOrder::begin_pass() noexcept { at_ = last(); }

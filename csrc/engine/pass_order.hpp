@@ -27,6 +27,8 @@ class PassOrder {
   [[nodiscard]] std::size_t size() const noexcept { return units_.size(); }
   // The unit `places` ahead of the consumer, in [1, size()].
   [[nodiscard]] std::uint32_t ahead(std::size_t places) const noexcept { return units_[(at_ + places) % size()]; }
+  // How many places ahead a unit stands next, in [1, size()]; size() + 1 where it stands nowhere.
+  [[nodiscard]] std::size_t places_to(std::uint32_t unit) const noexcept;
 
  private:
   [[nodiscard]] std::size_t last() const noexcept { return units_.empty() ? 0 : units_.size() - 1; }

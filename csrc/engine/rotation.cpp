@@ -37,9 +37,11 @@ Rotation::Rotation(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> poo
       device_(std::move(device)),
       sources_(std::move(setup.sources)),
       debug_(setup.debug_seed != 0),
+      breach_(setup.breach),
       order_(std::move(setup.order)),
       needed_(setup.slots.size()),
-      random_(static_cast<std::minstd_rand::result_type>(setup.debug_seed)) {
+      random_(static_cast<std::minstd_rand::result_type>(setup.debug_seed)),
+      rules_(setup.slots.size()) {
   std::size_t keys = 0;
   for (std::size_t i = 0; i < setup.units.size(); ++i) {
     Unit unit{std::make_shared<const Plan>(std::move(setup.units[i])), setup.slot_of[i]};
@@ -156,8 +158,10 @@ void Rotation::withdraw(std::uint64_t number) noexcept {
 // ever: nobody passes by an older one that wants another unit of the slot.
 bool Rotation::may_take(const Want& want, bool on_host) const noexcept {
   const Slot& slot = slots_[units_[want.unit_].slot];
+  if (breaks(Breach::kOtherUnit)) return slot.state == State::kLanded;
   if (!holds_unit(slot, want.unit_)) return false;
-  if (slot.state != State::kLanded && (on_host || slot.state != State::kIssued)) return false;
+  const bool arrived = slot.state == State::kLanded || (!on_host && slot.state == State::kIssued);
+  if (!arrived && !breaks(Breach::kEarlyAcquire)) return false;
   const auto older = [&](const Wanted& other) {
     return other.number < want.number_ && other.unit != want.unit_ &&
            units_[other.unit].slot == units_[want.unit_].slot;
@@ -185,25 +189,29 @@ Status Rotation::acquire(Want& want, std::optional<StreamView> stream, Clock::du
   const auto since = Clock::now();
   std::shared_ptr<Event> filled;  // shared with close()
   bool landed = false;
+  Status status;
   {
     std::unique_lock lock(mutex_);
     ready = changed_.wait_for(lock, patience, [&] { return failed_ || may_take(want, on_host); });
     stats_.stall_seconds += std::chrono::duration<double>(Clock::now() - since).count();
-    if (ready && !failed_) {
+    const std::uint32_t index = units_[want.unit_].slot;
+    if (ready && !failed_ && debug_) status = rules_.acquired(index, want.unit_, on_host);
+    if (ready && !failed_ && status.ok()) {
       take(want);
-      const Slot& slot = slots_[units_[want.unit_].slot];
+      const Slot& slot = slots_[index];
       landed = slot.state == State::kLanded;
       filled = slot.filled;
     }
   }
+  if (!status.ok()) fail(status);
   if (failed_ && want.rotation_ != nullptr) return tell_failure();
   if (!ready) return {};
   changed_.notify_all();  // a younger one may be next
   if (on_host || landed) return {};
-  Status status = device_->wait(*stream, filled->view());
+  status = device_->wait(*stream, filled->view());
   if (!status.ok()) {
     const std::lock_guard lock(mutex_);
-    drop_hold(want.unit_);
+    static_cast<void>(end_hold(want.unit_, {}));
   }
   return status;
 }
@@ -217,18 +225,30 @@ void Rotation::drop_hold(std::uint32_t unit) noexcept {
 }
 
 Status Rotation::release(std::uint32_t unit, std::optional<StreamView> stream) noexcept {
+  Status status;
   {
     const std::lock_guard lock(mutex_);
     const Hold* hold = hold_of_caller();
-    if (hold == nullptr || hold->unit != unit) {
+    if ((hold == nullptr || hold->unit != unit) && !breaks(Breach::kUnheldRelease)) {
       return misused("unit " + std::to_string(unit) + " is not held by this thread");
     }
-    if (!stream || device_->waits_on_host() || failed_) {  // the work is done, or nothing is filled any more
-      drop_hold(unit);
-      return {};
-    }
+    const bool done = !stream || device_->waits_on_host() || failed_;  // or nothing is filled any more
+    if (done) status = end_hold(unit, {});
+    if (done && status.ok()) return {};
   }
-  return release_behind(unit, *stream);
+  if (status.ok()) return release_behind(unit, *stream);
+  fail(status);
+  return status;
+}
+
+Status Rotation::end_hold(std::uint32_t unit, Event released) noexcept {
+  const std::uint32_t index = units_[unit].slot;
+  if (debug_) {
+    if (Status status = rules_.released(index, unit, bool(released)); !status.ok()) return status;
+  }
+  if (released) slots_[index].released.push_back(std::move(released));
+  drop_hold(unit);
+  return {};
 }
 
 // Held until the event is recorded: until then no fill looks at the slot.
@@ -244,10 +264,14 @@ Status Rotation::release_behind(std::uint32_t unit, StreamView stream) noexcept 
   Status status;
   if (!released) status = Event::make(device_, released);
   if (status.ok()) status = device_->record(released.view(), stream);
+  if (!status.ok()) released.reset();
+  Status ended;
+  {
+    const std::lock_guard lock(mutex_);
+    ended = end_hold(unit, std::move(released));
+  }
+  if (status.ok()) status = std::move(ended);
   if (!status.ok()) fail(status);  // nobody can tell any more when the slot is free
-  const std::lock_guard lock(mutex_);
-  if (status.ok()) slots_[units_[unit].slot].released.push_back(std::move(released));
-  drop_hold(unit);
   return status;
 }
 

@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "device/device.hpp"
+#include "engine/ordering_rules.hpp"
 #include "engine/pass_order.hpp"
 #include "engine/rotation_stats.hpp"
 #include "engine/ticket.hpp"
@@ -50,7 +51,8 @@ class Rotation {
     std::vector<std::uint32_t> order;    // of a pass
     std::vector<std::shared_ptr<Source>> sources;
     std::optional<StreamView> after;  // the stream that allocated the slots
-    std::uint64_t debug_seed = 0;     // not 0: poisons slots between fills and delays at random
+    std::uint64_t debug_seed = 0;     // not 0: poisons slots between fills, delays at random, checks every rule
+    Breach breach = Breach::kNone;    // for tests: what of the rules is broken, in debugging
   };
 
   // One call of acquire while it waits. Dropped, it waits no more. Ends before its rotation.
@@ -122,7 +124,8 @@ class Rotation {
     std::size_t holds = 0;
     bool used = false;  // since it was filled
     bool from_host = false;
-    bool claimed = false;  // every read of the fill
+    std::uint64_t nbytes = 0;  // of the fill
+    bool claimed = false;      // every read of the fill
     bool failed = false;
     bool paused = false;          // the ticket is
     std::vector<Event> released;  // recorded behind the uses since it was filled
@@ -165,6 +168,8 @@ class Rotation {
   void drop_hold(std::uint32_t unit) noexcept;
   void take(Want& want) noexcept;
   [[nodiscard]] Status release_behind(std::uint32_t unit, StreamView stream) noexcept;
+  [[nodiscard]] Status end_hold(std::uint32_t unit, Event released) noexcept;  // under mutex_
+  [[nodiscard]] bool breaks(Breach rule) const noexcept { return breach_ == rule; }
   void fail(Status status) noexcept;
   [[nodiscard]] Status tell_failure() const;
 
@@ -178,11 +183,14 @@ class Rotation {
   [[nodiscard]] std::optional<std::uint32_t> next_missing() noexcept;
   [[nodiscard]] bool holds_unit(const Slot& slot, std::uint32_t unit) const noexcept;
   [[nodiscard]] bool is_wanted(std::uint32_t slot) const noexcept;
+  [[nodiscard]] bool is_free(const Slot& slot) const noexcept;
+  [[nodiscard]] Status check_fill(const Task& task) noexcept;
   [[nodiscard]] Fill claim_slot(const Task& task) noexcept;
   [[nodiscard]] Status fill(Fill fill) noexcept;
   [[nodiscard]] Status wait_for_releases(Fill& fill) noexcept;
   [[nodiscard]] Status copy_from_host(const Fill& fill) noexcept;
   void told(std::uint32_t slot, std::uint32_t generation, Ticket::Stage stage) noexcept;
+  void mark(std::uint32_t slot, Ticket::Stage stage) noexcept;  // under mutex_
   void land_from_host(std::uint32_t slot, std::uint32_t generation) noexcept;
   void delay() noexcept;
 
@@ -190,6 +198,7 @@ class Rotation {
   const std::shared_ptr<Device> device_;
   const std::vector<std::shared_ptr<Source>> sources_;
   const bool debug_;
+  const Breach breach_;
   const Clock::time_point started_ = Clock::now();
 
   mutable std::mutex mutex_;         // guards the members down to the blank line, and what Unit and Slot say
@@ -211,6 +220,7 @@ class Rotation {
   bool news_ = true;            // for the thread
   RotationStats stats_;
   std::minstd_rand random_;
+  OrderingRules rules_;  // told in debugging only
   Status failure_;
 
   std::atomic<bool> failed_{false};

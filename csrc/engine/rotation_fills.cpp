@@ -46,6 +46,7 @@ void Rotation::perform(const Task& task, std::unique_lock<std::mutex>& lock) noe
   std::shared_ptr<Ticket> paused;
   std::shared_ptr<Ticket> resumed;
   std::optional<Fill> started;
+  Status broken;
   if (task.pauses) {
     paused = slots_[*task.pauses].ticket;
     slots_[*task.pauses].paused = true;
@@ -57,9 +58,11 @@ void Rotation::perform(const Task& task, std::unique_lock<std::mutex>& lock) noe
     if (!slot.claimed) reading_ = task.slot;
     resumed = slot.ticket;
   } else {
-    started = claim_slot(task);
+    if (debug_) broken = check_fill(task);
+    if (broken.ok()) started = claim_slot(task);
   }
   lock.unlock();
+  if (!broken.ok()) fail(std::move(broken));
   if (paused) paused->pause(true);
   if (resumed) resumed->pause(false);
   if (started) {
@@ -98,6 +101,13 @@ bool Rotation::is_wanted(std::uint32_t slot) const noexcept {
                      [&](const Wanted& wanted) { return units_[wanted.unit].slot == slot; });
 }
 
+bool Rotation::is_free(const Slot& slot) const noexcept {
+  // A ticket that has landed is reaped first: it ends outside the lock.
+  const bool landed = slot.state == State::kLanded && !slot.ticket;
+  return (slot.state == State::kEmpty || landed || breaks(Breach::kUnlandedSlot)) &&
+         (slot.holds == 0 || breaks(Breach::kHeldSlot));
+}
+
 bool Rotation::pick(Task& task) noexcept {
   if (pick_wanted(task)) return true;
   if (reading_) return false;  // two fills that share the readers are both late
@@ -118,8 +128,7 @@ bool Rotation::pick_wanted(Task& task) noexcept {
     const Slot& slot = slots_[index];
     const bool resumes = holds_unit(slot, wanted->unit) && slot.paused;
     if (holds_unit(slot, wanted->unit) && !resumes) continue;
-    const bool free = slot.state == State::kEmpty || slot.state == State::kLanded;
-    if (!resumes && (!free || slot.holds > 0)) continue;
+    if (!resumes && !is_free(slot)) continue;
     task = Task{index, wanted->unit, resumes, true, {}};
     if (!reading_ || (!resumes && units_[wanted->unit].host)) return true;
     if (is_wanted(*reading_)) continue;       // it will have claimed its reads soon
@@ -147,8 +156,9 @@ bool Rotation::pick_next(Task& task) noexcept {
   if (!unit) return false;
   const std::uint32_t index = units_[*unit].slot;
   const Slot& slot = slots_[index];
-  const bool free = slot.state == State::kEmpty || slot.state == State::kLanded;
-  if (!free || slot.holds > 0 || needed_[index] || is_wanted(index)) return false;
+  if (!is_free(slot)) return false;
+  if (needed_[index] && !breaks(Breach::kNeededUnit)) return false;
+  if (is_wanted(index) && !breaks(Breach::kWantedUnit)) return false;
   if (units_[*unit].host) {
     if (host_fills_ >= kMostHostFills) return false;
     // Its copies are all enqueued at once, so they must find those of the fill before them enqueued.
@@ -159,6 +169,17 @@ bool Rotation::pick_next(Task& task) noexcept {
 }
 
 // --- how it is done ------------------------------------------------------------------------------------------------
+
+// What the thread decided by the state of the slots, seen from the other end.
+Status Rotation::check_fill(const Task& task) noexcept {
+  const Slot& slot = slots_[task.slot];
+  const auto asks = [](std::uint32_t unit) { return [unit](const Wanted& wanted) { return wanted.unit == unit; }; };
+  const auto of_task = std::find_if(wants_.begin(), wants_.end(), asks(task.unit));
+  const auto of_other = std::find_if(wants_.begin(), wants_.end(), asks(slot.unit));
+  const bool wanted = of_other != wants_.end() && of_other < of_task;
+  const bool needed = !task.demanded && order_.places_to(slot.unit) < order_.places_to(task.unit);
+  return rules_.fill_begins(task.slot, task.unit, slot.generation + 1, wanted, needed);
+}
 
 Rotation::Fill Rotation::claim_slot(const Task& task) noexcept {
   Slot& slot = slots_[task.slot];
@@ -177,6 +198,7 @@ Rotation::Fill Rotation::claim_slot(const Task& task) noexcept {
   slot.unit = task.unit;
   slot.used = slot.claimed = slot.failed = slot.paused = false;
   slot.from_host = unit.host != nullptr;
+  slot.nbytes = slot.from_host ? unit.host_bytes : unit.plan->nbytes;
   latest_ = task.slot;
   if (slot.from_host) {
     ++host_fills_;
@@ -195,9 +217,8 @@ Status Rotation::fill(Fill fill) noexcept {
   }
   if (fill.host) return copy_from_host(fill);
   const auto& plan = units_[fill.unit].plan;
-  const auto tell = [this, slot = fill.slot, generation = fill.generation](Ticket::Stage stage) {
-    told(slot, generation, stage);
-  };
+  const std::uint32_t generation = breaks(Breach::kStaleNews) ? fill.generation + 1 : fill.generation;
+  const auto tell = [this, slot = fill.slot, generation](Ticket::Stage stage) { told(slot, generation, stage); };
   if (plan->reads.empty()) {  // nothing but empty tensors
     tell(Ticket::Stage::kClaimed);
     tell(Ticket::Stage::kLanded);
@@ -216,13 +237,16 @@ Status Rotation::fill(Fill fill) noexcept {
 // Makes the copies of a fill wait for all who used its slot before, each of whom has recorded that already.
 Status Rotation::wait_for_releases(Fill& fill) noexcept {
   Status status;
-  for (const Event& released : fill.released) {
-    if (status.ok()) status = device_->wait(fill.stream, released.view());
+  std::size_t waits = fill.released.size();
+  if (waits > 0 && breaks(Breach::kForgottenRelease)) --waits;
+  for (std::size_t i = 0; i < waits && status.ok(); ++i) {
+    status = device_->wait(fill.stream, fill.released[i].view());
   }
   if (status.ok() && fill.previous) status = device_->wait(fill.stream, fill.previous->view());
   // An event may be recorded anew as soon as the wait for it is enqueued.
   const std::lock_guard lock(mutex_);
   std::move(fill.released.begin(), fill.released.end(), std::back_inserter(spare_events_));
+  if (debug_ && status.ok()) status = rules_.copies_begin(fill.slot, waits);
   return status;
 }
 
@@ -262,46 +286,54 @@ void Rotation::land_from_host(std::uint32_t slot, std::uint32_t generation) noex
 }
 
 void Rotation::told(std::uint32_t index, std::uint32_t generation, Ticket::Stage stage) noexcept {
-  if (stage == Ticket::Stage::kIssued) delay();
+  const bool arrives = stage == Ticket::Stage::kIssued || stage == Ticket::Stage::kLanded;
+  if (arrives) delay();
+  Status broken;
   {
     const std::lock_guard lock(mutex_);
-    Slot& slot = slots_[index];
-    if (slot.generation != generation) return;
-    const Unit& unit = units_[slot.unit];
-    switch (stage) {
-      case Ticket::Stage::kClaimed:
-        slot.claimed = true;  // and may be paused still: a read that is given back has to be claimed again
-        if (reading_ == index) reading_.reset();
-        break;
-      case Ticket::Stage::kIssued:
-        if (slot.state == State::kFilling) slot.state = State::kIssued;
-        break;
-      case Ticket::Stage::kLanded:
-        slot.state = State::kLanded;
-        slot.paused = false;
-        ++stats_.fills;
-        stats_.bytes_streamed += slot.from_host ? unit.host_bytes : unit.plan->nbytes;
-        stats_.bytes_from_host += slot.from_host ? unit.host_bytes : 0;
-        stats_.bytes_read += slot.from_host ? 0 : unit.bytes_read;
-        if (slot.from_host) --host_fills_;
-        break;
-      case Ticket::Stage::kFailed: slot.failed = true; break;
-    }
+    if (debug_ && stage == Ticket::Stage::kIssued) broken = rules_.issued(index, generation);
+    if (debug_ && stage == Ticket::Stage::kLanded) broken = rules_.landed(index, generation);
+    if (slots_[index].generation == generation && broken.ok()) mark(index, stage);
     news_ = true;
   }
-  if (stage == Ticket::Stage::kIssued || stage == Ticket::Stage::kLanded) changed_.notify_all();
+  if (!broken.ok()) fail(std::move(broken));
+  if (arrives) changed_.notify_all();
   work_.notify_all();
+}
+
+void Rotation::mark(std::uint32_t index, Ticket::Stage stage) noexcept {
+  Slot& slot = slots_[index];
+  switch (stage) {
+    case Ticket::Stage::kClaimed:
+      slot.claimed = true;  // and may be paused still: a read that is given back has to be claimed again
+      if (reading_ == index) reading_.reset();
+      break;
+    case Ticket::Stage::kIssued:
+      if (slot.state == State::kFilling) slot.state = State::kIssued;
+      break;
+    case Ticket::Stage::kLanded:
+      slot.state = State::kLanded;
+      slot.paused = false;
+      ++stats_.fills;
+      stats_.bytes_streamed += slot.nbytes;
+      stats_.bytes_from_host += slot.from_host ? slot.nbytes : 0;
+      stats_.bytes_read += slot.from_host ? 0 : units_[slot.unit].bytes_read;
+      if (slot.from_host) --host_fills_;
+      break;
+    case Ticket::Stage::kFailed: slot.failed = true; break;
+  }
 }
 
 void Rotation::delay() noexcept {
   if (!debug_) return;
   constexpr unsigned kMostMicroseconds = 200;
-  std::chrono::microseconds time;
+  constexpr unsigned kOneIn = 4;  // as different as a system is: most steps follow at once
+  unsigned microseconds = 0;
   {
     const std::lock_guard lock(mutex_);
-    time = std::chrono::microseconds(random_() % kMostMicroseconds);
+    microseconds = static_cast<unsigned>(random_() % (kOneIn * kMostMicroseconds));
   }
-  std::this_thread::sleep_for(time);
+  if (microseconds < kMostMicroseconds) std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
 }
 
 }  // namespace streamload

@@ -20,6 +20,16 @@ Floor 4. The map:
     _gate            a tensor that waits for its own bytes
     _seats           which tensor of a checkpoint belongs where in a module
     _module_load     a load that outlives its caller and leaves nothing behind
+    _embedding       rows of a table that has not arrived
+    _sleep           tensors without memory, and who may be one
+    _delivery        how weights travel, to do so again
+    _filling         a module's tensors over memory, behind closed gates
+    _units           what of a module is needed together
+    _oversized       what stays on the device, what passes through slots
+    _streamed_units  who holds what is streamed
+    _windows         what stands in for a forward meanwhile
+    _streamed_gate   a tensor whose bytes are there only inside its window
+    _host_copies     streamed weights in page-locked host memory
     _module_stream   stream_module
 
 `import streamload.torch as st` can stand where `import safetensors.torch as st` stood.
