@@ -47,9 +47,8 @@ def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
         assert case["predicted_seconds"] > floor
     oversized = result["oversized"]
     assert oversized["streamed_bytes"] > 0.2 * result["nbytes"]
-    assert all(
-        nbytes >= oversized["decode_passes"] * oversized["streamed_bytes"] for nbytes in oversized["decode_bytes"]
-    )
+    passed = [nbytes / oversized["decode_passes"] for nbytes in oversized["decode_bytes"]]
+    assert min(passed) > 0.8 * oversized["streamed_bytes"]  # fills under way at either end are counted at one of them
     assert oversized["tokens"] == 16
     for peer in result["peers"]:
         assert bool(peer["first_token_seconds"]) != bool(peer["cannot_run"]), peer

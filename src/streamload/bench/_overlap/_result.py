@@ -34,7 +34,7 @@ class ColdCase:
         tokens: Length of the prompt.
         nbytes: Bytes of all weights.
         link_bytes_per_second: Measured before each round.
-        storage_bytes_per_second: The same, of reading the files into small buffers.
+        storage_bytes_per_second: The same, of reading the files into small buffers; or of the load itself, if faster.
         compute_seconds: C: the mean of the resident passes before and after the streamed one.
         streamed_seconds: From opening the checkpoint to the first token on the host.
         since_call_seconds: The same from the call of `stream_module`.
