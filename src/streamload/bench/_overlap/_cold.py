@@ -1,13 +1,13 @@
 """First tokens of a model that is not there yet, over prompts from transfer-bound to compute-bound.
 
-Part of `bench._overlap`; needs torch. In each round and for each prompt the link is measured, then a resident pass, a
-streamed one, a resident one again and the usual way follow each other: what slows the machine meets all of them.
+Part of `bench._overlap`; needs torch. In each round and for each prompt the link is measured, then a resident pass and a
+streamed one follow each other, and once the usual way: what slows the machine meets all of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ColdCourse", "run_cold", "same_bits"]
 
-_PART_PASSES = 3
-_USUAL_ROUNDS = 2  # it is there for comparison, and takes the longest
+_PART_PASSES, _SHORT_SECONDS = 3, 0.5  # a pass that takes longer is run once by part
+_USUAL_ROUNDS = 1  # it is there for comparison, and takes the longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +110,20 @@ def _run_once(course: ColdCourse, tally: _Tally) -> None:
 
     tally.link.append(place.link_rate())
     storage = course.files.storage_rate()
-    before = resident()
-    tally.streamed.append(streamed(wait_first=False))
-    tally.compute.append(fmean((before, resident())))
+    if len(tally.streamed) % 2:  # whoever comes first takes turns
+        tally.streamed.append(streamed(wait_first=False))
+        tally.compute.append(resident())
+    else:
+        tally.compute.append(resident())
+        tally.streamed.append(streamed(wait_first=False))
     if len(tally.usual) < _USUAL_ROUNDS:
         tally.usual.append(streamed(wait_first=True))
 
 
 def _by_layer(course: ColdCourse, tally: _Tally) -> ColdCase:
     subject, place = tally.subject, course.place
-    passes = [resident_pass(subject, place, course.resident, by_part=True) for _ in range(_PART_PASSES)]
+    count = _PART_PASSES if median(tally.compute) < _SHORT_SECONDS else 1
+    passes = [resident_pass(subject, place, course.resident, by_part=True) for _ in range(count)]
     parts = scaled([found.part_seconds for found in passes], median(tally.compute))
     place.settle(subject.nbytes)
     streamed, _ = streamed_pass(subject, place, by_part=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
 from ..._checkpoint import open as open_checkpoint
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodeRound", "Streams", "memory_for_half", "run_oversized", "time_decode"]
 
-_PART_PASSES = 3
+_PART_PASSES = 2
 _DECODE_PASSES = 4  # in a row, timed together: the link is kept busy from each into the next
 
 
@@ -150,10 +150,12 @@ def _run_round(tally: _Tally, module: nn.Module, loading: Streams) -> None:
     tally.decode.append(time_decode(lambda: resident_pass(one, place, module).output, loading, _DECODE_PASSES))
     for output in tally.decode[-1].outputs:
         tally.check(output, one.tokens)
-    before = tally.resident(prompt)
-    streamed(one)
+    if len(tally.prompt_resident) % 2:  # whoever comes first takes turns
+        tally.prompt_resident.append(tally.resident(prompt))
+        streamed(one)
     tally.prompt_streamed.append(streamed(prompt).seconds)
-    tally.prompt_resident.append(fmean((before, tally.resident(prompt))))
+    if len(tally.prompt_resident) < len(tally.prompt_streamed):
+        tally.prompt_resident.append(tally.resident(prompt))
 
 
 def _predictions(tally: _Tally, budget: int, link: Sequence[float]) -> dict[str, float]:

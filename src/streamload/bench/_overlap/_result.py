@@ -35,11 +35,11 @@ class ColdCase:
         nbytes: Bytes of all weights.
         link_bytes_per_second: Measured before each round.
         storage_bytes_per_second: The same, of reading the files into small buffers; or of the load itself, if faster.
-        compute_seconds: C: the mean of the resident passes before and after the streamed one.
+        compute_seconds: C: the resident pass beside the streamed one, before or after it by turns.
         streamed_seconds: From opening the checkpoint to the first token on the host.
         since_call_seconds: The same from the call of `stream_module`.
         load_seconds: From opening the checkpoint to the first read.
-        usual_seconds: The same as `streamed_seconds` where every weight is waited for first; of the first rounds.
+        usual_seconds: The same as `streamed_seconds` where every weight is waited for first; of the first round.
         waited_seconds: Time the streamed pass waited on the host, by the engine's own count.
         layer_compute_seconds: Of each layer, with everything resident; from passes with marks.
         layer_streamed_seconds: Of each layer in a streamed pass with marks.
@@ -157,7 +157,7 @@ class OversizedCase:
         decode_bytes: Put into slots meanwhile.
         tokens: Length of the prompt.
         prompt_seconds: Of a pass over it.
-        resident_seconds: The same with everything resident: the mean of the passes before and after.
+        resident_seconds: The same with everything resident, before or after it by turns.
         predicted_decode_seconds: Of one pass of one token, by the simulation; None where there is none.
         predicted_prompt_seconds: Of one pass over the prompt, likewise.
     """

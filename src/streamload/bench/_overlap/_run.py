@@ -55,7 +55,7 @@ _QUICK_COMPUTE_TO_MOVE = (0.5, 2.0)
 # All weights over the simulated link. So slow that copying takes a small part of a processor, whose copies a GPU
 # would not feel, and so long that making a plan for 700 tensors is the part of X that it is for a 70B model on a GPU's
 # link, or little more; C / X is what counts, and the prompts give it any value.
-_MOVE_SECONDS, _QUICK_MOVE_SECONDS = 1.5, 0.8
+_MOVE_SECONDS, _QUICK_MOVE_SECONDS = 2.0, 0.8
 _STEADY_GROUPS, _QUICK_STEADY_GROUPS = 31, 9
 _QUICK_REPEAT = 2
 _PEER_ROUNDS, _PEER_SECONDS = 2, 45.0
@@ -134,7 +134,11 @@ def _measure(settings: OverlapSettings, course: ColdCourse, tokens: Sequence[int
     with tqdm(total=repeat, desc="oversized", leave=False, disable=None) as bar:
         longest = tokens[-1] if settings.tokens else _compute_bound(cold, course.subject.most_tokens)
         oversized = run_oversized(course, longest, repeat, bar.update)
-    steady = run_steady(course, tokens[0], _QUICK_STEADY_GROUPS if settings.quick else _STEADY_GROUPS)
+    steady = run_steady(
+        course,
+        1 if not settings.tokens and course.place.on_host else tokens[0],
+        _QUICK_STEADY_GROUPS if settings.quick else _STEADY_GROUPS,
+    )
     with tqdm(total=_PEER_ROUNDS * len(offloaders()), desc="peers", leave=False, disable=None) as bar:
         peers = run_peers(course, 1 if settings.quick else _PEER_ROUNDS, _PEER_SECONDS, bar.update)
     cached.append(course.files.cached())
