@@ -1,7 +1,7 @@
 """First tokens of a model that is not there yet, over prompts from transfer-bound to compute-bound.
 
-Part of `bench._overlap`; needs torch. In each round and for each prompt the link is measured, then a resident pass and a
-streamed one follow each other, and once the usual way: what slows the machine meets all of them.
+Part of `bench._overlap`; needs torch. In each round and for each prompt the link is measured, then a resident pass and
+a streamed one follow each other, and once the usual way: what slows the machine meets all of them.
 """
 
 from __future__ import annotations

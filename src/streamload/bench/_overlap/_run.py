@@ -134,11 +134,9 @@ def _measure(settings: OverlapSettings, course: ColdCourse, tokens: Sequence[int
     with tqdm(total=repeat, desc="oversized", leave=False, disable=None) as bar:
         longest = tokens[-1] if settings.tokens else _compute_bound(cold, course.subject.most_tokens)
         oversized = run_oversized(course, longest, repeat, bar.update)
-    steady = run_steady(
-        course,
-        1 if not settings.tokens and course.place.on_host else tokens[0],
-        _QUICK_STEADY_GROUPS if settings.quick else _STEADY_GROUPS,
-    )
+    groups = _QUICK_STEADY_GROUPS if settings.quick else _STEADY_GROUPS
+    shortest = 1 if course.place.on_host and not settings.tokens else tokens[0]
+    steady = run_steady(course, shortest, groups)
     with tqdm(total=_PEER_ROUNDS * len(offloaders()), desc="peers", leave=False, disable=None) as bar:
         peers = run_peers(course, 1 if settings.quick else _PEER_ROUNDS, _PEER_SECONDS, bar.update)
     cached.append(course.files.cached())
