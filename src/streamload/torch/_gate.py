@@ -23,6 +23,10 @@ import torch
 from torch.nn import Parameter
 from torch.nn.functional import embedding
 
+from ..errors import StreamloadError
+from ._failure import raise_through_dynamo
+from ._untraced import untraced
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
@@ -107,6 +111,7 @@ class _Gate:
         return cls._plain(*args, **kwargs)  # type: ignore[call-overload, no-any-return]  # as above
 
     @classmethod
+    @untraced
     def __torch_function__(
         cls,
         func: Callable[..., object],
@@ -128,13 +133,16 @@ class _Gate:
             return func(*args, **kwargs)  # every class is plain again: torch does what it always does
         return _call_ordered(func, types, args, kwargs)
 
+    @untraced
     def __deepcopy__(self, memo: dict[int, object]) -> object:
         plain = settle(self._tensor())
         return type(plain).__deepcopy__(plain, memo)  # type: ignore[no-untyped-call]  # torch's method has no types
 
+    @untraced
     def __reduce_ex__(self, protocol: int) -> object:  # type: ignore[override]  # a tensor's own returns more kinds of tuple
         return settle(self._tensor()).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]  # as above
 
+    @untraced
     def __repr__(self) -> str:
         return repr(settle(self._tensor()))
 
@@ -145,11 +153,11 @@ class _Gate:
         Dynamo reads or sets this attribute first of all on a tensor it meets (torch/_dynamo/variables/builder.py,
         `wrap_tensor` and `wrap_module`).
         """
-        return getattr(settle(self._tensor()), "_dynamo_static_input_type", None)
+        return getattr(_settle_for_dynamo(self._tensor()), "_dynamo_static_input_type", None)
 
     @_dynamo_static_input_type.setter
     def _dynamo_static_input_type(self, kind: str) -> None:
-        settle(self._tensor())._dynamo_static_input_type = kind  # type: ignore[attr-defined]  # dynamo's own mark
+        _settle_for_dynamo(self._tensor())._dynamo_static_input_type = kind  # type: ignore[attr-defined]  # dynamo's own mark
 
     def _tensor(self) -> torch.Tensor:
         return cast("torch.Tensor", self)
@@ -208,6 +216,13 @@ def arriving_load(tensor: torch.Tensor) -> Arriving | None:
     return arrival.load if isinstance(arrival, _Arrival) else None
 
 
+def arriving_group(tensor: torch.Tensor, load: Arriving) -> int | None:
+    """Return the group of a load that a tensor waits for; None where it waits for none of it."""
+    arrival = tensor.__dict__.get(_ARRIVAL) if isinstance(tensor, _Gate) else None
+    return arrival.group if isinstance(arrival, _Arrival) and arrival.load is load else None
+
+
+@untraced
 def settle(tensor: torch.Tensor) -> torch.Tensor:
     """Block until a tensor's bytes are there for everyone, and return it as an ordinary one."""
     arrival = tensor.__dict__.get(_ARRIVAL)
@@ -215,6 +230,14 @@ def settle(tensor: torch.Tensor) -> torch.Tensor:
         arrival.load.settle(arrival.group)
     open_gate(tensor)
     return tensor
+
+
+def _settle_for_dynamo(tensor: torch.Tensor) -> torch.Tensor:
+    """Settle a tensor that dynamo looks at; what the load failed with reaches the caller of the compiled function."""
+    try:
+        return settle(tensor)
+    except (StreamloadError, OSError) as error:
+        raise_through_dynamo(error)
 
 
 def without_gates() -> AbstractContextManager[None]:

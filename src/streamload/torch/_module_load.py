@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._engine import Ticket
+    from ._block_hooks import BlockHooks
     from ._embedding import EmbeddingRows
 
 
@@ -52,6 +53,8 @@ class ModuleLoad:
             (tensor, group) for group, members in enumerate(tensors) for tensor in members if tensor.nbytes
         ]
         self._error: BaseException | None = None
+        self._hooks: BlockHooks | None = None
+        self._arrived = False  # all of it: whoever brings hooks after this takes them off again
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, args=(ticket,), name="streamload-watch", daemon=True)
         # At the interpreter's end no thread may come back from native code into a Python that is going away.
@@ -88,17 +91,24 @@ class ModuleLoad:
         ticket = self._ticket
         self._raise_failure()  # after the ticket was read: the watcher sets the error before it lets go of the ticket
         if ticket is None or ticket.resident(group):
-            return True
+            return self._is_resident(group)
         stream = current_stream(self._device)
         if stream is not None and torch.cuda.is_current_stream_capturing():
             raise DeviceError("a CUDA graph was captured while its weights are arriving; wait for the load before")
         ticket.promote(group)
-        return ticket.wait_group(group, stream=stream)
+        return ticket.wait_group(group, stream=stream) and self._is_resident(group)
 
     def settle(self, group: int) -> None:
         """Block until a group's bytes are there for every stream and for the host."""
         if not self.order(group):
             torch.cuda.current_stream(self._device).synchronize()
+            self._is_resident(group)
+
+    def go_with(self, hooks: BlockHooks) -> None:
+        """Take hooks off as their groups become resident, and all of them when the load has ended well."""
+        self._hooks = hooks
+        if self._arrived:
+            hooks.remove()
 
     def look_up(self, group: int, tensor: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
         """Return rows of a table that has not arrived, read for this; None where it has, or is to be waited for."""
@@ -134,6 +144,9 @@ class ModuleLoad:
         else:
             for tensor, _ in self._tensors:
                 open_gate(tensor)
+            self._arrived = True
+            if self._hooks is not None:
+                self._hooks.remove()
         finally:
             self._tensors = []
             self._ticket = None
@@ -155,6 +168,12 @@ class ModuleLoad:
     def _close_gates(self) -> None:
         for tensor, group in self._tensors:
             close_gate(tensor, self, group)
+
+    def _is_resident(self, group: int) -> bool:
+        """Say True, once what waited for that is gone."""
+        if self._hooks is not None:
+            self._hooks.group_is_resident(group)
+        return True
 
     def _check_process(self) -> None:
         if self._ticket is not None and self._process != os.getpid():

@@ -6,7 +6,6 @@ it. Read `_seats` for what of a checkpoint belongs where.
 
 from __future__ import annotations
 
-import functools
 import threading
 import weakref
 from itertools import chain
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from .._closing import Closing
 from .._collector import collector_paused
 from ..errors import StreamClosedError
+from ._block_hooks import hook_blocks, unhook_blocks
 from ._delivery import Delivery
 from ._filling import refuse_unfinished, start_filling
 from ._memory import resolve_device
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..options import StreamOptions
     from ._delivery import Group
     from ._filling import Filling
+    from ._module_load import ModuleLoad
     from ._oversized import Division
     from ._seats import Seating
     from ._sleep import Bed
@@ -57,7 +58,9 @@ class ModuleStream(Closing):
         delivery: Delivery,
         filling: Filling,
         seating: Seating,
-        streamed: StreamedUnits | None = None,
+        streamed: StreamedUnits | None,
+        *,
+        hooked: torch.nn.Module | None,
     ) -> None:
         self._delivery = delivery
         self._groups: Sequence[Group] = filling.groups
@@ -67,6 +70,7 @@ class ModuleStream(Closing):
         self.ticket = filling.ticket
         self.missing_keys = seating.missing_keys
         self.unexpected_keys = seating.unexpected_keys
+        self._hooked = None if hooked is None else weakref.ref(hooked)  # the module, if its blocks wait by hooks
         self._lock = threading.Lock()  # serialises sleep, wake and close
         self._sleepers: list[list[tuple[torch.Tensor, Bed]]] | None = None  # by group; None: awake
         self._resting: tuple[torch.nn.Module, Division] | None = None  # what was streamed, while it sleeps
@@ -190,23 +194,23 @@ class ModuleStream(Closing):
             if self._sleepers is None:
                 return
             self.ticket, self._load = self._delivery.again(self._sleepers)
-            if self._resting is not None:
-                self._restart(*self._resting)
+            try:
+                self._resume()
+            except BaseException:  # all of it sleeps on
+                self.ticket.cancel()
+                self._load.join()
+                put_to_sleep([tensor for tensor, _ in chain(*self._sleepers)], self._delivery.device)
+                raise
             self._sleepers = self._resting = None
 
-    def _restart(self, module: torch.nn.Module, division: Division) -> None:
-        delivery = self._delivery
-        settle = functools.partial(self._load.wait, None)
-        try:
-            streamed = start_streaming(
-                module, division, delivery.engine(), delivery.checkpoint, delivery.device, settle=settle
-            )
-        except BaseException:  # all of it sleeps on
-            self.ticket.cancel()
-            self._load.join()
-            put_to_sleep([tensor for tensor, _ in chain(*(self._sleepers or []))], delivery.device)
-            raise
-        self._streamed = None if streamed is None else weakref.ref(streamed)
+    def _resume(self) -> None:
+        """Do for a load that wakes what `stream_module` does for the first."""
+        if self._hooked is not None and (module := self._hooked()) is not None:
+            _hook(module, self._groups, self._load, block_hooks=True)
+        if self._resting is not None:
+            delivery = self._delivery
+            streamed = start_streaming(*self._resting, delivery.engine(), delivery, self._load)
+            self._streamed = None if streamed is None else weakref.ref(streamed)
 
     def close(self) -> None:
         """Cancel what has not arrived, stop what is streamed, and wait for copies under way. Harmless when repeated."""
@@ -233,6 +237,7 @@ def stream_module(
     *,
     strict: bool = True,
     order: Sequence[str] = (),
+    block_hooks: bool = False,
     options: StreamOptions | None = None,
     engine: CopyEngine | None = None,
 ) -> ModuleStream:
@@ -241,29 +246,28 @@ def stream_module(
     The module may be used right away, from any thread and CUDA stream: whatever touches a tensor that has not
     arrived waits for it, and it is read next. Tensors on the meta device become new ones of the file's dtype, at
     their final addresses; real ones are filled where they are. When all is resident every trace of the load is gone.
-
     Layers come in the module's order, large embedding tables last: the rows that a pass asks for meanwhile are read by
     themselves, where nothing is differentiated (`torch.no_grad`, or a table that requires no grad). What takes tensors
-    past `__torch_function__` (`_gate` lists it) cannot wait: call `wait` before it.
+    past `__torch_function__` (`_gate` lists it) cannot wait: call `wait` before it, or let `block_hooks` do so.
 
     Args:
         module: Built on the meta device, all or in part, or real. Buffers that are not saved must be real.
         checkpoint: Open; may be closed as soon as this returns.
-        device: Where meta tensors go, and where real ones must be: "cuda", "cuda:<n>", a number of a CUDA device, a
-            `torch.device`, or "cpu".
+        device: Where meta tensors go, and real ones must be: "cuda", "cuda:<n>", its number, a `torch.device`, "cpu".
         strict: Refuse names that only one of the two has.
         order: Layers to bring first, as `ModuleStream.order` of an earlier load of the same model named them.
+        block_hooks: Have each block wait for all of its tensors before its forward, by hooks that are gone when it is
+            resident. While they are there the block can be neither copied nor pickled.
         options: How to read and stage; not together with `engine`. With `device_memory`, what exceeds it is streamed.
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
     Raises:
-        RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or the module is still being
-            filled by another stream.
+        RuntimeError: Names, shapes, dtypes or devices do not fit (all are listed), or another stream fills the module.
         TypeError: The module loads itself in a way of its own, or torch lacks a dtype.
         ValueError: The device does not fit the engine, parameters overlap in memory, or `device_memory` is too small.
         DeviceError: There is no such device.
         StreamClosedError: The checkpoint is closed.
-        torch.OutOfMemoryError: The device has not enough memory.
+        torch.OutOfMemoryError: The device is full.
 
     Example:
         >>> with streamload.open(path) as checkpoint:
@@ -280,9 +284,16 @@ def stream_module(
     filling = start_filling(delivery, chosen_engine, division.resident, order)
     try:
         fill_batch_counters(seating, where)
-        settle = functools.partial(filling.load.wait, None)
-        streamed = start_streaming(module, division, chosen_engine, delivery.checkpoint, where, settle=settle)
+        _hook(module, filling.groups, filling.load, block_hooks=block_hooks)
+        streamed = start_streaming(module, division, chosen_engine, delivery, filling.load)
     except BaseException:
         filling.ticket.close()
         raise
-    return ModuleStream(delivery, filling, seating, streamed)
+    return ModuleStream(delivery, filling, seating, streamed, hooked=module if block_hooks else None)
+
+
+def _hook(module: torch.nn.Module, groups: Sequence[Group], load: ModuleLoad, *, block_hooks: bool) -> None:
+    """Put hooks on the blocks that a load fills, if they are asked for; take off those of a load that failed."""
+    unhook_blocks(module)
+    if block_hooks:
+        hook_blocks(module, [group.layer for group in groups], load)

@@ -24,11 +24,13 @@ from ._submit import APART_BYTES, known_sums
 from ._units import Taken, Unit, cut_into_units, padded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, Rotation
     from .._plan import LoadPlan
+    from ._delivery import Delivery
+    from ._module_load import ModuleLoad
     from ._seats import Seating
 
 _ALL_STAYS = SlotPlan((), (), (), 0, 0, 0)
@@ -82,13 +84,7 @@ def divide(module: torch.nn.Module, seating: Seating, checkpoint: Checkpoint, de
 
 
 def start_streaming(
-    module: torch.nn.Module,
-    division: Division,
-    engine: CopyEngine,
-    checkpoint: Checkpoint,
-    device: torch.device,
-    *,
-    settle: Callable[[], object],
+    module: torch.nn.Module, division: Division, engine: CopyEngine, delivery: Delivery, load: ModuleLoad
 ) -> StreamedUnits | None:
     """Put what is streamed behind its gates, over slots, and start the rotation; None where all stays.
 
@@ -96,9 +92,8 @@ def start_streaming(
         module: What is filled.
         division: What of it is streamed.
         engine: Who copies.
-        checkpoint: Where the bytes are; one that nobody closes.
-        device: Where the slots go.
-        settle: Blocks until what stays is resident.
+        delivery: From where to where.
+        load: Of what stays.
 
     Raises:
         torch.OutOfMemoryError, MemoryError: There is no memory for the slots.
@@ -106,7 +101,8 @@ def start_streaming(
     """
     if not division.streamed:
         return None
-    origin = Origin(engine, checkpoint, device, known_sums(checkpoint, engine))
+    device = delivery.device
+    origin = Origin(engine, delivery.checkpoint, device, known_sums(delivery.checkpoint, engine))
     slot_plan = division.slots
     base, owner = allocate(slot_plan.slots * slot_plan.slot_bytes, device)
     layouts = [
@@ -120,7 +116,7 @@ def start_streaming(
         ]
         host_memory = engine.options.host_memory
         copies = HostCopies(rotation, origin, layouts, host_memory) if host_memory else None
-        streamed = StreamedUnits(rotation, (module, division), origin, copies, settle)
+        streamed = StreamedUnits(rotation, (module, division), origin, copies, settle=lambda: load.wait(None))
     except BaseException:
         rotation.close()
         raise
