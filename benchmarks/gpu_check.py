@@ -239,6 +239,20 @@ def run_bench(check: Check, results: Results, checkpoint: Path, name: str, budge
         results.write(name, found)
 
 
+def run_overlap(check: Check, results: Results, budget: float) -> None:
+    """Run the overlap benchmark on the GPU and keep its JSON; as much of Llama-3-8B as there is room for."""
+    result = ROOT / "build" / "gpu-check" / "bench-overlap.json"
+    result.unlink(missing_ok=True)
+    command = [*streamload(), "bench", "overlap", "--device", "cuda:0", "--json", str(result)]
+    phase = check.run("bench-overlap", command, budget=budget)
+    if result.is_file():
+        found = json.loads(result.read_text(encoding="utf-8"))
+        phase.figures = {key: found[key] for key in ("model", "nbytes", "cache")}
+        phase.figures |= {"cold": {str(case["tokens"]): case["figures"] for case in found["cold"]}}
+        phase.figures |= {key: found[key]["figures"] for key in ("oversized", "steady")}
+        results.write("bench-overlap", found)
+
+
 def streamload() -> list[str]:
     """Return how the command line is called without being installed."""
     return [sys.executable, "-m", "streamload"]
@@ -267,6 +281,7 @@ def main() -> int:
             folder = Path(temporary)
             run_demo(check, results, folder, arguments.scale, budget=150)
             checkpoint = folder / arguments.scale / f"checkpoint-{arguments.scale}-bf16"
+            run_overlap(check, results, 200)
             run_bench(check, results, checkpoint, "bench-engine-warm", 150, ["--repeat", "5"])
             run_bench(check, results, checkpoint, "bench-engine-cold", 90, ["--repeat", "2", "--cold"])
     summary = {"kind": "gpu-check", "gpu": gpu, "passed": check.passed, "phases": [asdict(p) for p in check.phases]}

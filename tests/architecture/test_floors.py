@@ -26,6 +26,7 @@ FLOORS = {
     "_verify": 4,
     "torch": 4,
     "streamload": 5,  # the package's own face: re-exports, no logic
+    "_models": 5,
     "testing": 5,
     "_demo": 6,
     "bench": 6,

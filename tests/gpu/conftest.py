@@ -111,7 +111,7 @@ def expected(checkpoint_path) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def make_module() -> Callable[[], torch.nn.Module]:
     """Build the checkpoint's module on meta."""
-    from streamload._demo._llama import build_llama
+    from streamload._models import build_llama
 
     return lambda: build_llama(SHAPE)
 

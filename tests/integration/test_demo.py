@@ -13,11 +13,17 @@ from click.testing import CliRunner
 
 from streamload import _native
 from streamload._demo import _show
-from streamload._demo._llama import build_llama
 from streamload._demo._marks import Marks
-from streamload._demo._measure import Place, _residue, measure_compute, run_streamload
-from streamload._demo._subject import DemoError, load_plainly, own_subject, transformers_subject
+from streamload._demo._measure import Place, measure_compute, run_streamload
 from streamload._demo._timeline import Lane
+from streamload._models import (
+    SubjectError,
+    build_llama,
+    load_plainly,
+    own_subject,
+    residue,
+    transformers_subject,
+)
 from streamload.cli import main
 from streamload.testing import LlamaShape, make_checkpoint
 
@@ -122,27 +128,27 @@ def test_model_unknown_to_transformers_is_refused(tmp_path):
     make_checkpoint(tmp_path, SHAPE, shards=1)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["OracleForProphecy"]}))
-    with pytest.raises(DemoError, match="OracleForProphecy"):
+    with pytest.raises(SubjectError, match="OracleForProphecy"):
         transformers_subject(tmp_path, 8, "cpu")
 
 
 def test_model_that_lacks_a_tensor_is_refused(checkpoint):
     subject = own_subject(checkpoint, replace(SHAPE, layers=4), tokens=4)
-    with pytest.raises(DemoError, match=r"layers\.3.*not in the checkpoint"):
+    with pytest.raises(SubjectError, match=r"layers\.3.*not in the checkpoint"):
         load_plainly(subject, "cpu")
 
 
 def test_residue_names_hooks_replaced_forwards_and_classes():
     module = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    assert _residue(module) == ()
+    assert residue(module) == ()
     handle = module[0].register_forward_pre_hook(lambda *_: None)
-    assert "_forward_pre_hooks" in _residue(module)[0]
+    assert "_forward_pre_hooks" in residue(module)[0]
     handle.remove()
     module.forward = lambda x: x
-    assert "replaced forward" in _residue(module)[0]
+    assert "replaced forward" in residue(module)[0]
     del module.forward
     module[0].weight.__class__ = type("Arriving", (torch.nn.Parameter,), {})
-    assert "Arriving" in _residue(module)[0]
+    assert "Arriving" in residue(module)[0]
 
 
 def test_marks_leave_no_hooks(checkpoint):
@@ -150,10 +156,10 @@ def test_marks_leave_no_hooks(checkpoint):
 
     module = load_plainly(own_subject(checkpoint, SHAPE, tokens=4), "cpu")
     marks = Marks(module, "cpu")
-    assert _residue(module)
+    assert residue(module)
     with torch.no_grad():
         module(torch.zeros((1, 4), dtype=torch.int64))
     with open_checkpoint(checkpoint) as opened:
         timeline = marks.timeline("a run", 0.0, opened, [], 0.0, 1.0, 0.5)
-    assert _residue(module) == ()
+    assert residue(module) == ()
     assert {span.layer for span in timeline.spans} == set(timeline.layers)

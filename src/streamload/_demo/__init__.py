@@ -1,10 +1,8 @@
 """`streamload demo`: watch a model compute while its own weights arrive.
 
-Floor 6; needs torch, and matplotlib for the picture. The map:
+Floor 6; needs torch, and matplotlib for the picture. What it loads is in `_models`. The map:
 
     _scales     the models the demo can write for itself
-    _llama      a Llama-shaped model in plain torch
-    _subject    what is loaded: the demo's own model, or any transformers directory
     _marks      when each part of a module computes
     _measure    one load and first token, timed: the usual way or streamed
     _timeline   what happened when, by layer; shown by _text, _picture and _perfetto

@@ -7,12 +7,10 @@ computing begins at its mark or when its last byte has arrived, whichever is lat
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-import torch
-
+from .._models import open_clock
 from ._timeline import Lane, Span, Timeline, in_link_order
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ class Marks:
 
     def __init__(self, module: nn.Module, device: str) -> None:
         self._marked: list[list[str]] = []  # the parameters each mark was set for
-        self._clock = _HostClock() if device == "cpu" else _CudaClock(device)
+        self._clock = open_clock(device)
         self._handles = [
             part.register_forward_pre_hook(self._hook([f"{name}.{own}" if name else own for own in part._parameters]))
             for name, part in module.named_modules()
@@ -87,44 +85,6 @@ class Marks:
             self._clock.mark()
 
         return mark
-
-
-class _HostClock:
-    """Take marks on the host, where the computing is done by the marking thread."""
-
-    def __init__(self) -> None:
-        self._marks: list[float] = []
-
-    def mark(self) -> None:
-        self._marks.append(time.perf_counter())
-
-    def seconds(self) -> list[float]:
-        return self._marks
-
-
-class _CudaClock:
-    """Take marks on the current stream, where the computing is queued long before it is done."""
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        self._marks: list[torch.cuda.Event] = []
-        self._zero = _event()
-        self._zero.record(torch.cuda.current_stream(device))
-        self._zero.synchronize()
-        self._zero_seconds = time.perf_counter()
-
-    def mark(self) -> None:
-        event = _event()
-        event.record(torch.cuda.current_stream(self._device))
-        self._marks.append(event)
-
-    def seconds(self) -> list[float]:
-        torch.cuda.synchronize(self._device)
-        return [self._zero_seconds + self._zero.elapsed_time(event) / 1e3 for event in self._marks]
-
-
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch has no types for it
 
 
 def _transfers(checkpoint: Checkpoint, trace: Sequence[ChunkTrace], submitted: float) -> list[Span]:

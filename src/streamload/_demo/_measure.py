@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from .._checkpoint import open as open_checkpoint
 from .._engine import CopyEngine
+from .._models import load_plainly, residue
 from ..torch import stream_module
 from ._marks import Marks
-from ._subject import load_plainly
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .._engine import LoadStats
+    from .._models import Subject
     from .._native import CudaDevice, HostDevice
-    from ._subject import Subject
     from ._timeline import Timeline
 
 __all__ = ["Place", "Run", "measure_compute", "run_safetensors", "run_streamload"]
@@ -98,7 +99,7 @@ def run_streamload(subject: Subject, place: Place, *, wait_first: bool, title: s
             trace = loading.ticket.trace()
             timeline = marks.timeline(title, began, checkpoint, trace, submitted, first_token, returned)
         stats = loading.ticket.stats()
-    return Run(first_token, output.cpu(), _residue(module), stats, timeline)
+    return Run(first_token, output.cpu(), residue(module), stats, timeline)
 
 
 def run_safetensors(subject: Subject, place: Place) -> Run:
@@ -130,14 +131,3 @@ def measure_compute(subject: Subject, place: Place, module: nn.Module, repeat: i
             int(output.argmax())
             seconds.append(time.perf_counter() - began)
     return output.cpu(), seconds[2:]
-
-
-def _residue(module: nn.Module) -> tuple[str, ...]:
-    """List what a load left behind: parameters of another class, hooks, replaced forwards."""
-    left = [f"{name} is a {type(p).__name__}" for name, p in module.named_parameters() if type(p) is not nn.Parameter]
-    for name, part in module.named_modules():
-        hooks = [key for key, value in vars(part).items() if key.endswith("_hooks") and value]
-        left += [f"{name or 'the module'} has {key}" for key in hooks]
-        if "forward" in vars(part):
-            left.append(f"{name or 'the module'} has a replaced forward")
-    return tuple(left)

@@ -16,22 +16,23 @@ from tqdm import tqdm
 from .. import _native
 from .._engine import open_device
 from .._machine import machine_facts, usable_cpus
+from .._models import load_plainly, one_processor_for_copying, own_subject, transformers_subject
 from .._units import say_bytes, say_count, say_rate
+from ..errors import StreamloadError
 from ..testing import make_checkpoint
 from ._measure import Place, measure_compute, run_safetensors, run_streamload
 from ._perfetto import write_trace
 from ._picture import write_picture
 from ._report import Figures, Samples
 from ._scales import SCALES
-from ._subject import DemoError, load_plainly, own_subject, transformers_subject
 from ._text import draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from .._models import Subject
     from ._measure import Run
-    from ._subject import Subject
     from ._timeline import Timeline
 
 __all__ = ["DemoSettings", "run_demo"]
@@ -44,6 +45,10 @@ _LEAST_TOKENS = 32
 _COMPUTE_SECONDS = (1.2, 1.6)  # a prompt is halved while a pass takes longer, doubled while two take less
 _PROBE_BYTES = 256 << 20  # moved to measure the link
 _USUAL, _STREAMED = "the usual way: load everything, then compute", "streamed: compute while the weights arrive"
+
+
+class DemoError(StreamloadError):
+    """Report that the demo cannot show what it was asked to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,7 @@ def run_demo(settings: DemoSettings, *, say: Callable[[str], None]) -> bool:
 
     Raises:
         DemoError: It cannot be shown; the message says why.
+        SubjectError: The model cannot be computed with.
         OSError: The directory cannot be written.
     """
     device = settings.device
@@ -93,7 +99,7 @@ def run_demo(settings: DemoSettings, *, say: Callable[[str], None]) -> bool:
         raise DemoError("--link sets the rate of the simulated link; a GPU's link is real")
     place = Place(device, _open_device(device))
     settings.directory.mkdir(parents=True, exist_ok=True)
-    with _one_processor_for_copying() if device == "cpu" else nullcontext():
+    with one_processor_for_copying() if device == "cpu" else nullcontext():
         return _run(settings, place, say)
 
 
@@ -159,17 +165,6 @@ def _fit_prompt(subject: Subject, place: Place, module: torch.nn.Module) -> Subj
             subject = replace(subject, tokens=subject.tokens * 2)
         else:
             return subject
-
-
-@contextmanager
-def _one_processor_for_copying() -> Iterator[None]:
-    """Let torch compute on all processors but one, for the link's copies take time of theirs that a GPU's do not."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, usable_cpus() - 1)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _suitable_rate(nbytes: int, compute_seconds: float) -> float:

@@ -8,7 +8,8 @@ a slow moment of the machine meets all of them. The map:
     _course         what everyone works on, and what is right
     _contestants    what takes part: ceilings, streamload, peers
     _ours           streamload, as users call it
-    _settings       what those find in the environment
+    _overlap        `streamload bench overlap`: moving weights hidden behind computing
+    _settings       what is asked for, and what peers find in the environment
     _peers          other loaders, one in a file
     _ceiling        the fastest way to move the bytes that needs nothing of ours
     _ceiling_ring   the same through small buffers
@@ -26,8 +27,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._many_result import ManyTensorsBench
+from ._overlap._result import OverlapBench
 from ._result import BenchError, EngineBench
-from ._settings import PeerSettings
+from ._settings import OverlapSettings, PeerSettings
 
 if TYPE_CHECKING:
     import os
@@ -36,9 +38,12 @@ __all__ = [
     "BenchError",
     "EngineBench",
     "ManyTensorsBench",
+    "OverlapBench",
+    "OverlapSettings",
     "PeerSettings",
     "run_engine_bench",
     "run_many_tensors_bench",
+    "run_overlap_bench",
 ]
 
 
@@ -100,3 +105,17 @@ def run_many_tensors_bench(
     from ._many import run  # torch
 
     return run(device, repeat=repeat, counts=counts, planned=planned, nbytes=nbytes, command=command)
+
+
+def run_overlap_bench(settings: OverlapSettings) -> OverlapBench:
+    """Measure first tokens of a model that is not there yet, beside the ceiling and the same model resident.
+
+    Raises:
+        BenchError: There is no such device, an output differed, or a load left something behind.
+        SubjectError: The model cannot be computed with.
+        FormatError: The checkpoint is not valid.
+        FileNotFoundError: There is none.
+    """
+    from ._overlap._run import run  # torch
+
+    return run(settings)

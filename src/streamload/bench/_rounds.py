@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .._engine import LoadStats
 
-__all__ = ["CannotRun", "Conditions", "Contestant", "Outcome", "run_rounds"]
+__all__ = ["CannotRun", "Conditions", "Contestant", "Outcome", "reason", "run_rounds"]
 
 T = TypeVar("T")
 
@@ -176,10 +176,11 @@ def _attempt(contestant: Contestant, step: Callable[[], T]) -> T:
     except Exception as error:
         if contestant.role != "peer":
             raise
-        raise CannotRun(_reason(error)) from error
+        raise CannotRun(reason(error)) from error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Say in a line why a peer does not take part, by what it raised."""
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed"
     lines = str(error).splitlines() or [""]

@@ -1,4 +1,4 @@
-"""Which of the peers' own settings were in the environment: a figure means little without them.
+"""What a benchmark is asked for, and which of the peers' own settings were in the environment.
 
 Floor 6; pure.
 """
@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
-__all__ = ["PeerSettings"]
+__all__ = ["OverlapSettings", "PeerSettings"]
 
 _PREFIXES = ("FASTSAFETENSORS_", "INSTANTTENSOR_", "RUNAI_STREAMER_", "SAFETENSORS_", "TENSORIZER_")
 
@@ -30,3 +31,26 @@ class PeerSettings:
     def from_env(cls, environ: Mapping[str, str]) -> PeerSettings:
         """Pick the peers' variables out of a mapping such as `os.environ`."""
         return cls({name: text for name, text in sorted(environ.items()) if name.startswith(_PREFIXES)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlapSettings:
+    """Choose what the overlap benchmark measures.
+
+    Attributes:
+        path: Directory of a transformers checkpoint; None makes a Llama in a temporary directory.
+        device: "cpu" or "cuda:N".
+        repeat: Rounds; each runs every pass.
+        tokens: Lengths of the prompts; none chooses them, from transfer-bound to compute-bound.
+        link_bytes_per_second: Rate of the simulated link; None chooses it.
+        quick: Measure less, for a first look.
+        command: What was typed, for the record.
+    """
+
+    path: str | os.PathLike[str] | None = None
+    device: str = "cpu"
+    repeat: int = 3
+    tokens: tuple[int, ...] = ()
+    link_bytes_per_second: float | None = None
+    quick: bool = False
+    command: str = ""

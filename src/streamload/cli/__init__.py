@@ -2,7 +2,7 @@
 
 Floor 7. Parses arguments, calls the room that does the work, prints what it returns. An error a user can cause
 becomes one line on stderr and exit code 2; anything else is a bug, keeps its traceback and ends with 70. `_describe`
-turns checkpoints and plans into tables.
+turns checkpoints and plans into tables; a command of many options has a file of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .. import __version__
 from .._checkpoint import open as open_checkpoint
 from ..errors import StreamloadError
 from ..options import StreamOptions
+from ._bench_overlap import overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -293,6 +294,9 @@ def engine(
     if json_path is not None:
         result.write(Path(json_path))
         click.echo(f"written to {json_path}")
+
+
+bench.add_command(overlap)
 
 
 def _command() -> str:

@@ -1,7 +1,7 @@
-"""What the demo loads: the model it wrote itself, or any checkpoint that transformers has a class for.
+"""What is loaded: a Llama-shaped model that was written for it, or any checkpoint that transformers has a class for.
 
-Floor 6. A `Subject` knows how to build its module without weights and how to compute the first token; it loads
-nothing. `load_plainly` is the reference that every other way of loading is compared with: safetensors alone.
+Part of `_models`. A `Subject` knows how to build its module without weights and how to compute the first token; it
+loads nothing. `load_plainly` is the reference that every other way of loading is compared with: safetensors alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..testing import LlamaShape
 
-__all__ = ["DemoError", "Subject", "load_plainly", "own_subject", "transformers_subject"]
+__all__ = ["Subject", "SubjectError", "load_plainly", "own_subject", "transformers_subject"]
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 
@@ -32,8 +32,8 @@ _TENTH = 0.10
 _MOST_TOKENS = 16_384
 
 
-class DemoError(StreamloadError):
-    """Report that the demo cannot show what it was asked to."""
+class SubjectError(StreamloadError):
+    """Report a model that cannot be computed with, or not as asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Subject:
         layers: Its layers in execution order.
         nbytes: Bytes of all its tensors.
         tokens: Length of the prompt.
-        most_tokens: The longest prompt it is shown with.
+        most_tokens: The longest prompt it is computed with.
         vocab: Ids are below this.
         first_layer_most: Part of the bytes that may have arrived when the first layer begins; None sets no limit.
         build: Makes the module: parameters on meta, buffers real.
@@ -71,7 +71,7 @@ class Subject:
 
 
 def own_subject(path: Path, shape: LlamaShape, tokens: int) -> Subject:
-    """Describe the Llama-shaped checkpoint that the demo wrote."""
+    """Describe a Llama-shaped checkpoint that `testing.make_checkpoint` wrote."""
 
     def compute(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = module(ids)
@@ -88,22 +88,22 @@ def transformers_subject(path: Path, tokens: int, device: str) -> Subject:
     """Describe a checkpoint directory by its `config.json`, computed by transformers' own class.
 
     Raises:
-        DemoError: transformers is missing or has no such class.
+        SubjectError: transformers is missing or has no such class.
         FileNotFoundError: There is no such directory, or no config in it.
         FormatError: The checkpoint is not valid.
     """
     try:
         import transformers
     except ModuleNotFoundError as error:
-        raise DemoError(
-            "--model needs transformers, to know how the model computes: pip install transformers"
+        raise SubjectError(
+            "a model of your own needs transformers, to know how it computes: pip install transformers"
         ) from error
     layers, nbytes, dtype = _read_headers(path)
     config_path = path / "config.json"
     names = json.loads(config_path.read_text(encoding="utf-8")).get("architectures") or ["(none)"]
     kind = getattr(transformers, names[0], None)
     if kind is None:
-        raise DemoError(f"{config_path}: transformers {transformers.__version__} has no class {names[0]}")
+        raise SubjectError(f"{config_path}: transformers {transformers.__version__} has no class {names[0]}")
     config = transformers.AutoConfig.from_pretrained(path)
 
     def build() -> nn.Module:
@@ -119,7 +119,7 @@ def transformers_subject(path: Path, tokens: int, device: str) -> Subject:
     text_config = config.get_text_config()
     most = min(_MOST_TOKENS, getattr(text_config, "max_position_embeddings", None) or _MOST_TOKENS)
     if tokens > most:
-        raise DemoError(f"{path}: the model takes prompts of at most {most} tokens here, got {tokens}")
+        raise SubjectError(f"{path}: the model takes prompts of at most {most} tokens here, got {tokens}")
     return Subject(names[0], path, layers, nbytes, tokens, most, text_config.vocab_size, None, build, compute)
 
 
@@ -132,7 +132,7 @@ def load_plainly(subject: Subject, device: str, module: nn.Module | None = None)
         module: What `subject.build` made, where that is not to be timed.
 
     Raises:
-        DemoError: The checkpoint lacks some of the module's parameters.
+        SubjectError: The checkpoint lacks some of the module's parameters.
     """
     from safetensors.torch import load_file
 
@@ -150,9 +150,9 @@ def load_plainly(subject: Subject, device: str, module: nn.Module | None = None)
         tie_weights()
     lacking = [name for name, parameter in module.named_parameters() if parameter.is_meta]
     if lacking:
-        raise DemoError(
-            f"{subject.path}: {lacking[0]!r} is in the module, not in the checkpoint ({len(lacking)} such); the demo "
-            "shows models whose checkpoint holds every one of the module's parameters under its own name"
+        raise SubjectError(
+            f"{subject.path}: {lacking[0]!r} is in the module, not in the checkpoint ({len(lacking)} such); taken "
+            "are models whose checkpoint holds every one of the module's parameters under its own name"
         )
     return module.requires_grad_(False).eval()
 
@@ -167,7 +167,7 @@ def _read_headers(path: Path) -> tuple[tuple[str, ...], int, torch.dtype]:
         total = checkpoint.nbytes
     common = max(nbytes, key=lambda name: nbytes[name], default="F32")
     if common not in _DTYPES:
-        raise DemoError(f"{path}: most of it is {common}, which a plain forward does not compute in")
+        raise SubjectError(f"{path}: most of it is {common}, which a plain forward does not compute in")
     return layers, total, _DTYPES[common]
 
 

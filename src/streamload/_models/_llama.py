@@ -1,6 +1,6 @@
-"""A Llama-shaped decoder in plain torch: the model the demo streams.
+"""A Llama-shaped decoder in plain torch: the model that the demo and the benchmarks stream.
 
-Floor 6. Module names equal the tensor names of the checkpoint. No buffers: the rotary angles are computed
+Part of `_models`. Module names equal the tensor names of the checkpoint. No buffers: the rotary angles are computed
 in the forward, so a model built on the meta device lacks nothing but its weights.
 """
 
