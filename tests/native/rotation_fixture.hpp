@@ -208,8 +208,12 @@ inline std::shared_ptr<ReadPool> readers(std::size_t threads = 2, std::size_t bu
   return std::make_shared<ReadPool>(ReadPoolOptions{kUnitBytes, buffers * kUnitBytes, threads});
 }
 
+// Takes time, as compute does; nothing is ordered by it.
 inline void pause(std::minstd_rand& random, unsigned most_microseconds) {
-  std::this_thread::sleep_for(std::chrono::microseconds(random() % most_microseconds));
+  std::mutex mutex;
+  std::unique_lock lock(mutex);
+  std::condition_variable never;
+  never.wait_for(lock, std::chrono::microseconds(random() % most_microseconds), [] { return false; });
 }
 
 }  // namespace streamload
