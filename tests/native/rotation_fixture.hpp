@@ -16,6 +16,11 @@ namespace streamload {
 
 inline constexpr std::uint32_t kMostUnits = 40;
 inline constexpr std::uint32_t kMostSlots = 40;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr std::uint32_t kPairStep = 5;  // everything takes ten times as long there
+#else
+inline constexpr std::uint32_t kPairStep = 1;
+#endif
 inline constexpr std::size_t kUnitBytes = 4096;
 inline constexpr std::size_t kReadsPerUnit = 2;
 inline constexpr std::size_t kUnitRead = kUnitBytes / kReadsPerUnit;
