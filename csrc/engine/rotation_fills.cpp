@@ -332,12 +332,10 @@ void Rotation::delay() noexcept {
   if (!debug_) return;
   constexpr unsigned kMostMicroseconds = 200;
   constexpr unsigned kOneIn = 4;  // as different as a system is: most steps follow at once
-  unsigned microseconds = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    microseconds = static_cast<unsigned>(random_() % (kOneIn * kMostMicroseconds));
-  }
-  if (microseconds < kMostMicroseconds) std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+  std::unique_lock lock(mutex_);
+  const auto microseconds = static_cast<unsigned>(random_() % (kOneIn * kMostMicroseconds));
+  if (microseconds >= kMostMicroseconds) return;
+  work_.wait_for(lock, std::chrono::microseconds(microseconds), [&] { return failed_.load(); });
 }
 
 }  // namespace streamload

@@ -16,6 +16,11 @@ namespace streamload {
 
 inline constexpr std::uint32_t kMostUnits = 40;
 inline constexpr std::uint32_t kMostSlots = 40;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr std::uint32_t kPairStep = 5;  // everything takes ten times as long there
+#else
+inline constexpr std::uint32_t kPairStep = 1;
+#endif
 inline constexpr std::size_t kUnitBytes = 4096;
 inline constexpr std::size_t kReadsPerUnit = 2;
 inline constexpr std::size_t kUnitRead = kUnitBytes / kReadsPerUnit;
@@ -208,8 +213,12 @@ inline std::shared_ptr<ReadPool> readers(std::size_t threads = 2, std::size_t bu
   return std::make_shared<ReadPool>(ReadPoolOptions{kUnitBytes, buffers * kUnitBytes, threads});
 }
 
+// Takes time, as compute does; nothing is ordered by it.
 inline void pause(std::minstd_rand& random, unsigned most_microseconds) {
-  std::this_thread::sleep_for(std::chrono::microseconds(random() % most_microseconds));
+  std::mutex mutex;
+  std::unique_lock lock(mutex);
+  std::condition_variable never;
+  never.wait_for(lock, std::chrono::microseconds(random() % most_microseconds), [] { return false; });
 }
 
 }  // namespace streamload

@@ -19,12 +19,12 @@ Turn::Terms terms_of(std::uint32_t units, std::uint32_t slots, std::uint64_t deb
 
 // More slots than units are one for each.
 TEST(all_pairs_of_units_and_slots_are_right_while_the_host_runs_ahead) {
-  for (std::uint32_t units = 1; units <= kMostUnits; ++units) {
+  for (std::uint32_t units = 1; units <= kMostUnits; units += kPairStep) {
     on_standin([&] {
       const auto device = cuda();
       const auto pool = readers();
       std::minstd_rand random(units);
-      for (std::uint32_t slots = 1; slots <= std::min(kMostSlots, units + 1); ++slots) {
+      for (std::uint32_t slots = 1; slots <= std::min(kMostSlots, units + 1); slots += kPairStep) {
         const Turn turn(device, pool, terms_of(units, slots, units % 4 == 0 ? 0 : units));
         REQUIRE(turn.started.ok());
         StreamConsumer consumer(turn, std::size_t{3} * units);
@@ -89,6 +89,7 @@ TEST(the_next_fill_is_read_before_the_last_one_has_landed) {
   });
 }
 
+#ifndef __SANITIZE_THREAD__  // which sees the race itself
 // What the tests above are worth: a wait that is left out shows in the values.
 TEST(copies_that_do_not_wait_for_a_release_are_seen) {
   std::size_t wrong = 0;
@@ -107,6 +108,8 @@ TEST(copies_that_do_not_wait_for_a_release_are_seen) {
   }
   CHECK(wrong > 0);
 }
+
+#endif
 
 TEST(a_rotation_begins_behind_the_stream_that_allocated_its_slots) {
   on_standin([] {
