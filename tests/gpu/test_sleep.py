@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from streamload._checkpoint import open as open_checkpoint
-from streamload.errors import StreamClosedError
+from streamload.errors import DeviceError, StreamClosedError
+from streamload.options import StreamOptions
 from streamload.torch import stream_module
 
 
@@ -65,3 +66,16 @@ def test_weights_that_exceed_the_device_pass_through_slots(
             assert stats is not None
             assert stats.bytes_streamed >= 9 * loading.streamed_bytes
             loading.close()
+
+
+@pytest.mark.needs_cuda
+def test_capture_of_a_streamed_model_is_refused(checkpoint_path, make_module, ids):
+    module = make_module()
+    with open_checkpoint(checkpoint_path) as checkpoint, torch.no_grad():
+        options = StreamOptions(device_memory=checkpoint.nbytes * 3 // 4)
+        loading = stream_module(module, checkpoint, "cuda:0", options=options)
+        module(ids.to("cuda:0"))
+        graph = torch.cuda.CUDAGraph()
+        with pytest.raises(DeviceError, match="cannot be captured"), torch.cuda.graph(graph):
+            module(ids.to("cuda:0"))
+        loading.close()

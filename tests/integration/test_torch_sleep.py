@@ -104,6 +104,26 @@ def test_waking_is_overlapped_and_leaves_nothing(build, reference, model_path, s
     assert module.head.weight is module.embed.weight
 
 
+def test_a_device_that_is_full_can_still_put_it_to_sleep(loaded, reference, monkeypatch):
+    module, loading = loaded
+
+    def refuse(*args: object, **kwargs: object):
+        raise torch.OutOfMemoryError("full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty_strided", refuse)
+        loading.sleep()
+    with torch._C.DisableTorchFunctionSubclass():
+        assert storage_bytes(module) < 1000
+        assert module.rnn.weight_hh_l0.isnan().all()
+    assert module.rnn.weight_hh_l0.shape == reference.rnn.weight_hh_l0.shape
+    loading.wake()
+    loading.wait(60)
+    with torch.no_grad():
+        assert torch.equal(module(ids()), reference(ids()))
+    assert module.rnn.weight_hh_l0.is_contiguous()
+
+
 def test_sleeping_and_waking_twice_is_once(loaded, reference):
     module, loading = loaded
     loading.sleep()

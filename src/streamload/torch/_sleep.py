@@ -118,8 +118,11 @@ def put_to_sleep(tensors: Sequence[torch.Tensor], device: torch.device, error: B
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # whatever stream computes with them
     with torch.no_grad(), without_gates():
-        for tensor in tensors:
-            tensor.data = _hollow(tensor)
+        forms = [(tensor.size(), tensor.stride()) for tensor in tensors]
+        for tensor in tensors:  # all of the memory first: on a device that is full there is none for what follows
+            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        for tensor, (size, stride) in zip(tensors, forms, strict=True):
+            tensor.data = _hollow(tensor, size, stride)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # others on this GPU are to have it
 
@@ -136,9 +139,17 @@ def give_memory(tensors: Sequence[torch.Tensor], memory: Sequence[torch.Tensor])
             tensor.data = fresh
 
 
-def _hollow(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor of the same form over no memory."""
-    form = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+def _hollow(like: torch.Tensor, size: Sequence[int], stride: Sequence[int]) -> torch.Tensor:
+    """Return a tensor of a form over no memory.
+
+    It takes its memory for a moment, as torch knows no other way. Where there is none, one element stands for all,
+    which reads as NaN: strides then are 0.
+    """
+    try:
+        form = torch.empty_strided(size, stride, dtype=like.dtype, device=like.device)
+    except RuntimeError:  # torch.OutOfMemoryError is one
+        one = torch.full((like.element_size(),), 0xFF, dtype=torch.uint8, device=like.device)
+        return one.view(like.dtype)[0].expand(size)
     form.untyped_storage().resize_(0)
     return form
 

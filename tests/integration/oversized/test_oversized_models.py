@@ -293,10 +293,13 @@ def test_torch_compile_gives_the_resident_models_values(backend, tmp_path):
     torch._dynamo.reset()
     counters.clear()
     compiled = torch.compile(module, backend=backend)
+    graphs = []
     for _ in range(4):
         with torch.no_grad():
             got, expected = compiled(**TOKENS, use_cache=False).logits, reference(**TOKENS, use_cache=False).logits
         assert torch.equal(got, expected)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[1] == graphs[3]  # nothing is compiled again
     assert counters["stats"]["unique_graphs"] >= 3  # blocks are compiled too
     assert counters["stats"]["calls_captured"] > 60
     loading.close()
