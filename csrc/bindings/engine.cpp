@@ -92,11 +92,12 @@ void bind_pool(nb::module_& m) {
       .def(
           "__init__",
           [](PyPool* self, std::size_t chunk_bytes, std::size_t staging_bytes, std::size_t read_threads,
-             bool use_io_uring) {
-            const ReadPoolOptions options{chunk_bytes, staging_bytes, read_threads, use_io_uring};
+             bool use_io_uring, std::uint64_t debug_seed) {
+            const ReadPoolOptions options{chunk_bytes, staging_bytes, read_threads, use_io_uring, debug_seed};
             ::new (self) PyPool{Bound<ReadPool>(std::make_shared<ReadPool>(options))};
           },
-          nb::kw_only(), "chunk_bytes"_a, "staging_bytes"_a, "read_threads"_a, "use_io_uring"_a = true)
+          nb::kw_only(), "chunk_bytes"_a, "staging_bytes"_a, "read_threads"_a, "use_io_uring"_a = true,
+          "debug_seed"_a = 0)
       .def_prop_ro("staging_bytes", [](const PyPool& self) { return self.pool.get().ring().bytes(); })
       .def_prop_ro("pinned_bytes", [](const PyPool& self) { return self.pool.get().ring().pinned_bytes(); })
       .def_prop_ro("leased", [](const PyPool& self) { return self.pool.get().ring().leased(); })

@@ -15,6 +15,8 @@ namespace {
 // Reads in flight around the page cache. 16 of 4 MiB are 64 MiB: 6 GB/s at a latency of 10 ms, which is a networked
 // drive's; a local one is full with four. On a noisy drive the depth wanders upwards, and staging memory with it.
 constexpr std::size_t kMostInFlight = 16;
+constexpr unsigned kMostDelayMicroseconds = 200;
+constexpr unsigned kDelaysOneIn = 4;    // as different as a system is: most steps follow at once
 constexpr std::size_t kLeastShare = 2;  // buffers of a load: one is read while one is copied
 
 }  // namespace
@@ -28,7 +30,16 @@ const Reading* ReadPool::served_here() const noexcept {
 
 ReadPool::ReadPool(const ReadPoolOptions& options)
     : options_(options),
-      ring_(std::make_shared<StagingRing>(options.chunk_bytes, options.staging_bytes, [this] { poke(); })) {}
+      ring_(std::make_shared<StagingRing>(options.chunk_bytes, options.staging_bytes, [this] { poke(); })),
+      random_(static_cast<std::minstd_rand::result_type>(options.debug_seed)) {}
+
+void ReadPool::delay() noexcept {
+  if (options_.debug_seed == 0) return;
+  std::unique_lock lock(mutex_);
+  const auto microseconds = static_cast<unsigned>(random_() % (kDelaysOneIn * kMostDelayMicroseconds));
+  if (microseconds >= kMostDelayMicroseconds) return;
+  ends_.wait_for(lock, std::chrono::microseconds(microseconds), [&] { return ending_; });
+}
 
 void ReadPool::close() noexcept {
   if (served_here() != nullptr) return;
@@ -44,6 +55,7 @@ void ReadPool::close() noexcept {
   }
   work_.notify_all();
   bodies_changed_.notify_all();
+  ends_.notify_all();
   ended.clear();
   ring_->release_idle();
   const std::lock_guard lock(direct_mutex_);
@@ -201,6 +213,7 @@ void ReadPool::serve(Claim& claim, std::uint32_t thread) noexcept {
       if (status.ok()) ring_->prepare(claim.buffer, device, claim.reading->borrowed());
     }
   }
+  delay();
   if (status.ok()) {
     claim.reading->serve(claim.read, thread, std::move(claim.buffer));
   } else {

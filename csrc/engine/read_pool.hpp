@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,6 +28,7 @@ struct ReadPoolOptions {
   std::size_t staging_bytes = 0;  // most the ring grows to
   std::size_t read_threads = 0;
   bool use_io_uring = true;
+  std::uint64_t debug_seed = 0;  // not 0: delays at random whatever a load does
 };
 
 // A load as the pool sees it. Every call but serve() is made under the pool's lock and returns at once.
@@ -74,6 +76,8 @@ class ReadPool {
   void remove(Reading& reading) noexcept;
   // Says that what a load wants may have changed.
   void poke() noexcept;
+  // In debugging, blocks for up to 200 µs, now and then; returns early when the pool ends.
+  void delay() noexcept;
   // Runs `body` on a thread of its own that is kept for the next; fails where none can be started.
   [[nodiscard]] Status run(std::function<void()> body) noexcept;
 
@@ -115,10 +119,12 @@ class ReadPool {
   mutable std::mutex mutex_;  // guards everything below
   std::condition_variable work_;
   std::condition_variable bodies_changed_;
+  std::condition_variable ends_;
   std::vector<Reading*> readings_;
   std::size_t turn_ = 0;
   bool ending_ = false;
   std::vector<std::function<void()>> bodies_;  // not started yet
+  std::minstd_rand random_;                    // of delay()
   std::size_t idle_bodies_ = 0;                // threads that wait for one
   std::vector<Worker> workers_;                // one for each of readers_
   std::vector<std::jthread> readers_;

@@ -109,6 +109,7 @@ Status Ticket::enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffe
     if (Status status = Event::make(device_, landing.copied); !status.ok()) return status;
   }
   Status status = ensure_stream();
+  pool_->delay();
   if (status.ok()) status = copy_out(step, bytes);
   if (status.ok()) status = device_->record(landing.copied.view(), stream_view_);
   if (!status.ok()) {
@@ -205,6 +206,7 @@ void Ticket::run_lander() noexcept {
       continue;
     }
     landing.buffer = StagingRing::Buffer();  // readers go on before waiters wake
+    pool_->delay();
     land(landing.read);
     lock.lock();
     spare_events_.push_back(std::move(landing.copied));

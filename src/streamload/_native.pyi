@@ -82,7 +82,13 @@ class Ticket:
 
 class ReadPool:
     def __init__(
-        self, *, chunk_bytes: int, staging_bytes: int, read_threads: int, use_io_uring: bool = True
+        self,
+        *,
+        chunk_bytes: int,
+        staging_bytes: int,
+        read_threads: int,
+        use_io_uring: bool = True,
+        debug_seed: int = 0,
     ) -> None: ...
     @property
     def staging_bytes(self) -> int: ...

@@ -38,8 +38,8 @@ class StreamOptions:
             through slots, layer by layer, in every pass. None: all of it becomes resident.
         host_memory: Most page-locked host memory, in bytes, that weights which pass through slots are kept in, so that
             later passes need not read them again; on top of `staging_bytes`. Only with `device_memory`.
-        debug: Look for wrong orders: overwrite memory before its bytes arrive and after they were used, delay at
-            random, check every rule of ordering. Slow.
+        debug: Look for wrong orders: overwrite new memory before its bytes arrive and slots after they were used, delay
+            every step at random, check each rule of order for what passes through slots. Slow.
 
     Raises:
         ValueError: A value is out of range; the message says which and what is allowed.

@@ -11,7 +11,7 @@ import atexit
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from .. import _native
 from .._closing import Closing
@@ -19,7 +19,7 @@ from .._sources import FileSource
 from ..errors import StreamClosedError
 from ..options import StreamOptions
 from ._failures import raise_typed
-from ._pool import ReadPool, shared_pool
+from ._pool import DEBUG_SEED, ReadPool, shared_pool
 from ._rotation import Rotation, RotationStats
 from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
 
@@ -42,9 +42,6 @@ __all__ = [
     "open_device",
     "shared_engine",
 ]
-
-
-_DEBUG_SEED: Final = 1  # of the random delays; any but 0 will do
 
 
 class CopyEngine(Closing):
@@ -200,7 +197,7 @@ class CopyEngine(Closing):
                 list(order),
                 after_stream,
                 tuple(keep_alive),
-                _DEBUG_SEED if debug else 0,
+                DEBUG_SEED if debug else 0,
             )
         except _native.NativeError as error:
             raise_typed(error)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+DEBUG_SEED: Final = 1
+"""Of the random delays in debugging; any but 0 will do."""
+
 _MOST_READ_THREADS: Final = 8  # two fill a PCIe gen5 link from the page cache; more only steal cores from compute
 _HEADROOM_PART: Final = 4  # of what this process may still take, staging memory takes at most a quarter
 
@@ -47,6 +50,7 @@ class ReadPool:
             chunk_bytes=options.chunk_bytes,
             staging_bytes=staging,
             read_threads=options.read_threads or min(_MOST_READ_THREADS, usable_cpus()),
+            debug_seed=DEBUG_SEED if options.debug else 0,
         )
         self.engines: weakref.WeakValueDictionary[tuple[str, StreamOptions], CopyEngine] = weakref.WeakValueDictionary()
         self._warned = False
@@ -100,7 +104,7 @@ _SHARED: Final[weakref.WeakValueDictionary[tuple[int | None, ...], ReadPool]] = 
 
 def shared_pool(options: StreamOptions) -> ReadPool:
     """Return the pool that loads with such options share in this process, made on first use."""
-    key = (os.getpid(), options.chunk_bytes, options.staging_bytes, options.read_threads)
+    key = (os.getpid(), options.chunk_bytes, options.staging_bytes, options.read_threads, options.debug)
     pool = _SHARED.get(key)
     if pool is None:
         # Two threads may both make one; the loser's pool serves its own load and ends with it.
