@@ -15,8 +15,8 @@ namespace {
 // Reads in flight around the page cache. 16 of 4 MiB are 64 MiB: 6 GB/s at a latency of 10 ms, which is a networked
 // drive's; a local one is full with four. On a noisy drive the depth wanders upwards, and staging memory with it.
 constexpr std::size_t kMostInFlight = 16;
-constexpr unsigned kMostDelayMicroseconds = 200;
-constexpr unsigned kDelaysOneIn = 4;    // as different as a system is: most steps follow at once
+constexpr std::uint64_t kMostDelayMicroseconds = 200;
+constexpr std::uint64_t kDelaysOneIn = 4;    // as different as a system is: most steps follow at once
 constexpr std::size_t kLeastShare = 2;  // buffers of a load: one is read while one is copied
 
 }  // namespace
@@ -36,7 +36,7 @@ ReadPool::ReadPool(const ReadPoolOptions& options)
 void ReadPool::delay() noexcept {
   if (options_.debug_seed == 0) return;
   std::unique_lock lock(mutex_);
-  const auto microseconds = static_cast<unsigned>(random_() % (kDelaysOneIn * kMostDelayMicroseconds));
+  const std::uint64_t microseconds = random_() % (kDelaysOneIn * kMostDelayMicroseconds);
   if (microseconds >= kMostDelayMicroseconds) return;
   ends_.wait_for(lock, std::chrono::microseconds(microseconds), [&] { return ending_; });
 }

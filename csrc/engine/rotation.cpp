@@ -236,7 +236,7 @@ Status Rotation::release(std::uint32_t unit, std::optional<StreamView> stream) n
     if (done) status = end_hold(unit, {});
     if (done && status.ok()) return {};
   }
-  if (status.ok()) return release_behind(unit, *stream);
+  if (status.ok() && stream) return release_behind(unit, *stream);
   fail(status);
   return status;
 }

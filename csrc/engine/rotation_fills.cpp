@@ -330,10 +330,10 @@ void Rotation::mark(std::uint32_t index, Ticket::Stage stage) noexcept {
 
 void Rotation::delay() noexcept {
   if (!debug_) return;
-  constexpr unsigned kMostMicroseconds = 200;
-  constexpr unsigned kOneIn = 4;  // as different as a system is: most steps follow at once
+  constexpr std::uint64_t kMostMicroseconds = 200;
+  constexpr std::uint64_t kOneIn = 4;  // as different as a system is: most steps follow at once
   std::unique_lock lock(mutex_);
-  const auto microseconds = static_cast<unsigned>(random_() % (kOneIn * kMostMicroseconds));
+  const std::uint64_t microseconds = random_() % (kOneIn * kMostMicroseconds);
   if (microseconds >= kMostMicroseconds) return;
   work_.wait_for(lock, std::chrono::microseconds(microseconds), [&] { return failed_.load(); });
 }

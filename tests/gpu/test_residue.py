@@ -8,7 +8,7 @@ from torch.autograd import DeviceType
 from torch.nn import Parameter
 
 from streamload._checkpoint import open as open_checkpoint
-from streamload._demo._measure import _residue
+from streamload._models import residue
 from streamload.options import StreamOptions
 from streamload.torch import load_file, stream_module
 
@@ -21,7 +21,7 @@ def test_module_is_ordinary_once_all_is_resident(place, checkpoint_path, make_mo
         early = [parameter.untyped_storage().nbytes() for parameter in module.parameters()]
         loading.wait(timeout=60)
         addresses = [parameter.data_ptr() for parameter in module.parameters()]
-    assert _residue(module) == ()
+    assert residue(module) == ()
     assert type(module) is kind
     for parameter, nbytes, address in zip(module.parameters(), early, addresses, strict=True):
         assert type(parameter) is Parameter
