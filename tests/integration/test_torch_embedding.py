@@ -132,7 +132,7 @@ def test_an_id_out_of_range_is_torchs_error(path, slow_engine):
 def test_a_file_written_to_meanwhile_is_told(arriving, path):
     module, _ = arriving
     path.write_bytes(path.read_bytes())
-    with torch.no_grad(), pytest.raises(ChangedError, match="changed under the load"):
+    with torch.no_grad(), pytest.raises(ChangedError):  # of the table, or of what was read beside it
         module.embed(IDS["one"])
 
 

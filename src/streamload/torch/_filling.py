@@ -7,6 +7,7 @@ Floor 4, part of `torch`. Decides memory, order and groups. Read `_seats` for wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -57,11 +58,12 @@ def start_filling(delivery: Delivery, engine: CopyEngine, taken: Sequence[Taken]
         order: Layers that come first.
 
     Raises:
-        ValueError: Two tensors overlap in memory.
+        TypeError, ValueError: Two tensors overlap in memory, or `order` names no layers.
         DeviceError, ChangedError, FileNotFoundError, PermissionError: As `submit`.
         torch.OutOfMemoryError, MemoryError: As `place`.
     """
     checkpoint = delivery.checkpoint
+    _check_order(order, checkpoint)
     arranged = _arrange(taken, checkpoint, order)
     with without_gates():  # a failed load's gates stay closed until this one's take their place
         targets, blocks = _find_memory([members for _, members in arranged], delivery.device)
@@ -95,6 +97,18 @@ def refuse_unfinished(tensors: Sequence[torch.Tensor]) -> None:
         load = arriving_load(tensor)
         if isinstance(load, ModuleLoad) and not load.over:
             raise RuntimeError("the module is still being filled by another stream; wait for it, or close it")
+
+
+def _check_order(order: Sequence[str], checkpoint: Checkpoint) -> None:
+    """Refuse what names no layers: it would be ignored."""
+    if isinstance(order, str):
+        raise TypeError(f"order must be a sequence of layers' names, got the text {order!r:.80}")
+    names = {layer.name for layer in checkpoint.layers}
+    unknown = [name for name in order if name not in names]
+    if unknown:
+        near = get_close_matches(str(unknown[0]), names, n=1)
+        hint = f"; nearest: {near[0]!r}" if near else ""
+        raise ValueError(f"order names {len(unknown)} layers that the checkpoint lacks, {unknown[0]!r} first{hint}")
 
 
 def _arrange(taken: Sequence[Taken], checkpoint: Checkpoint, order: Sequence[str]) -> list[tuple[str, list[Taken]]]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ._embedding import EmbeddingRows
 
 
+_CLOSED = "the load was closed before all was resident; wait() for it before its ModuleStream ends"
+
+
 class ModuleLoad:
     """Wait for a ticket's groups on behalf of tensors, and open their gates.
 
@@ -53,6 +56,7 @@ class ModuleLoad:
             (tensor, group) for group, members in enumerate(tensors) for tensor in members if tensor.nbytes
         ]
         self._error: BaseException | None = None
+        self._closed = False  # by whoever started it
         self._hooks: BlockHooks | None = None
         self._arrived = False  # all of it: whoever brings hooks after this takes them off again
         self._over = threading.Event()
@@ -127,6 +131,10 @@ class ModuleLoad:
         self.join()
         self._raise_failure()
 
+    def close_early(self) -> None:
+        """Say that a load that is cancelled from now on was closed by whoever started it."""
+        self._closed = True
+
     def join(self) -> None:
         """Block until the watcher has ended."""
         if self._process == os.getpid() and threading.current_thread() is not self._watcher:
@@ -136,7 +144,7 @@ class ModuleLoad:
         try:
             ticket.wait()
         except BaseException as error:  # the thread's top: every waiter raises it
-            self._error = error
+            self._error = StreamClosedError(_CLOSED) if self._closed and isinstance(error, StreamClosedError) else error
             self._close_gates()
             if not isinstance(error, (StreamloadError, OSError)):
                 raise

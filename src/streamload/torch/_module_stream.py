@@ -80,8 +80,10 @@ class ModuleStream(Closing):
         self._closed = False
 
     def __repr__(self) -> str:
-        state = "asleep" if self.asleep else "done" if self.done else f"{self.progress():.0%} resident"
-        return f"ModuleStream({state}, {len(self._groups)} groups)"
+        failed = "closed" if self._closed else "failed"
+        state = failed if self._load.failed else "done" if self.done else f"{self.progress():.0%} resident"
+        streamed = f", {self.streamed_bytes} bytes streamed in each pass" if self.streamed_bytes else ""
+        return f"ModuleStream({'asleep' if self.asleep else state}{streamed})"
 
     @property
     def done(self) -> bool:
@@ -135,7 +137,10 @@ class ModuleStream(Closing):
         return self.ticket.stats().bytes_total
 
     def rotation_stats(self) -> RotationStats | None:
-        """Return what was streamed so far; None where nothing is, or no longer."""
+        """Return what was streamed since the load or the last `wake`; None where nothing is, or no longer.
+
+        The slots of the next pass are filled ahead of it, so there is more than the passes so far have used.
+        """
         streamed = self._passing()
         return None if streamed is None else streamed.stats()
 
@@ -217,6 +222,7 @@ class ModuleStream(Closing):
 
     def close(self) -> None:
         """Cancel what has not arrived, stop what is streamed, and wait for copies under way. Harmless when repeated."""
+        self._load.close_early()
         self.cancel()
         self._load.join()
         if (streamed := self._passing()) is not None:
@@ -251,7 +257,7 @@ def stream_module(
     their final addresses; real ones are filled where they are. When all is resident every trace of the load is gone.
     Layers come in the module's order, large embedding tables last: the rows that a pass asks for meanwhile are read by
     themselves, where nothing is differentiated (`torch.no_grad`, or a table that requires no grad). What takes tensors
-    past `__torch_function__` (`_gate` lists it) cannot wait: call `wait` before it, or let `block_hooks` do so.
+    past `__torch_function__` (`torch.tensor(p)`, `torch.func`, C++ extensions) cannot wait: `wait` or `block_hooks` do.
 
     Args:
         module: Built on the meta device, all or in part, or real. Buffers that are not saved must be real.
@@ -279,7 +285,7 @@ def stream_module(
         >>> loading.wait(timeout=60)
     """
     where = resolve_device(device)
-    chosen_engine = choose_engine(where, options, engine)
+    chosen_engine = choose_engine(where, options, engine, streams=True)
     seating = seat(module, checkpoint, where, strict=strict)
     refuse_unfinished([found.tensor for found, _ in seating.taken])
     division = divide(module, seating, checkpoint, chosen_engine.options.device_memory)

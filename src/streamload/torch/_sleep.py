@@ -74,7 +74,7 @@ class Bed:
     def _refuse(self, why: str) -> NoReturn:
         raise RuntimeError(
             f"{self._name} is no longer as it was loaded ({why}), and waking would bring the file's bytes back; "
-            "save the module, or undo the change, before it sleeps"
+            "save the module, and stream one from what was saved"
         )
 
 

@@ -68,25 +68,38 @@ def check_checkpoint(checkpoint: object) -> None:
         raise TypeError(f"expected an open Checkpoint, got {checkpoint!r:.80}; open a path with streamload.open(path)")
 
 
-def check_options(options: object) -> None:
-    """Refuse options of another kind; a dict above all.
+def check_options(options: object, *, streams: bool = False) -> None:
+    """Refuse options of another kind, a dict above all, and those that would not be heeded.
+
+    Args:
+        options: Whatever a caller gave.
+        streams: Whether the caller passes what exceeds `device_memory` through slots.
 
     Raises:
-        TypeError: As said.
+        TypeError: They are something else.
+        ValueError: They limit the device memory of what is loaded whole.
     """
-    if options is not None and not isinstance(options, StreamOptions):
+    if options is None:
+        return
+    if not isinstance(options, StreamOptions):
         raise TypeError(f"options must be StreamOptions, got {options!r:.80}")
+    if options.device_memory is not None and not streams:
+        raise ValueError(
+            "device_memory is for stream_module, which passes what exceeds it through slots; here all is loaded whole"
+        )
 
 
-def choose_engine(device: torch.device, options: StreamOptions | None, engine: CopyEngine | None) -> CopyEngine:
+def choose_engine(
+    device: torch.device, options: StreamOptions | None, engine: CopyEngine | None, *, streams: bool = False
+) -> CopyEngine:
     """Return the engine given, once it fits, or the one that the loads of this process share.
 
     Raises:
-        TypeError: The options are something else.
+        TypeError, ValueError: As `check_options`.
         ValueError: The engine copies to another device, or options came with it.
         DeviceError: The device cannot be opened.
     """
-    check_options(options)
+    check_options(options, streams=streams)
     if engine is None:
         return shared_engine(str(device), StreamOptions() if options is None else options)
     if options is not None:
