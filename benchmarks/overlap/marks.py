@@ -15,6 +15,7 @@ from typing import Any
 
 Mark = tuple[str, float | None, str, float]  # what, found, "at least" or "at most", wanted
 FIRST_TOKEN, LINK, OVERHEAD, SIMULATION = 1.05, 0.95, 1.02, 0.05
+WAKE = 1.2
 # Without a GPU the prompts are chosen: they have to reach both ends.
 TRANSFER_BOUND, COMPUTE_BOUND = 0.25, 1.75
 OVERSIZED_COMPUTE_BOUND = 2.0  # the pass, over the time its bytes take
@@ -62,6 +63,12 @@ def oversized_marks(result: dict[str, Any]) -> list[Mark]:
     ]
 
 
+def wake_marks(result: dict[str, Any]) -> list[Mark]:
+    """List the mark of first tokens after sleep."""
+    figures = (result.get("wake") or {}).get("figures", {})
+    return [("first token after wake over max(X, C)", figures.get("ratio"), "at most", WAKE)]
+
+
 def simulated(what: str, ratio: float | None) -> Mark:
     """Return the mark of a prediction: how far from 1 measured over predicted is."""
     return (f"{what}: off the simulation", None if ratio is None else abs(ratio - 1), "at most", SIMULATION)
@@ -71,7 +78,7 @@ def marks(result: dict[str, Any]) -> list[Mark]:
     """List the marks that a result can be held against."""
     if result["kind"] != "bench overlap":
         return []
-    return [*cold_marks(result), *oversized_marks(result), *steady_marks(result)]
+    return [*cold_marks(result), *wake_marks(result), *oversized_marks(result), *steady_marks(result)]
 
 
 def main(names: list[str]) -> int:

@@ -19,6 +19,7 @@ GOOD = {
     "simulated_link": 1e9,
     "cold": [case(1, 0.1), case(100, 1.0), case(200, 2.0)],
     "steady": {"margin": 0.02, "figures": {"ratio": {"low": 0.99, "high": 1.015, "confidence": 0.96}}},
+    "wake": {"figures": {"ratio": 1.03}},
     "oversized": {
         "figures": {
             "link_fraction": 0.97,
@@ -61,7 +62,7 @@ def test_a_result_that_meets_every_mark_passes(check, capsys):
     assert check(GOOD) == 0
     printed = capsys.readouterr().out
     assert "MISSED" not in printed
-    assert len(printed.splitlines()) == 2 * 3 + 2 + 4 + 1
+    assert len(printed.splitlines()) == 2 * 3 + 2 + 1 + 4 + 1
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,8 @@ def test_a_result_that_meets_every_mark_passes(check, capsys):
         (changed(None, "cold", 0, "figures", "measured_to_predicted"), "simulation: not measured"),
         (changed(0.3, "cold", 0, "figures", "compute_to_move"), "shortest prompt: 0.300"),
         (changed(1.5, "cold", 2, "figures", "compute_to_move"), "longest prompt: 1.500"),
+        (changed(1.21, "wake", "figures", "ratio"), "after wake over max(X, C): 1.210"),
+        (changed(None, "wake"), "after wake over max(X, C): not measured"),
         (changed(0.94, "oversized", "figures", "link_fraction"), "over the link: 0.940"),
         (changed(1.03, "oversized", "figures", "over_resident"), "over resident: 1.030"),
         (changed(1.9, "oversized", "figures", "compute_to_move"), "over resident: not measured"),

@@ -9,7 +9,7 @@ import pytest
 
 from streamload._machine import MachineFacts
 from streamload.bench._overlap._interval import interval_of_median, paired_ratios
-from streamload.bench._overlap._result import ColdCase, OverlapBench, OversizedCase, PeerScore, SteadyState
+from streamload.bench._overlap._result import ColdCase, OverlapBench, OversizedCase, PeerScore, SteadyState, WakeCase
 
 CASE = ColdCase(
     tokens=128,
@@ -24,10 +24,14 @@ CASE = ColdCase(
     waited_seconds=(0.5, 0.5, 0.5),
     layer_compute_seconds={"layers.0": 0.05, "layers.1": 0.05},
     layer_streamed_seconds={"layers.0": 0.35, "layers.1": 0.04},
-    predicted_seconds=None,
+    predicted_seconds=(),
 )
 STEADY = SteadyState(
-    tokens=128, plain_seconds=(1.0, 2.0) * 5, streamed_seconds=(1.01, 2.02) * 5, control_seconds=(1.0, 2.0) * 5
+    tokens=128,
+    plain_seconds=(1.0, 2.0) * 5,
+    streamed_seconds=(1.01, 2.02) * 5,
+    control_seconds=(1.0, 2.0) * 3,
+    control_plain_seconds=(1.0, 2.0) * 3,
 )
 OVERSIZED = OversizedCase(
     device_memory=60,
@@ -36,15 +40,25 @@ OVERSIZED = OversizedCase(
     slots=2,
     demanded_fills=0,
     wasted_fills=0,
-    link_bytes_per_second=(90.0, 110.0),
+    link_bytes_per_second=(100.0, 80.0, 100.0),
     decode_passes=2,
     decode_seconds=(0.8, 1.0, 0.8),
     decode_bytes=(78, 80, 80),
     tokens=256,
+    prompt_link_bytes_per_second=(90.0, 110.0),
     prompt_seconds=(2.02, 4.04, 2.1),
     resident_seconds=(2.0, 4.0, 2.0),
-    predicted_decode_seconds=0.4,
-    predicted_prompt_seconds=2.0,
+    predicted_decode_seconds=(0.4, 0.4, 0.4),
+    predicted_prompt_seconds=(2.0, 4.0, 2.0),
+)
+WAKE = WakeCase(
+    tokens=128,
+    nbytes=100,
+    link_bytes_per_second=(100.0, 50.0, 100.0),
+    storage_bytes_per_second=(1000.0, 1000.0, 1000.0),
+    compute_seconds=(0.1, 0.1, 4.0),
+    wake_seconds=(1.02, 2.08, 4.4),
+    sleep_seconds=(0.01, 0.01, 0.01),
 )
 PEERS = (
     PeerScore(
@@ -83,6 +97,7 @@ BENCH = OverlapBench(
     cold=(CASE,),
     steady=STEADY,
     oversized=OVERSIZED,
+    wake=WAKE,
     peers=PEERS,
     command="streamload bench overlap",
     machine=MACHINE,
@@ -114,8 +129,22 @@ def test_stall_of_a_layer_is_what_it_took_longer_and_never_below_nothing():
 
 def test_what_is_not_predicted_has_no_ratio_to_a_prediction():
     assert CASE.figures()["measured_to_predicted"] is None
-    predicted = replace(CASE, predicted_seconds=1.0).figures()
-    assert predicted["measured_to_predicted"] == pytest.approx(predicted["streamed_seconds"])
+
+
+def test_measured_over_predicted_is_the_median_of_the_pairs():
+    predicted = replace(CASE, predicted_seconds=(1.0, 1.0, 2.0)).figures()
+    assert predicted["measured_to_predicted"] == pytest.approx(1.03)
+    assert predicted["predicted_seconds"] == 1.0
+
+
+def test_spread_of_the_pairs_stands_beside_their_median():
+    assert (CASE.figures()["ratio_least"], CASE.figures()["ratio_greatest"]) == pytest.approx((1.02, 1.05))
+
+
+def test_first_token_after_sleep_is_held_against_the_longer_of_moving_and_computing():
+    assert WAKE.ratios == pytest.approx([1.02, 1.04, 1.1])
+    assert WAKE.figures()["ratio"] == pytest.approx(1.04)
+    assert "after sleep, 128 tokens: 2.08 s from wake(), 1.040 of max(X, C)" in BENCH.table()
 
 
 def test_interval_of_the_median_is_that_of_the_sign_test():
@@ -161,7 +190,7 @@ def test_usual_way_is_held_against_the_rounds_it_was_run_in():
 def test_oversized_decode_is_bytes_a_second_over_the_link():
     figures = OVERSIZED.figures()
     assert figures["streamed_bytes_per_second"] == pytest.approx(97.5)
-    assert figures["link_fraction"] == pytest.approx(0.975)
+    assert figures["link_fraction"] == pytest.approx(1.0)  # each round by its own link: 0.975, 1 and 1
     assert figures["decode_seconds"] == pytest.approx(0.4)
     assert figures["decode_to_predicted"] == pytest.approx(1.0)
 
@@ -170,7 +199,8 @@ def test_oversized_prompt_is_held_against_the_resident_pass_beside_it():
     figures = OVERSIZED.figures()
     assert figures["over_resident"] == pytest.approx(1.01)
     assert figures["compute_to_move"] == pytest.approx(2.0 * 100 / 40)
-    assert figures["prompt_to_predicted"] == pytest.approx(2.1 / 2.0)
+    assert figures["prompt_to_predicted"] == pytest.approx(1.01)
+    assert figures["over_resident_interval"]["high"] == pytest.approx(1.05)
 
 
 def test_peer_that_did_not_run_has_no_figures_and_its_reason_is_in_the_table():
@@ -191,9 +221,10 @@ def test_json_holds_every_round_and_what_follows_from_it():
     assert written["cold"][0]["layer_stall_seconds"]["layers.0"] == pytest.approx(0.3)
     assert written["steady"]["figures"]["ratio"]["median"] == pytest.approx(1.01)
     assert written["oversized"]["decode_bytes"] == [78, 80, 80]
-    assert written["oversized"]["figures"]["link_fraction"] == pytest.approx(0.975)
+    assert written["oversized"]["figures"]["link_fraction"] == pytest.approx(1.0)
     assert written["peers"][0]["figures"]["bytes_per_second"] == pytest.approx(100.0)
     assert written["peers"][1]["cannot_run"] == "x is not installed"
+    assert written["wake"]["figures"]["ratio"] == pytest.approx(1.04)
     assert written["machine"]["cpus"] == 2
     assert written["cache"] == "warm"
     assert written["command"] == "streamload bench overlap"

@@ -11,6 +11,7 @@ Floor 6, part of `bench`; needs torch and safetensors. The map:
     _oversized  passes of a model that exceeds its device
     _peers      others who compute without all weights on the device, timed
     _offloaders who they are, and how they are called
+    _wake       first tokens after sleep
     _steady     the same model once it is there, against one loaded plainly
     _interval   the median of pairs, and how sure it is
     _result     what comes out: figures, ratios, a JSON file

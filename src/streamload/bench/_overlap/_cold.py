@@ -1,12 +1,13 @@
 """First tokens of a model that is not there yet, over prompts from transfer-bound to compute-bound.
 
 Part of `bench._overlap`; needs torch. In each round and for each prompt the link is measured, then a resident pass and
-a streamed one follow each other, and once the usual way: what slows the machine meets all of them.
+a streamed one follow each other, and once the usual way: what slows the machine meets all of them. Each such pair is
+held against a prediction of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from ..._engine import ChunkTrace
     from ..._models import Subject
+    from ._passes import Pass
     from ._place import Files, Place
+    from ._predict import PartSeconds
 
 __all__ = ["ColdCourse", "run_cold", "same_bits"]
 
-_PART_PASSES, _SHORT_SECONDS = 3, 0.5  # a pass that takes longer is run once by part
+_PART_PASSES, _SHORT_SECONDS = 3, 0.5  # a pass that takes longer is run once by part, where no kernel is loaded first
 _USUAL_ROUNDS = 1  # it is there for comparison, and takes the longest
 
 
@@ -36,7 +40,7 @@ class ColdCourse:
     """Hold what first tokens are measured on.
 
     Attributes:
-        subject: What is loaded and computes.
+        subject: What is loaded and computes, and how long its prompt is.
         place: Where to.
         files: Where from.
         resident: The same module, loaded plainly.
@@ -52,7 +56,9 @@ class ColdCourse:
 class _Tally:
     """Gather the rounds of one prompt."""
 
-    subject: Subject
+    course: ColdCourse
+    repeat: int
+    parts: list[PartSeconds]  # of resident passes with marks
     expected: torch.Tensor
     link: list[float] = field(default_factory=list)
     storage: list[float] = field(default_factory=list)
@@ -65,39 +71,56 @@ class _Tally:
 
 
 def run_cold(
-    course: ColdCourse, tokens: Sequence[int], repeat: int, progress: Callable[[], object] = lambda: None
+    courses: Sequence[ColdCourse], repeats: Sequence[int], progress: Callable[[], object] = lambda: None
 ) -> list[ColdCase]:
-    """Measure every prompt `repeat` times, and once more by layer.
+    """Measure every prompt by pairs of passes, and once more by layer.
+
+    Args:
+        courses: One for each prompt.
+        repeats: How many pairs of each.
+        progress: Called after each of them.
 
     Raises:
         BenchError: An output differed, or a load left something behind.
     """
-    tallies: list[_Tally] = []
-    for count in tokens:
-        subject = replace(course.subject, tokens=count)
-        tallies.append(_Tally(subject, resident_pass(subject, course.place, course.resident).output))
-    for number in range(repeat):
+    tallies = [_open(course, repeat) for course, repeat in zip(courses, repeats, strict=True)]
+    for number in range(max(repeats)):
         turn = number % len(tallies)
         for tally in [*tallies[turn:], *tallies[:turn]]:
-            _run_once(course, tally)
-            progress()
+            if number < tally.repeat:
+                _run_once(tally)
+                progress()
     cases = []
     for tally in tallies:
-        cases.append(_by_layer(course, tally))
+        cases.append(_close(tally))
         progress()
     return cases
 
 
-def _run_once(course: ColdCourse, tally: _Tally) -> None:
-    subject, place = tally.subject, course.place
+def _open(course: ColdCourse, repeat: int) -> _Tally:
+    """Run the resident pass by part, which warms up too."""
+
+    def by_part() -> Pass:
+        return resident_pass(course.subject, course.place, course.resident, by_part=True)
+
+    passes = [by_part()]
+    if passes[0].seconds < _SHORT_SECONDS or not course.place.on_host:
+        passes += [by_part() for _ in range(_PART_PASSES - 1)]
+    tally = _Tally(course, repeat, [found.part_seconds for found in passes], passes[0].output)
+    for found in passes:
+        _check(found.output, tally.expected, (), "a resident pass by part")
+    return tally
+
+
+def _run_once(tally: _Tally) -> None:
+    subject, place = tally.course.subject, tally.course.place
 
     def resident() -> float:
-        found = resident_pass(subject, place, course.resident)
+        found = resident_pass(subject, place, tally.course.resident)
         _check(found.output, tally.expected, (), "the resident pass")
         return found.seconds
 
     def streamed(*, wait_first: bool) -> float:
-        place.settle(subject.nbytes)
         found, _ = streamed_pass(subject, place, wait_first=wait_first)
         _check(found.output, tally.expected, found.residue, "the streamed pass")
         if not wait_first:
@@ -109,7 +132,8 @@ def _run_once(course: ColdCourse, tally: _Tally) -> None:
         return found.seconds
 
     tally.link.append(place.link_rate())
-    storage = course.files.storage_rate()
+    storage = tally.course.files.storage_rate()
+    place.settle(subject.nbytes)
     if len(tally.streamed) % 2:  # whoever comes first takes turns
         tally.streamed.append(streamed(wait_first=False))
         tally.compute.append(resident())
@@ -117,24 +141,15 @@ def _run_once(course: ColdCourse, tally: _Tally) -> None:
         tally.compute.append(resident())
         tally.streamed.append(streamed(wait_first=False))
     if len(tally.usual) < _USUAL_ROUNDS:
+        place.settle(subject.nbytes)
         tally.usual.append(streamed(wait_first=True))
 
 
-def _by_layer(course: ColdCourse, tally: _Tally) -> ColdCase:
-    subject, place = tally.subject, course.place
-    count = _PART_PASSES if median(tally.compute) < _SHORT_SECONDS else 1
-    passes = [resident_pass(subject, place, course.resident, by_part=True) for _ in range(count)]
-    parts = scaled([found.part_seconds for found in passes], median(tally.compute))
-    place.settle(subject.nbytes)
-    streamed, _ = streamed_pass(subject, place, by_part=True)
-    for output, left in ((streamed.output, streamed.residue), *((found.output, ()) for found in passes)):
-        _check(output, tally.expected, left, "the pass by part")
-    predicted = first_token_seconds(
-        parts,
-        groups_of_parts(course.files, subject, streamed.trace),
-        reads_in_trace(streamed.trace),
-        make_pipeline(tally.link, tally.storage, tally.load),
-    )
+def _close(tally: _Tally) -> ColdCase:
+    course, subject = tally.course, tally.course.subject
+    course.place.settle(subject.nbytes)
+    streamed, _ = streamed_pass(subject, course.place, by_part=True)
+    _check(streamed.output, tally.expected, streamed.residue, "the streamed pass by part")
     return ColdCase(
         tokens=subject.tokens,
         nbytes=subject.nbytes,
@@ -146,9 +161,20 @@ def _by_layer(course: ColdCourse, tally: _Tally) -> ColdCase:
         load_seconds=tuple(tally.load),
         usual_seconds=tuple(tally.usual),
         waited_seconds=tuple(tally.waited),
-        layer_compute_seconds=course.files.by_layer(parts),
+        layer_compute_seconds=course.files.by_layer(scaled(tally.parts, median(tally.compute))),
         layer_streamed_seconds=course.files.by_layer(streamed.part_seconds),
-        predicted_seconds=predicted,
+        predicted_seconds=_predicted(tally, streamed.trace),
+    )
+
+
+def _predicted(tally: _Tally, trace: Sequence[ChunkTrace]) -> tuple[float, ...]:
+    """Predict each streamed pass from what was measured beside it."""
+    course = tally.course
+    group_of, reads = groups_of_parts(course.files, course.subject, trace), reads_in_trace(trace)
+    rounds = zip(tally.compute, tally.link, tally.storage, tally.load, strict=True)
+    return tuple(
+        first_token_seconds(scaled(tally.parts, compute), group_of, reads, make_pipeline([link], [storage], [load]))
+        for compute, link, storage, load in rounds
     )
 
 

@@ -1,14 +1,16 @@
 """Passes of a model that exceeds its device: half of its layers pass through slots.
 
 Part of `bench._overlap`; needs torch. Two regimes: one token a pass, where the link is what there is to keep busy, and
-a prompt that computes for longer than the bytes travel, where nothing should be left of them.
+a prompt that computes for longer than the bytes travel, where nothing should be left of them: many short pairs, over a
+simulated link that is as fast as that takes.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Protocol
 
 from ..._checkpoint import open as open_checkpoint
@@ -20,22 +22,24 @@ from ._cold import same_bits
 from ._passes import resident_pass
 from ._predict import make_pipeline, pass_seconds, plan_turns, scaled
 from ._result import OversizedCase
+from ._steady import in_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
     from torch import nn
 
     from ..._engine import RotationStats
-    from ..._models import Subject
+    from ...torch import ModuleStream
     from ._cold import ColdCourse
-    from ._passes import Pass
+    from ._predict import PartSeconds
 
 __all__ = ["DecodeRound", "Streams", "memory_for_half", "run_oversized", "time_decode"]
 
-_PART_PASSES = 2
-_DECODE_PASSES = 4  # in a row, timed together: the link is kept busy from each into the next
+_PART_PASSES = 3
+_COMPUTE_PASSES, _COMPUTE_TO_MOVE = 3, 2.5  # on the host, the second link follows from the first
+_DECODE_PASSES = 3  # in a row, timed together: the link is kept busy from each into the next
 
 
 class Streams(Protocol):
@@ -67,58 +71,54 @@ def memory_for_half(course: ColdCourse) -> int:
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Gather the rounds."""
+class _LinkBound:
+    """Gather the rounds of passes of one token."""
 
-    course: ColdCourse
-    one: Subject  # prompts of one token, and of the compute-bound length
-    prompt: Subject
-    expected: dict[int, torch.Tensor]
+    link: list[float] = field(default_factory=list)
+    resident: list[float] = field(default_factory=list)
     decode: list[DecodeRound] = field(default_factory=list)
-    one_resident: list[float] = field(default_factory=list)
-    prompt_streamed: list[float] = field(default_factory=list)
-    prompt_resident: list[float] = field(default_factory=list)
 
-    def resident(self, subject: Subject) -> float:
-        return resident_pass(subject, self.course.place, self.course.resident).seconds
 
-    def check(self, output: torch.Tensor, tokens: int) -> None:
-        if not same_bits(output, self.expected[tokens]):
-            raise BenchError("an oversized pass gave another output than the model loaded plainly")
+@dataclass(slots=True)
+class _ComputeBound:
+    """Gather the pairs of passes over a prompt."""
+
+    link: list[float] = field(default_factory=list)
+    pairs: list[tuple[float, float]] = field(default_factory=list)
 
 
 def run_oversized(
-    course: ColdCourse, tokens: int, repeat: int, progress: Callable[[], object] = lambda: None
+    course: ColdCourse, tokens: int, repeat: int, pairs: int, progress: Callable[[], object] = lambda: None
 ) -> OversizedCase:
-    """Measure both regimes `repeat` times.
+    """Measure both regimes.
 
     Args:
         course: What is loaded, and the same module resident.
         tokens: Length of the prompt that is to be compute-bound.
-        repeat: Rounds.
+        repeat: Rounds of passes of one token.
+        pairs: Of a streamed and a resident pass over the prompt.
         progress: Called after each.
 
     Raises:
         BenchError: An output differed, or nothing was streamed.
     """
-    place, budget = course.place, memory_for_half(course)
-    one, prompt = (replace(course.subject, tokens=count) for count in (1, tokens))
-    expected = {subject.tokens: resident_pass(subject, place, course.resident).output for subject in (one, prompt)}
-    tally = _Tally(course, one, prompt, expected)
-    place.settle(budget)
-    link = [place.link_rate()]
-    module = one.build()
-    with (
-        open_checkpoint(one.path) as checkpoint,
-        CopyEngine(place.device, StreamOptions(device_memory=budget)) as engine,
-        stream_module(module, checkpoint, place.torch_device, strict=False, engine=engine) as loading,
-    ):
-        loading.wait()
-        for _ in range(repeat):
-            _run_round(tally, module, loading)
-            progress()
-        stats, streamed_bytes = _stats(loading), loading.streamed_bytes
-    link.append(place.link_rate())
+    budget = memory_for_half(course)
+    one, prompt = (replace(course, subject=replace(course.subject, tokens=count)) for count in (1, tokens))
+    turns = plan_turns(one.subject, one.place, budget)
+    one_parts, prompt_parts = _parts(one), _parts(prompt)
+    if course.place.on_host:
+        compute = median(_resident(prompt)() for _ in range(_COMPUTE_PASSES))
+        streamed = sum(sum(reads) for reads in turns.reads)
+        prompt = replace(prompt, place=course.place.paced_at(float(f"{_COMPUTE_TO_MOVE * streamed / compute:.2e}")))
+    found, loading = _link_bound(one, budget, repeat, progress)
+    stats, streamed_bytes = _stats(loading), loading.streamed_bytes
+    beside = _compute_bound(prompt, budget, pairs, progress)
+    storage = [course.files.storage_rate() for _ in range(3)]
+
+    def predicted(parts: Sequence[PartSeconds], compute: float, link: float) -> float:
+        pipeline = make_pipeline([link], storage)
+        return pass_seconds(scaled(parts, compute), turns, pipeline, read_ahead=not course.place.on_host)
+
     return OversizedCase(
         device_memory=budget,
         streamed_bytes=streamed_bytes,
@@ -126,52 +126,90 @@ def run_oversized(
         slots=stats.slots,
         demanded_fills=stats.demanded_fills,
         wasted_fills=stats.wasted_fills,
-        link_bytes_per_second=tuple(link),
+        link_bytes_per_second=tuple(found.link),
         decode_passes=_DECODE_PASSES,
-        decode_seconds=tuple(found.seconds for found in tally.decode),
-        decode_bytes=tuple(found.nbytes for found in tally.decode),
+        decode_seconds=tuple(each.seconds for each in found.decode),
+        decode_bytes=tuple(each.nbytes for each in found.decode),
         tokens=tokens,
-        prompt_seconds=tuple(tally.prompt_streamed),
-        resident_seconds=tuple(tally.prompt_resident),
-        **_predictions(tally, budget, link),
+        prompt_link_bytes_per_second=tuple(beside.link),
+        prompt_seconds=tuple(streamed for streamed, _ in beside.pairs),
+        resident_seconds=tuple(resident for _, resident in beside.pairs),
+        predicted_decode_seconds=tuple(
+            predicted(one_parts, compute, link) for compute, link in zip(found.resident, found.link, strict=True)
+        ),
+        predicted_prompt_seconds=tuple(
+            predicted(prompt_parts, compute, fmean(beside.link)) for _, compute in beside.pairs
+        ),
     )
 
 
-def _run_round(tally: _Tally, module: nn.Module, loading: Streams) -> None:
-    place, one, prompt = tally.course.place, tally.one, tally.prompt
-
-    def streamed(subject: Subject) -> Pass:
-        found = resident_pass(subject, place, module)
-        tally.check(found.output, subject.tokens)
-        return found
-
-    tally.one_resident.append(tally.resident(one))
-    streamed(one)  # after a pause the slots are full, and the first pass is faster than the link
-    tally.decode.append(time_decode(lambda: resident_pass(one, place, module).output, loading, _DECODE_PASSES))
-    for output in tally.decode[-1].outputs:
-        tally.check(output, one.tokens)
-    if len(tally.prompt_resident) % 2:  # whoever comes first takes turns
-        tally.prompt_resident.append(tally.resident(prompt))
-        streamed(one)
-    tally.prompt_streamed.append(streamed(prompt).seconds)
-    if len(tally.prompt_resident) < len(tally.prompt_streamed):
-        tally.prompt_resident.append(tally.resident(prompt))
+@contextmanager
+def _opened(course: ColdCourse, budget: int) -> Iterator[tuple[nn.Module, ModuleStream]]:
+    """Stream the module through slots; its resident part is there."""
+    subject, place = course.subject, course.place
+    place.settle(budget)
+    module = subject.build()
+    with (
+        open_checkpoint(subject.path) as checkpoint,
+        CopyEngine(place.device, StreamOptions(device_memory=budget)) as engine,
+        stream_module(module, checkpoint, place.torch_device, strict=False, engine=engine) as loading,
+    ):
+        loading.wait()
+        yield module, loading
 
 
-def _predictions(tally: _Tally, budget: int, link: Sequence[float]) -> dict[str, float]:
-    course = tally.course
-    turns = plan_turns(tally.one, course.place, budget)
-    pipeline = make_pipeline(link, [course.files.storage_rate() for _ in range(3)])
+def _link_bound(
+    course: ColdCourse, budget: int, repeat: int, progress: Callable[[], object]
+) -> tuple[_LinkBound, ModuleStream]:
+    subject, place, found = course.subject, course.place, _LinkBound()
+    expected = resident_pass(subject, place, course.resident).output
+    with _opened(course, budget) as (module, loading):
+        for _ in range(repeat):
+            found.link.append(place.link_rate())
+            found.resident.append(_resident(course)())
+            # After a pause the slots are full, and the first pass is faster than the link.
+            _check(resident_pass(subject, place, module).output, expected)
+            found.decode.append(
+                time_decode(lambda: resident_pass(subject, place, module).output, loading, _DECODE_PASSES)
+            )
+            for output in found.decode[-1].outputs:
+                _check(output, expected)
+            progress()
+        _stats(loading)
+    return found, loading
 
-    def predicted(subject: Subject, seconds: Sequence[float]) -> float:
-        marked = (resident_pass(subject, course.place, course.resident, by_part=True) for _ in range(_PART_PASSES))
-        parts = scaled([found.part_seconds for found in marked], median(seconds))
-        return pass_seconds(parts, turns, pipeline, read_ahead=not course.place.on_host)
 
-    return {
-        "predicted_decode_seconds": predicted(tally.one, tally.one_resident),
-        "predicted_prompt_seconds": predicted(tally.prompt, tally.prompt_resident),
-    }
+def _compute_bound(course: ColdCourse, budget: int, pairs: int, progress: Callable[[], object]) -> _ComputeBound:
+    subject, place, found = course.subject, course.place, _ComputeBound()
+    expected = resident_pass(subject, place, course.resident).output
+    found.link.append(place.link_rate())
+    with _opened(course, budget) as (module, _):
+
+        def streamed() -> float:
+            each = resident_pass(subject, place, module)
+            _check(each.output, expected)
+            return each.seconds
+
+        streamed()
+        for number in range(pairs):
+            found.pairs.append(in_turn(number, streamed, _resident(course)))
+            progress()
+    found.link.append(place.link_rate())
+    return found
+
+
+def _resident(course: ColdCourse) -> Callable[[], float]:
+    return lambda: resident_pass(course.subject, course.place, course.resident).seconds
+
+
+def _parts(course: ColdCourse) -> list[PartSeconds]:
+    passes = (resident_pass(course.subject, course.place, course.resident, by_part=True) for _ in range(_PART_PASSES))
+    return [found.part_seconds for found in passes]
+
+
+def _check(output: torch.Tensor, expected: torch.Tensor) -> None:
+    if not same_bits(output, expected):
+        raise BenchError("an oversized pass gave another output than the model loaded plainly")
 
 
 def time_decode(run_pass: Callable[[], torch.Tensor], loading: Streams, passes: int) -> DecodeRound:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..._models import Subject
     from ._place import Place
 
-__all__ = ["PartMarks", "Pass", "StreamedPass", "resident_pass", "streamed_pass"]
+__all__ = ["PartMarks", "Pass", "StreamedPass", "first_token", "resident_pass", "streamed_pass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +125,11 @@ def resident_pass(subject: Subject, place: Place, module: nn.Module, *, by_part:
     place.synchronize()
     if not by_part:
         began = time.perf_counter()
-        output = _first_token(subject, module, ids)
+        output = first_token(subject, module, ids)
         return Pass(time.perf_counter() - began, output.cpu(), [])
     with PartMarks(module, place) as marks:
         began = time.perf_counter()
-        output = _first_token(subject, module, ids)
+        output = first_token(subject, module, ids)
         return Pass(time.perf_counter() - began, output.cpu(), marks.seconds())
 
 
@@ -155,7 +155,7 @@ def streamed_pass(
         submitted = time.perf_counter() - loading.stats().seconds
         if wait_first:
             loading.wait()
-        output = _first_token(subject, module, ids)
+        output = first_token(subject, module, ids)
         ended = time.perf_counter()
         part_seconds: list[tuple[str, float]] = []
         if marks is not None:
@@ -176,7 +176,7 @@ def streamed_pass(
     return found, module
 
 
-def _first_token(subject: Subject, module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+def first_token(subject: Subject, module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     """Compute, and bring the token to the host, which waits for it."""
     with torch.no_grad():
         output = subject.compute(module, ids)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_peers"]
 
-_PASSES = 3  # after the first, in each round
+_PASSES = 3  # after the first, in each round; the first of them is not counted
 
 
 @dataclass(slots=True)

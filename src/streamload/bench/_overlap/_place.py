@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ... import _native
 from ..._checkpoint import open as open_checkpoint
 from ..._machine import cached_fraction, usable_cpus
 from ..._sources import local_path
@@ -52,6 +53,11 @@ class Place:
     def on_host(self) -> bool:
         """Whether the link is simulated."""
         return self.torch_device == "cpu"
+
+    def paced_at(self, bytes_per_second: float) -> Place:
+        """Return the host behind another simulated link."""
+        device = _native.HostDevice(link_bytes_per_second=bytes_per_second)
+        return Place(self.torch_device, device, bytes_per_second)
 
     def synchronize(self) -> None:
         """Wait until the device is idle."""

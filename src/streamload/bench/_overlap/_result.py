@@ -14,13 +14,13 @@ from .._result import write_result
 from ._interval import interval_of_median, paired_ratios
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ..._machine import MachineFacts
     from ._interval import Interval
 
-__all__ = ["STEADY_MARGIN", "ColdCase", "OverlapBench", "OversizedCase", "PeerScore", "SteadyState"]
+__all__ = ["STEADY_MARGIN", "ColdCase", "OverlapBench", "OversizedCase", "PeerScore", "SteadyState", "WakeCase"]
 
 STEADY_MARGIN = 0.02
 """How far the pass of a model that was streamed may lie from that of one loaded plainly, as a part of it."""
@@ -43,7 +43,7 @@ class ColdCase:
         waited_seconds: Time the streamed pass waited on the host, by the engine's own count.
         layer_compute_seconds: Of each layer, with everything resident; from passes with marks.
         layer_streamed_seconds: Of each layer in a streamed pass with marks.
-        predicted_seconds: Of the streamed pass, by the simulation of the schedule; None where there is none.
+        predicted_seconds: Of each streamed pass, by the simulation, from what was measured beside it; may be empty.
     """
 
     tokens: int
@@ -58,13 +58,12 @@ class ColdCase:
     waited_seconds: tuple[float, ...]
     layer_compute_seconds: Mapping[str, float]
     layer_streamed_seconds: Mapping[str, float]
-    predicted_seconds: float | None
+    predicted_seconds: tuple[float, ...]
 
     @property
     def move_seconds(self) -> list[float]:
         """X of each round: all weights at the link's rate, or the storage's where that is lower."""
-        rates = zip(self.link_bytes_per_second, self.storage_bytes_per_second, strict=True)
-        return [self.nbytes / min(pair) for pair in rates]
+        return _move_seconds(self.nbytes, self.link_bytes_per_second, self.storage_bytes_per_second)
 
     @property
     def ratios(self) -> list[float]:
@@ -96,8 +95,10 @@ class ColdCase:
             "usual_ratio": median(self.usual_ratios),
             "stall_seconds": sum(self.layer_stall_seconds.values()),
             "longest_stall_seconds": max(self.layer_stall_seconds.values(), default=0.0),
-            "predicted_seconds": self.predicted_seconds,
-            "measured_to_predicted": _over(streamed, self.predicted_seconds),
+            "ratio_least": min(self.ratios),
+            "ratio_greatest": max(self.ratios),
+            "predicted_seconds": _median(self.predicted_seconds),
+            "measured_to_predicted": _over(self.streamed_seconds, self.predicted_seconds),
         }
 
     def _over_ideal(self, seconds: tuple[float, ...]) -> list[float]:
@@ -111,9 +112,10 @@ class SteadyState:
 
     Attributes:
         tokens: Length of the prompt.
-        plain_seconds: Of the model loaded plainly, one of each group of three.
+        plain_seconds: Of the model loaded plainly, right before or after the streamed one by turns.
         streamed_seconds: Of the streamed one.
         control_seconds: Of a second model loaded plainly: what difference there is without any.
+        control_plain_seconds: Of the first one beside it.
         margin: How close to 1 the ratio has to be.
     """
 
@@ -121,6 +123,7 @@ class SteadyState:
     plain_seconds: tuple[float, ...]
     streamed_seconds: tuple[float, ...]
     control_seconds: tuple[float, ...]
+    control_plain_seconds: tuple[float, ...]
     margin: float = STEADY_MARGIN
 
     def ratio(self) -> Interval:
@@ -129,7 +132,7 @@ class SteadyState:
 
     def control(self) -> Interval:
         """Return plain over plain."""
-        return interval_of_median(paired_ratios(self.control_seconds, self.plain_seconds))
+        return interval_of_median(paired_ratios(self.control_seconds, self.control_plain_seconds))
 
     def figures(self) -> dict[str, object]:
         """Return the intervals, and whether the two are the same to within the margin."""
@@ -151,15 +154,16 @@ class OversizedCase:
         slots: How many slots they share.
         demanded_fills: Fills that nobody had predicted; none is right.
         wasted_fills: Fills that nobody used; none is right.
-        link_bytes_per_second: Measured before and after.
+        link_bytes_per_second: Measured before each round.
         decode_passes: Passes of one token in each round.
         decode_seconds: Of all of a round's.
         decode_bytes: Put into slots meanwhile.
         tokens: Length of the prompt.
-        prompt_seconds: Of a pass over it.
-        resident_seconds: The same with everything resident, before or after it by turns.
-        predicted_decode_seconds: Of one pass of one token, by the simulation; None where there is none.
-        predicted_prompt_seconds: Of one pass over the prompt, likewise.
+        prompt_link_bytes_per_second: Of the link for it, measured before and after.
+        prompt_seconds: Of passes over it.
+        resident_seconds: The same with everything resident, right before or after each by turns.
+        predicted_decode_seconds: Of one pass of one token in each round, by the simulation; may be empty.
+        predicted_prompt_seconds: Of each pass over the prompt, from the resident one beside it; may be empty.
     """
 
     device_memory: int
@@ -173,31 +177,84 @@ class OversizedCase:
     decode_seconds: tuple[float, ...]
     decode_bytes: tuple[int, ...]
     tokens: int
+    prompt_link_bytes_per_second: tuple[float, ...]
     prompt_seconds: tuple[float, ...]
     resident_seconds: tuple[float, ...]
-    predicted_decode_seconds: float | None
-    predicted_prompt_seconds: float | None
+    predicted_decode_seconds: tuple[float, ...]
+    predicted_prompt_seconds: tuple[float, ...]
 
-    def figures(self) -> dict[str, float | None]:
+    def over_resident(self) -> Interval:
+        """Return the passes over the prompt over the resident ones beside them."""
+        return interval_of_median(paired_ratios(self.prompt_seconds, self.resident_seconds))
+
+    def figures(self) -> dict[str, object]:
         """Return the medians."""
-        link = fmean(self.link_bytes_per_second)
+        link = fmean(self.prompt_link_bytes_per_second)
         rates = paired_ratios(self.decode_bytes, self.decode_seconds)
-        decode, prompt = median(self.decode_seconds) / self.decode_passes, median(self.prompt_seconds)
+        decode = [seconds / self.decode_passes for seconds in self.decode_seconds]
         return {
             "streamed_bytes_per_second": median(rates),
-            "link_fraction": median(rates) / link,
-            "decode_seconds": decode,
-            "prompt_seconds": prompt,
+            "link_fraction": median(paired_ratios(rates, self.link_bytes_per_second)),
+            "decode_seconds": median(decode),
+            "prompt_seconds": median(self.prompt_seconds),
             "resident_seconds": median(self.resident_seconds),
             "compute_to_move": median(self.resident_seconds) * link / self.streamed_bytes,
-            "over_resident": median(paired_ratios(self.prompt_seconds, self.resident_seconds)),
+            "over_resident": self.over_resident().median,
+            "over_resident_interval": asdict(self.over_resident()),
             "decode_to_predicted": _over(decode, self.predicted_decode_seconds),
-            "prompt_to_predicted": _over(prompt, self.predicted_prompt_seconds),
+            "prompt_to_predicted": _over(self.prompt_seconds, self.predicted_prompt_seconds),
         }
 
 
-def _over(measured: float, predicted: float | None) -> float | None:
-    return None if predicted is None else measured / predicted
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WakeCase:
+    """Hold first tokens of a model that slept, round by round.
+
+    Attributes:
+        tokens: Length of the prompt.
+        nbytes: Bytes of all weights.
+        link_bytes_per_second: Measured while it slept.
+        storage_bytes_per_second: The same, of reading the files into small buffers.
+        compute_seconds: The pass of the model loaded plainly, right before or after by turns.
+        wake_seconds: From the call of `wake` to the first token on the host.
+        sleep_seconds: Of the call of `sleep`.
+    """
+
+    tokens: int
+    nbytes: int
+    link_bytes_per_second: tuple[float, ...]
+    storage_bytes_per_second: tuple[float, ...]
+    compute_seconds: tuple[float, ...]
+    wake_seconds: tuple[float, ...]
+    sleep_seconds: tuple[float, ...]
+
+    @property
+    def ratios(self) -> list[float]:
+        """First token / max(X, C) of each round."""
+        move = _move_seconds(self.nbytes, self.link_bytes_per_second, self.storage_bytes_per_second)
+        return paired_ratios(self.wake_seconds, [max(pair) for pair in zip(move, self.compute_seconds, strict=True)])
+
+    def figures(self) -> dict[str, float]:
+        """Return the medians, and the least and greatest ratio."""
+        return {
+            "wake_seconds": median(self.wake_seconds),
+            "sleep_seconds": median(self.sleep_seconds),
+            "ratio": median(self.ratios),
+            "ratio_least": min(self.ratios),
+            "ratio_greatest": max(self.ratios),
+        }
+
+
+def _move_seconds(nbytes: int, link: Sequence[float], storage: Sequence[float]) -> list[float]:
+    return [nbytes / min(pair) for pair in zip(link, storage, strict=True)]
+
+
+def _median(samples: Sequence[float]) -> float | None:
+    return median(samples) if samples else None
+
+
+def _over(measured: Sequence[float], predicted: Sequence[float]) -> float | None:
+    return _median(paired_ratios(measured, predicted)) if predicted else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,10 +305,11 @@ class OverlapBench:
         simulated_link: Bytes a second the link was paced to; None where it is real.
         threads: Threads torch computed in on the host.
         cache: State of the page cache: "warm" or "mixed".
-        rounds: How often each pass was run.
+        rounds: How often each pass was run at least.
         cold: First tokens, by prompt.
         steady: The model once it is there.
         oversized: The same model where its device holds only half of its layers.
+        wake: First tokens of the model after it slept.
         peers: Other ways to compute without all weights on the device, and streamload without a pace.
         command: What was typed.
         machine: Where it ran.
@@ -268,6 +326,7 @@ class OverlapBench:
     cold: tuple[ColdCase, ...]
     steady: SteadyState
     oversized: OversizedCase
+    wake: WakeCase
     peers: tuple[PeerScore, ...]
     command: str
     machine: MachineFacts
@@ -278,12 +337,18 @@ class OverlapBench:
             "kind": "bench overlap",
             **asdict(self),
             "cold": [
-                {**asdict(case), "layer_stall_seconds": case.layer_stall_seconds, "figures": case.figures()}
+                {
+                    **asdict(case),
+                    "layer_stall_seconds": case.layer_stall_seconds,
+                    "ratios": case.ratios,
+                    "figures": case.figures(),
+                }
                 for case in self.cold
             ],
             "steady": {**asdict(self.steady), "figures": self.steady.figures()},
             "peers": [{**asdict(peer), "figures": peer.figures()} for peer in self.peers],
             "oversized": {**asdict(self.oversized), "figures": self.oversized.figures()},
+            "wake": {**asdict(self.wake), "ratios": self.wake.ratios, "figures": self.wake.figures()},
         }
 
     def table(self) -> str:

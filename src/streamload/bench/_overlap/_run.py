@@ -31,6 +31,7 @@ from ._place import Place, open_files
 from ._prompts import prompts_that_take
 from ._result import OverlapBench
 from ._steady import run_steady
+from ._wake import run_wake
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,15 +51,19 @@ _CUDA_SHAPE = LlamaShape(
     layers=32, hidden=4096, heads=32, kv_heads=8, intermediate=14336, vocab=128256, dtype="BF16"
 )  # Llama-3-8B: 16 GB
 _CUDA_TOKENS = (128, 2048, 8192)
-_COMPUTE_TO_MOVE = (0.1, 0.5, 1.0, 2.0)
-_QUICK_COMPUTE_TO_MOVE = (0.5, 2.0)
+_COMPUTE_TO_MOVE = (0.1, 0.5, 1.0, 2.2)
+_QUICK_COMPUTE_TO_MOVE = (0.5, 2.2)
 # All weights over the simulated link. So slow that copying takes a small part of a processor, whose copies a GPU
 # would not feel, and so long that making a plan for 700 tensors is the part of X that it is for a 70B model on a GPU's
 # link, or little more; C / X is what counts, and the prompts give it any value.
 _MOVE_SECONDS, _QUICK_MOVE_SECONDS = 2.0, 0.8
-_STEADY_GROUPS, _QUICK_STEADY_GROUPS = 31, 9
+_LONGEST_MOVES = 0.6  # of that, for the longest prompt: what is held against C needs no long X
+_MORE_PAIRS = 2  # of the longest prompt, whose passes computing makes long: the processor's speed is in them
+_STEADY_PAIRS, _QUICK_STEADY_PAIRS = 100, 12
+# An oversized prompt's pass on the host is short, so that both of a pair meet the same processor.
+_OVERSIZED_SECONDS, _OVERSIZED_PAIRS, _QUICK_OVERSIZED_PAIRS, _CUDA_OVERSIZED_PAIRS = 0.5, 24, 6, 8
 _QUICK_REPEAT = 2
-_PEER_ROUNDS, _PEER_SECONDS = 2, 45.0
+_PEER_ROUNDS, _PEER_SECONDS = 1, 30.0
 
 
 def run(settings: OverlapSettings) -> OverlapBench:
@@ -77,8 +82,12 @@ def run(settings: OverlapSettings) -> OverlapBench:
         subject = _subject(settings, scratch)
         place = Place(settings.device, device)
         resident = load_plainly(subject, settings.device)
-        tokens, place = _choose(settings, subject, place, resident)
-        return _measure(settings, ColdCourse(subject, place, open_files(subject.path), resident), tokens)
+        files = open_files(subject.path)
+        courses = [
+            ColdCourse(replace(subject, tokens=tokens), chosen, files, resident)
+            for tokens, chosen in _choose(settings, subject, place, resident)
+        ]
+        return _measure(settings, courses)
 
 
 def _subject(settings: OverlapSettings, scratch: Path) -> Subject:
@@ -103,21 +112,25 @@ def _that_fits(shape: LlamaShape, device: str, scratch: Path) -> LlamaShape:
     return shape
 
 
-def _choose(
-    settings: OverlapSettings, subject: Subject, place: Place, resident: nn.Module
-) -> tuple[Sequence[int], Place]:
-    """Choose prompts and, on the host, the pace of the link, so that they span from transfer- to compute-bound."""
+def _choose(settings: OverlapSettings, subject: Subject, place: Place, resident: nn.Module) -> list[tuple[int, Place]]:
+    """Choose prompts and, on the host, the pace of each one's link, so that they span transfer- to compute-bound."""
     tokens = sorted(set(settings.tokens))
     if not place.on_host:
-        return tokens or _CUDA_TOKENS, place
+        return [(count, place) for count in tokens or _CUDA_TOKENS]
     rate = settings.link_bytes_per_second
     if rate is None:
         least = _QUICK_MOVE_SECONDS if settings.quick else _MOVE_SECONDS
         rate = float(f"{subject.nbytes / max(_middle(subject, place, resident, tokens), least):.2e}")
-    if not tokens:
-        wanted = _QUICK_COMPUTE_TO_MOVE if settings.quick else _COMPUTE_TO_MOVE
-        tokens = prompts_that_take([part * subject.nbytes / rate for part in wanted], subject, place, resident)
-    return tokens, Place(place.torch_device, _native.HostDevice(link_bytes_per_second=rate), rate)
+    paced = place.paced_at(rate)
+    if tokens:
+        return [(count, paced) for count in tokens]
+    longest = paced
+    if settings.link_bytes_per_second is None:
+        longest = place.paced_at(float(f"{rate / _LONGEST_MOVES:.2e}"))
+    parts = _QUICK_COMPUTE_TO_MOVE if settings.quick else _COMPUTE_TO_MOVE
+    places = [*[paced] * (len(parts) - 1), longest]
+    wanted = [part * subject.nbytes / (each.paced or rate) for part, each in zip(parts, places, strict=True)]
+    return list(zip(prompts_that_take(wanted, subject, place, resident), places, strict=True))
 
 
 def _middle(subject: Subject, place: Place, resident: nn.Module, tokens: Sequence[int]) -> float:
@@ -126,19 +139,23 @@ def _middle(subject: Subject, place: Place, resident: nn.Module, tokens: Sequenc
     return median(passes) if passes else 0.0
 
 
-def _measure(settings: OverlapSettings, course: ColdCourse, tokens: Sequence[int]) -> OverlapBench:
+def _measure(settings: OverlapSettings, courses: Sequence[ColdCourse]) -> OverlapBench:
+    course = courses[0]  # the shortest prompt
     repeat = min(settings.repeat, _QUICK_REPEAT) if settings.quick else settings.repeat
+    repeats = [*[repeat] * (len(courses) - 1), repeat + (0 if settings.quick else _MORE_PAIRS)]
     cached = [course.files.cached()]
-    with tqdm(total=(repeat + 1) * len(tokens), desc="runs", leave=False, disable=None) as bar:
-        cold = run_cold(course, tokens, repeat, bar.update)
-    with tqdm(total=repeat, desc="oversized", leave=False, disable=None) as bar:
-        longest = tokens[-1] if settings.tokens else _compute_bound(cold, course.subject.most_tokens)
-        oversized = run_oversized(course, longest, repeat, bar.update)
-    groups = _QUICK_STEADY_GROUPS if settings.quick else _STEADY_GROUPS
-    shortest = 1 if course.place.on_host and not settings.tokens else tokens[0]
-    steady = run_steady(course, shortest, groups)
+    with tqdm(total=sum(repeats) + len(courses), desc="runs", leave=False, disable=None) as bar:
+        cold = run_cold(courses, repeats, bar.update)
+    with tqdm(total=repeat, desc="wake", leave=False, disable=None) as bar:
+        wake = run_wake(course, repeat, bar.update)
+    pairs = _OVERSIZED_PAIRS if course.place.on_host else _CUDA_OVERSIZED_PAIRS
+    pairs = _QUICK_OVERSIZED_PAIRS if settings.quick else pairs
+    with tqdm(total=repeat + pairs, desc="oversized", leave=False, disable=None) as bar:
+        oversized = run_oversized(course, _oversized_tokens(settings, courses, cold), repeat, pairs, bar.update)
+    shortest = 1 if course.place.on_host and not settings.tokens else course.subject.tokens
+    steady = run_steady(course, shortest, _QUICK_STEADY_PAIRS if settings.quick else _STEADY_PAIRS)
     with tqdm(total=_PEER_ROUNDS * len(offloaders()), desc="peers", leave=False, disable=None) as bar:
-        peers = run_peers(course, 1 if settings.quick else _PEER_ROUNDS, _PEER_SECONDS, bar.update)
+        peers = run_peers(course, _PEER_ROUNDS, _PEER_SECONDS, bar.update)
     cached.append(course.files.cached())
     return OverlapBench(
         model=course.subject.title,
@@ -152,10 +169,20 @@ def _measure(settings: OverlapSettings, course: ColdCourse, tokens: Sequence[int
         cold=tuple(cold),
         steady=steady,
         oversized=oversized,
+        wake=wake,
         peers=tuple(peers),
         command=settings.command,
         machine=machine_facts(native_build=_native.build_type),
     )
+
+
+def _oversized_tokens(settings: OverlapSettings, courses: Sequence[ColdCourse], cold: Sequence[ColdCase]) -> int:
+    course = courses[-1]
+    if settings.tokens:
+        return course.subject.tokens
+    if course.place.on_host:
+        return prompts_that_take([_OVERSIZED_SECONDS], course.subject, course.place, course.resident)[0]
+    return _compute_bound(cold, course.subject.most_tokens)
 
 
 def _compute_bound(cold: Sequence[ColdCase], most: int) -> int:

@@ -1,7 +1,7 @@
 """The same model once it is there: streamed against loaded plainly.
 
-Part of `bench._overlap`; needs torch. Three modules take turns, two of them loaded plainly: what lies between those
-two is the noise of memory and machine.
+Part of `bench._overlap`; needs torch. Pairs of passes, and others of two models loaded plainly: what lies between
+those two is the noise of memory and machine.
 """
 
 from __future__ import annotations
@@ -16,36 +16,51 @@ from ._passes import resident_pass, streamed_pass
 from ._result import SteadyState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from ..._models import Subject
     from ._cold import ColdCourse
+    from ._place import Place
 
-__all__ = ["run_steady"]
+__all__ = ["in_turn", "run_steady"]
 
 
-def run_steady(course: ColdCourse, tokens: int, repeat: int) -> SteadyState:
-    """Run each of the three `repeat` times, whoever comes first taking turns.
+def run_steady(course: ColdCourse, tokens: int, pairs: int) -> SteadyState:
+    """Run pairs of a streamed pass and a plain one, by turns the other way round; after every other, of two plain ones.
 
     Raises:
         BenchError: An output differed.
     """
     subject, place = replace(course.subject, tokens=tokens), course.place
-    modules = {
-        "plain": course.resident,
-        "streamed": streamed_pass(subject, place)[1],
-        "control": load_plainly(subject, place.torch_device),
-    }
-    outputs = {name: resident_pass(subject, place, module).output for name, module in modules.items()}
-    if not all(same_bits(output, outputs["plain"]) for output in outputs.values()):
+    plain, streamed = course.resident, streamed_pass(subject, place)[1]
+    control = load_plainly(subject, place.torch_device)
+    outputs = [resident_pass(subject, place, module).output for module in (plain, streamed, control)]
+    if not all(same_bits(output, outputs[0]) for output in outputs):
         raise BenchError("the streamed model gave another output than the one loaded plainly")
-    seconds: dict[str, list[float]] = {name: [] for name in modules}
-    names = list(modules)
     place.settle(subject.nbytes)
-    for number in range(repeat):
-        turn = number % len(names)
-        for name in [*names[turn:], *names[:turn]]:
-            seconds[name].append(resident_pass(subject, place, modules[name]).seconds)
+    streamed_pairs, control_pairs = [], []
+    for number in range(pairs):
+        streamed_pairs.append(in_turn(number, *(_timed(subject, place, module) for module in (streamed, plain))))
+        if number % 2:
+            control_pairs.append(in_turn(number // 2, *(_timed(subject, place, module) for module in (control, plain))))
     return SteadyState(
         tokens=tokens,
-        plain_seconds=tuple(seconds["plain"]),
-        streamed_seconds=tuple(seconds["streamed"]),
-        control_seconds=tuple(seconds["control"]),
+        streamed_seconds=tuple(seconds for seconds, _ in streamed_pairs),
+        plain_seconds=tuple(seconds for _, seconds in streamed_pairs),
+        control_seconds=tuple(seconds for seconds, _ in control_pairs),
+        control_plain_seconds=tuple(seconds for _, seconds in control_pairs),
     )
+
+
+def in_turn(number: int, first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
+    """Run two passes right after each other, in every other pair the other way round: A B, B A, A B and so on."""
+    if number % 2:
+        seconds = second()
+        return first(), seconds
+    return first(), second()
+
+
+def _timed(subject: Subject, place: Place, module: nn.Module) -> Callable[[], float]:
+    return lambda: resident_pass(subject, place, module).seconds

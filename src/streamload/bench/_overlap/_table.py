@@ -5,7 +5,7 @@ Part of `bench._overlap`; pure.
 
 from __future__ import annotations
 
-from statistics import median
+from statistics import fmean, median
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._interval import Interval
-    from ._result import ColdCase, OverlapBench, OversizedCase, SteadyState
+    from ._result import ColdCase, OverlapBench, OversizedCase, SteadyState, WakeCase
 
 __all__ = ["overlap_table"]
 
@@ -37,7 +37,15 @@ _COLUMNS = {
 
 def overlap_table(bench: OverlapBench) -> str:
     """Return a benchmark as text."""
-    parts = _heading(bench), [""], _cold(bench), _oversized(bench.oversized), _steady(bench.steady), _peers(bench)
+    parts = (
+        _heading(bench),
+        [""],
+        _cold(bench),
+        _wake(bench.wake),
+        _oversized(bench.oversized),
+        _steady(bench.steady),
+        _peers(bench),
+    )
     return "\n".join(line for part in parts for line in part)
 
 
@@ -46,25 +54,31 @@ def _heading(bench: OverlapBench) -> Iterator[str]:
         f"{bench.model}: {say_bytes(bench.nbytes)} in {say_count(bench.layers, 'layer')} to {bench.device}, "
         f"page cache {bench.cache}"
     )
-    link = median(rate for case in bench.cold for rate in case.link_bytes_per_second)
+    link = [median(case.link_bytes_per_second) for case in (bench.cold[0], bench.cold[-1])]
     storage = median(rate for case in bench.cold for rate in case.storage_bytes_per_second)
     kind = "link" if bench.simulated_link is None else "SIMULATED link"
-    yield f"{kind} measured at {say_rate(link)}, storage at {say_rate(storage)}; {say_count(bench.rounds, 'round')}"
+    at = say_rate(link[0])
+    if (last := say_rate(link[1])) != at and bench.simulated_link is not None:
+        at += f" ({last} for the longest prompt)"
+    yield f"{kind} measured at {at}, storage at {say_rate(storage)}; {say_count(bench.rounds, 'round')}"
     if bench.simulated_link is not None:
         yield f"computing on {say_count(bench.threads, 'thread')}, since a GPU would not compute on those that copy"
     yield "every output was equal to that of the model loaded plainly, bit for bit"
 
 
 def _cold(bench: OverlapBench) -> Iterator[str]:
-    yield "cold start, until the first token is on the host; medians"
+    yield "cold start, until the first token is on the host; medians, ratios those of pairs"
     yield "".join(f"{name.strip():>{width}}" for name, width in _COLUMNS.items())
     for case in bench.cold:
         yield "".join(f"{cell:>{width}}" for cell, width in zip(_cells(case), _COLUMNS.values(), strict=True))
     for case in bench.cold:
-        stalls = sorted(case.layer_stall_seconds.items(), key=lambda item: -item[1])[:2]
+        stalls = sorted(case.layer_stall_seconds.items(), key=lambda item: -item[1])[:1]
         longest = ", ".join(f"{name.removeprefix('model.')} {say_seconds(seconds)}" for name, seconds in stalls)
         load = say_seconds(median(case.load_seconds))
-        yield f"{say_count(case.tokens, 'token')}: first read after {load}, stalls {longest}"
+        yield (
+            f"{say_count(case.tokens, 'token')}: {_spread(case.ratios)}; first read after {load}, "
+            f"longest stall {longest}"
+        )
 
 
 def _cells(case: ColdCase) -> Iterator[str]:
@@ -89,27 +103,39 @@ def _oversized(case: OversizedCase) -> Iterator[str]:
         f"{say_bytes(case.streamed_bytes)} through {say_count(case.slots, 'slot')}"
     )
     yield (
-        f"    1 token a pass: {say_seconds(figures['decode_seconds'] or 0.0)}, streamed at "
-        f"{say_rate(figures['streamed_bytes_per_second'] or 0.0)}, {figures['link_fraction']:.3f} of the link"
+        f"    1 token a pass: {say_seconds(median(case.decode_seconds) / case.decode_passes)}, "
+        f"{figures['link_fraction']:.3f} of the link"
         f"{_predicted(figures['decode_to_predicted'])}"
     )
     yield (
-        f"    {say_count(case.tokens, 'token')} a pass: {say_seconds(figures['prompt_seconds'] or 0.0)}, "
-        f"{figures['over_resident']:.3f} of resident; C is {figures['compute_to_move']:.1f} of the moving"
+        f"    {say_count(case.tokens, 'token')} a pass: {say_seconds(median(case.prompt_seconds))}, C is "
+        f"{figures['compute_to_move']:.1f} of the moving at {say_rate(fmean(case.prompt_link_bytes_per_second))}"
+        f"{_predicted(figures['prompt_to_predicted'])}"
     )
-    if figures["prompt_to_predicted"] is not None:
-        yield f"   {_predicted(figures['prompt_to_predicted'])[1:]}"
+    yield f"    over resident {_interval(case.over_resident())}, {say_count(len(case.prompt_seconds), 'pair')}"
 
 
-def _predicted(ratio: float | None) -> str:
-    return "" if ratio is None else f", {ratio:.3f} of what was predicted"
+def _predicted(ratio: object) -> str:
+    return f", {ratio:.3f} of what was predicted" if isinstance(ratio, float) else ""
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{say_count(len(ratios), 'pair')} from {min(ratios):.3f} to {max(ratios):.3f}"
+
+
+def _wake(case: WakeCase) -> Iterator[str]:
+    figures = case.figures()
+    yield (
+        f"after sleep, {say_count(case.tokens, 'token')}: {say_seconds(figures['wake_seconds'])} from wake(), "
+        f"{figures['ratio']:.3f} of max(X, C); {_spread(case.ratios)}"
+    )
 
 
 def _steady(steady: SteadyState) -> Iterator[str]:
     same = "the same" if steady.ratio().within(steady.margin) else "NOT shown to be the same"
     yield ""
     yield (
-        f"once resident, {say_count(steady.tokens, 'token')}, each pass {len(steady.plain_seconds)} times: "
+        f"once resident, {say_count(steady.tokens, 'token')}, {len(steady.plain_seconds)} pairs: "
         f"streamed / plain {_interval(steady.ratio())},"
     )
     yield f"plain / plain {_interval(steady.control())}; {same} to within {steady.margin:.0%}"
