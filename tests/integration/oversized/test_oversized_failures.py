@@ -16,7 +16,7 @@ import torch
 
 import streamload
 from streamload._checkpoint import Checkpoint
-from streamload._engine import CopyEngine, Rotation
+from streamload._engine import CopyEngine
 from streamload._native import HostDevice
 from streamload._verify import make_manifest
 from streamload.errors import ChangedError, ChecksumError, DeviceError, StreamClosedError
@@ -91,23 +91,28 @@ def test_an_exception_in_a_block_lets_go_of_its_unit(stack, hostile):
     loading.close()
 
 
+class Interrupting(threading.Event):
+    """What a held read waits for: it interrupts the main thread first, which will wait for that read."""
+
+    def __init__(self):
+        super().__init__()
+        self.running = threading.Event()
+
+    def wait(self, timeout=None):
+        self.running.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().wait(timeout)
+
+
 @pytest.mark.parametrize("where", ["forward", "acquire"])
-def test_an_interrupt_lets_go_of_its_unit(stack, faulty, where, monkeypatch):
+def test_an_interrupt_lets_go_of_its_unit(stack, faulty, where):
     reference, _, _ = stack
-    held = threading.Event()
-    module, loading, _ = faulty(hold={5: held} if where == "acquire" else {})  # a read that waits for the interrupt
-    if where == "acquire":
-        acquire = Rotation.acquire
-
-        def interrupted(rotation, unit, *, stream):
-            if not held.is_set() and unit == 4:
-                threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-            acquire(rotation, unit, stream=stream)
-
-        monkeypatch.setattr(Rotation, "acquire", interrupted)
-    else:
+    held = Interrupting()
+    module, loading, _ = faulty(hold={5: held} if where == "acquire" else {})
+    if where == "forward":
         module.layers[2].up.register_forward_hook(lambda *args: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
+        held.running.set()
         passes(module, 2)
     held.set()
     module.layers[2].up._forward_hooks.clear()
