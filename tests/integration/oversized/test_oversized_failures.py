@@ -111,9 +111,13 @@ def test_an_interrupt_lets_go_of_its_unit(stack, faulty, where):
     module, loading, _ = faulty(hold={5: held} if where == "acquire" else {})
     if where == "forward":
         module.layers[2].up.register_forward_hook(lambda *args: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted():
         held.running.set()
         passes(module, 2)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     held.set()
     module.layers[2].up._forward_hooks.clear()
     for _ in range(2):
