@@ -17,7 +17,7 @@ from ._embedding import EmbeddingRows
 from ._gate import without_gates
 from ._memory import place, poison
 from ._module_load import ModuleLoad
-from ._sleep import Bed, give_memory, lacks_memory
+from ._sleep import Bed, give_memory, lacks_memory, put_to_sleep
 from ._submit import Target, known_sums, submit
 
 if TYPE_CHECKING:
@@ -110,15 +110,16 @@ class Delivery:
         placement = place(infos, self.device)
         fresh = iter(placement.tensors)
         targets = [[Target(bed.info, next(fresh)) for _, bed in group] for group in sleepers]
+        tensors = [[tensor for tensor, _ in group] for group in sleepers]
         ticket = self.submit(engine, targets, placement.blocks)
         try:
-            tensors = [[tensor for tensor, _ in group] for group in sleepers]
             give_memory(list(chain(*tensors)), placement.tensors)
             for tensor, bed in chain(*sleepers):
                 bed.remember(tensor)
             load = self.watch(ticket, tensors, [[bed for _, bed in group] for group in sleepers])
         except BaseException:
             ticket.close()
+            put_to_sleep(list(chain(*tensors)), self.device)  # all of them sleep on
             raise
         return ticket, load
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from .._sources import FileSource
+from ..errors import StreamClosedError
 from ._dtypes import torch_dtype
 from ._groups import GROUP_BYTES
 from ._host import HostTensors
@@ -62,7 +63,8 @@ class EmbeddingRows:
             table: info for table, info in tables.items() if isinstance(self._shards[info.shard].source, FileSource)
         }
         self._opened: dict[int, FileSource] = {}
-        self._lock = threading.Lock()  # guards _opened
+        self._closed = False
+        self._lock = threading.Lock()  # guards _opened and _closed
         self.bytes_read = 0
 
     def look_up(self, table: int, ids: torch.Tensor, device: torch.device) -> torch.Tensor | None:
@@ -81,6 +83,7 @@ class EmbeddingRows:
         Raises:
             ChangedError: The file is no longer the one whose header was read.
             ShortReadError, SourceError: It cannot be read.
+            StreamClosedError: This was closed.
         """
         info = self._tables.get(table)
         if info is None or ids.dtype not in (torch.int64, torch.int32) or not ids.numel():
@@ -99,6 +102,7 @@ class EmbeddingRows:
         """Close the files. Harmless when repeated."""
         with self._lock:
             opened, self._opened = self._opened, {}
+            self._closed = True
         for source in opened.values():
             source.close()
 
@@ -116,6 +120,8 @@ class EmbeddingRows:
 
     def _open(self, shard: int) -> FileSource:
         with self._lock:
+            if self._closed:
+                raise StreamClosedError("the load that the rows were for is over")
             source = self._opened.get(shard)
             if source is None:
                 source = self._opened[shard] = cast("FileSource", self._shards[shard].source).reopen()

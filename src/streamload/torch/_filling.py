@@ -145,6 +145,9 @@ def _occupant(old: torch.Tensor, target: Target) -> torch.Tensor:
     if not old.is_meta:
         if lacks_memory(old):
             give_memory([old], [target.tensor])
+        elif not old.is_inference():  # of those torch counts no versions
+            with without_gates():
+                torch.autograd.graph.increment_version(old)  # a stream that filled it before may not sleep any more
         return old
     differentiable = target.tensor.dtype.is_floating_point or target.tensor.dtype.is_complex
     new = torch.Tensor._make_subclass(type(old), target.tensor, old.requires_grad and differentiable)

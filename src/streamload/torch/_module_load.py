@@ -55,6 +55,7 @@ class ModuleLoad:
         self._tensors = [
             (tensor, group) for group, members in enumerate(tensors) for tensor in members if tensor.nbytes
         ]
+        self._empty = [tensor for members in tensors for tensor in members if not tensor.nbytes]
         self._error: BaseException | None = None
         self._closed = False  # by whoever started it
         self._hooks: BlockHooks | None = None
@@ -121,7 +122,11 @@ class ModuleLoad:
         self._raise_failure()
         if ticket is None or ticket.resident(group) or (ids.is_cuda and torch.cuda.is_current_stream_capturing()):
             return None
-        return self._rows.look_up(id(tensor), ids, self._device)
+        try:
+            return self._rows.look_up(id(tensor), ids, self._device)
+        except StreamClosedError:  # the load has ended meanwhile
+            self._raise_failure()
+            return None
 
     def wait(self, timeout: float | None) -> None:
         """Block until the load is over, and raise what it failed with."""
@@ -176,6 +181,9 @@ class ModuleLoad:
     def _close_gates(self) -> None:
         for tensor, group in self._tensors:
             close_gate(tensor, self, group)
+        empty, self._empty = self._empty, []
+        for tensor in empty:  # nothing of them is to come; they may have been asleep
+            open_gate(tensor)
 
     def _is_resident(self, group: int) -> bool:
         """Say True, once what waited for that is gone."""

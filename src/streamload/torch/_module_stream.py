@@ -101,7 +101,8 @@ class ModuleStream(Closing):
 
         For `stream_module(order=…)`, at the next load of the same model: what a pass needs first then comes first.
         """
-        used = [self._groups[group].layer for group in self._load.used]
+        # Asleep, the groups are sorted by their use, and the load that numbered them is over.
+        used = [] if self.asleep else [self._groups[group].layer for group in self._load.used]
         return tuple(dict.fromkeys([*used, *(group.layer for group in self._groups)]))
 
     def wait(self, timeout: float | None = None) -> None:
@@ -170,15 +171,15 @@ class ModuleStream(Closing):
             if self._sleepers is not None:
                 return
             rank = {layer: number for number, layer in enumerate(self.order)}
-            self._groups = sorted(self._groups, key=lambda group: rank[group.layer])
-            found = [[(bed, bed.tensor()) for bed in group.beds] for group in self._groups]
+            groups = sorted(self._groups, key=lambda group: rank[group.layer])
+            found = [[(bed, bed.tensor()) for bed in group.beds] for group in groups]
             self.ticket.cancel()
             self._load.join()
             if (streamed := self._passing()) is not None:
                 self._resting = streamed.sleep()
             sleepers = [[(tensor, bed) for bed, tensor in members if tensor is not None] for members in found]
+            self._groups, self._sleepers = groups, sleepers  # first: what is cut off here, wake() brings back
             put_to_sleep([tensor for tensor, _ in chain(*sleepers)], self._delivery.device)
-            self._sleepers = sleepers
 
     def wake(self) -> None:
         """Stream the weights back, in the order in which they were used; returns at once, as `stream_module` does.

@@ -159,4 +159,7 @@ def _address(tensor: torch.Tensor) -> int:
 
 
 def _version(tensor: torch.Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:  # torch counts none for a tensor made, or given memory, in inference mode
+        return None
