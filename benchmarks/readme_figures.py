@@ -42,10 +42,30 @@ def engine_row(name: str, cache: str, memory: str) -> tuple[str, str, str]:
     return what, figure, name
 
 
+def overlap_rows(name: str) -> list[tuple[str, str, str]]:
+    """Tell what the overlap benchmark found: first tokens, waking, and weights that exceed the device."""
+    found = result(name)
+    size = f"{found['nbytes'] / 1e9:.2f} GB over a simulated link, no GPU"
+    cases = [case["figures"] for case in found["cold"]]
+    ratios = ", ".join(f"{case['ratio']:.2f}" for case in cases)
+    parts = ", ".join(f"{case['compute_to_move']:.1f}" for case in cases)
+    oversized = found["oversized"]["figures"]
+    return [
+        (f"first token / max(X, C), at C / X = {parts}; {size}", ratios, name),
+        ("first token after sleep and wake / max(X, C)", f"{found['wake']['figures']['ratio']:.2f}", name),
+        (
+            "half of the layers streamed in each pass: bytes over the link, and a computing-bound pass over resident",
+            f"{oversized['link_fraction']:.2f} and {oversized['over_resident']:.2f}",
+            name,
+        ),
+    ]
+
+
 def table() -> str:
     """Return the rows, with header."""
     rows = [
         demo_row("2026-11-20-host-demo.json"),
+        *overlap_rows("2026-11-27-host-overlap.json"),
         *(engine_row("2026-11-20-host-engine-warm.json", "page cache", memory) for memory in ("existing", "new")),
         *(engine_row("2026-11-20-host-engine-cold.json", "cold file", memory) for memory in ("existing", "new")),
     ]
