@@ -43,7 +43,7 @@ def engine_row(name: str, cache: str, memory: str) -> tuple[str, str, str]:
 
 
 def overlap_rows(name: str) -> list[tuple[str, str, str]]:
-    """Tell what the overlap benchmark found: first tokens, waking, and weights that exceed the device."""
+    """Tell what the overlap benchmark found: first tokens, and weights that exceed the device."""
     found = result(name)
     size = f"{found['nbytes'] / 1e9:.2f} GB over a simulated link, no GPU"
     cases = [case["figures"] for case in found["cold"]]
@@ -52,7 +52,6 @@ def overlap_rows(name: str) -> list[tuple[str, str, str]]:
     oversized = found["oversized"]["figures"]
     return [
         (f"first token / max(X, C), at C / X = {parts}; {size}", ratios, name),
-        ("first token after sleep and wake / max(X, C)", f"{found['wake']['figures']['ratio']:.2f}", name),
         (
             "half of the layers streamed in each pass: bytes over the link, and a computing-bound pass over resident",
             f"{oversized['link_fraction']:.2f} and {oversized['over_resident']:.2f}",
