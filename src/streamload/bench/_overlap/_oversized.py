@@ -110,8 +110,7 @@ def run_oversized(
         compute = median(_resident(prompt)() for _ in range(_COMPUTE_PASSES))
         streamed = sum(sum(reads) for reads in turns.reads)
         prompt = replace(prompt, place=course.place.paced_at(float(f"{_COMPUTE_TO_MOVE * streamed / compute:.2e}")))
-    found, loading = _link_bound(one, budget, repeat, progress)
-    stats, streamed_bytes = _stats(loading), loading.streamed_bytes
+    found, stats, streamed_bytes = _link_bound(one, budget, repeat, progress)
     beside = _compute_bound(prompt, budget, pairs, progress)
     storage = [course.files.storage_rate() for _ in range(3)]
 
@@ -160,7 +159,7 @@ def _opened(course: ColdCourse, budget: int) -> Iterator[tuple[nn.Module, Module
 
 def _link_bound(
     course: ColdCourse, budget: int, repeat: int, progress: Callable[[], object]
-) -> tuple[_LinkBound, ModuleStream]:
+) -> tuple[_LinkBound, RotationStats, int]:
     subject, place, found = course.subject, course.place, _LinkBound()
     expected = resident_pass(subject, place, course.resident).output
     with _opened(course, budget) as (module, loading):
@@ -175,8 +174,7 @@ def _link_bound(
             for output in found.decode[-1].outputs:
                 _check(output, expected)
             progress()
-        _stats(loading)
-    return found, loading
+        return found, _stats(loading), loading.streamed_bytes
 
 
 def _compute_bound(course: ColdCourse, budget: int, pairs: int, progress: Callable[[], object]) -> _ComputeBound:
