@@ -51,7 +51,7 @@ def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
     assert min(passed) > 0.8 * oversized["streamed_bytes"]  # fills under way at either end are counted at one of them
     assert oversized["tokens"] == 16
     assert len(oversized["prompt_seconds"]) == len(oversized["resident_seconds"]) >= 6
-    assert oversized["figures"]["compute_to_move"] == pytest.approx(2.5, rel=0.9)
+    assert len(oversized["prompt_link_bytes_per_second"]) == 2
     assert min(result["wake"]["wake_seconds"]) > 0.9 * result["nbytes"] / result["simulated_link"]
     for peer in result["peers"]:
         assert bool(peer["first_token_seconds"]) != bool(peer["cannot_run"]), peer

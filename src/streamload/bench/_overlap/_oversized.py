@@ -133,9 +133,7 @@ def run_oversized(
         prompt_link_bytes_per_second=tuple(beside.link),
         prompt_seconds=tuple(streamed for streamed, _ in beside.pairs),
         resident_seconds=tuple(resident for _, resident in beside.pairs),
-        predicted_decode_seconds=tuple(
-            predicted(one_parts, compute, link) for compute, link in zip(found.resident, found.link, strict=True)
-        ),
+        predicted_decode_seconds=tuple(predicted(one_parts, compute, fmean(found.link)) for compute in found.resident),
         predicted_prompt_seconds=tuple(
             predicted(prompt_parts, compute, fmean(beside.link)) for _, compute in beside.pairs
         ),
@@ -162,9 +160,9 @@ def _link_bound(
 ) -> tuple[_LinkBound, RotationStats, int]:
     subject, place, found = course.subject, course.place, _LinkBound()
     expected = resident_pass(subject, place, course.resident).output
+    found.link.append(place.link_rate())  # not between: what is prefetched after a pass would slow it down
     with _opened(course, budget) as (module, loading):
         for _ in range(repeat):
-            found.link.append(place.link_rate())
             found.resident.append(_resident(course)())
             # After a pause the slots are full, and the first pass is faster than the link.
             _check(resident_pass(subject, place, module).output, expected)
@@ -174,7 +172,9 @@ def _link_bound(
             for output in found.decode[-1].outputs:
                 _check(output, expected)
             progress()
-        return found, _stats(loading), loading.streamed_bytes
+        stats, streamed_bytes = _stats(loading), loading.streamed_bytes
+    found.link.append(place.link_rate())
+    return found, stats, streamed_bytes
 
 
 def _compute_bound(course: ColdCourse, budget: int, pairs: int, progress: Callable[[], object]) -> _ComputeBound:

@@ -154,7 +154,7 @@ class OversizedCase:
         slots: How many slots they share.
         demanded_fills: Fills that nobody had predicted; none is right.
         wasted_fills: Fills that nobody used; none is right.
-        link_bytes_per_second: Measured before each round.
+        link_bytes_per_second: Measured before and after.
         decode_passes: Passes of one token in each round.
         decode_seconds: Of all of a round's.
         decode_bytes: Put into slots meanwhile.
@@ -194,7 +194,7 @@ class OversizedCase:
         decode = [seconds / self.decode_passes for seconds in self.decode_seconds]
         return {
             "streamed_bytes_per_second": median(rates),
-            "link_fraction": median(paired_ratios(rates, self.link_bytes_per_second)),
+            "link_fraction": median(rates) / fmean(self.link_bytes_per_second),
             "decode_seconds": median(decode),
             "prompt_seconds": median(self.prompt_seconds),
             "resident_seconds": median(self.resident_seconds),

@@ -63,7 +63,7 @@ _STEADY_PAIRS, _QUICK_STEADY_PAIRS = 100, 12
 # An oversized prompt's pass on the host is short, so that both of a pair meet the same processor.
 _OVERSIZED_SECONDS, _OVERSIZED_PAIRS, _QUICK_OVERSIZED_PAIRS, _CUDA_OVERSIZED_PAIRS = 0.5, 24, 6, 8
 _QUICK_REPEAT = 2
-_PEER_ROUNDS, _PEER_SECONDS = 1, 30.0
+_PEER_ROUNDS, _PEER_SECONDS = 1, 45.0
 
 
 def run(settings: OverlapSettings) -> OverlapBench:

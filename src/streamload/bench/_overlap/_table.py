@@ -60,7 +60,8 @@ def _heading(bench: OverlapBench) -> Iterator[str]:
     at = say_rate(link[0])
     if (last := say_rate(link[1])) != at and bench.simulated_link is not None:
         at += f" ({last} for the longest prompt)"
-    yield f"{kind} measured at {at}, storage at {say_rate(storage)}; {say_count(bench.rounds, 'round')}"
+    yield f"{kind} measured at {at}"
+    yield f"storage at {say_rate(storage)}; {say_count(bench.rounds, 'round')}"
     if bench.simulated_link is not None:
         yield f"computing on {say_count(bench.threads, 'thread')}, since a GPU would not compute on those that copy"
     yield "every output was equal to that of the model loaded plainly, bit for bit"
