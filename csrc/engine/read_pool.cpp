@@ -16,8 +16,8 @@ namespace {
 // drive's; a local one is full with four. On a noisy drive the depth wanders upwards, and staging memory with it.
 constexpr std::size_t kMostInFlight = 16;
 constexpr std::uint64_t kMostDelayMicroseconds = 200;
-constexpr std::uint64_t kDelaysOneIn = 4;    // as different as a system is: most steps follow at once
-constexpr std::size_t kLeastShare = 2;  // buffers of a load: one is read while one is copied
+constexpr std::uint64_t kDelaysOneIn = 4;  // as different as a system is: most steps follow at once
+constexpr std::size_t kLeastShare = 2;     // buffers of a load: one is read while one is copied
 
 }  // namespace
 

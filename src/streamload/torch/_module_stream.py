@@ -74,7 +74,7 @@ class ModuleStream(Closing):
         self.missing_keys = seating.missing_keys
         self.unexpected_keys = seating.unexpected_keys
         self._hooked = None if hooked is None else weakref.ref(hooked)  # the module, if its blocks wait by hooks
-        self._lock = threading.Lock()  # serialises sleep, wake and close
+        self._lock = threading.RLock()  # serialises sleep, wake and close
         self._sleepers: list[list[tuple[torch.Tensor, Bed]]] | None = None  # by group; None: awake
         self._resting: tuple[torch.nn.Module, Division] | None = None  # what was streamed, while it sleeps
         self._closed = False
@@ -223,12 +223,13 @@ class ModuleStream(Closing):
 
     def close(self) -> None:
         """Cancel what has not arrived, stop what is streamed, and wait for copies under way. Harmless when repeated."""
-        self._load.close_early()
-        self.cancel()
-        self._load.join()
-        if (streamed := self._passing()) is not None:
-            streamed.close()
-        self._closed = True
+        with self._lock:
+            self._closed = True
+            self._load.close_early()
+            self.cancel()
+            self._load.join()
+            if (streamed := self._passing()) is not None:
+                streamed.close()
 
     def _passing(self) -> StreamedUnits | None:
         """Return what streams weights through slots, if anything does."""
