@@ -6,7 +6,7 @@ from array import array
 from itertools import pairwise
 
 import google_crc32c
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamload._checksums import combine, plan_sums
@@ -48,6 +48,8 @@ READS = st.lists(
 
 
 @given(cut_ranges(), READS)
+@example([(1, 0, 2)], [(1, 0, 1, 0), (1, 0, 2, 0)])  # two reads of one group that overlap
+@example([(0, 0, 1)], [(0, 0, 1, 0), (0, 1, 1, 1)])  # a read of what lies between ranges
 def test_a_range_is_covered_once_by_one_group_or_left_out(ranges, reads):
     plan = reads_of(*sorted(reads, key=lambda read: read[3]))
     sums, left_out = plan_sums(plan, ranges)

@@ -99,6 +99,8 @@ def plan_sums(plan: LoadPlan, ranges: Sequence[_Range]) -> tuple[array[int], lis
             start, end, key = members[at]
             if start >= stop:
                 break
+            if end <= offset:
+                continue
             if group_of[key] != group:
                 if reached[key] == end:
                     repeated.add(key)  # an earlier group reads all of it
@@ -108,7 +110,7 @@ def plan_sums(plan: LoadPlan, ranges: Sequence[_Range]) -> tuple[array[int], lis
                 group_of[key], reached[key] = group, start
             begin = reached[key]
             until = stop if stop < end else end
-            if offset <= begin < until:  # goes on where the reads before ended
+            if max(offset, start) == begin:  # goes on where the reads before ended
                 pieces.append((key, begin, group, read, until - begin))
                 reached[key] = until
             else:
