@@ -10,10 +10,6 @@
 namespace streamload {
 namespace {
 
-// A sleeper wakes late; a link that is still busy within this slack keeps its own schedule, so that late wakes
-// do not add up to a slower link than the one asked for.
-constexpr auto kLinkSlack = std::chrono::milliseconds(2);
-
 void move_bytes(const CopyBlock& block) noexcept {
   auto* target = reinterpret_cast<std::byte*>(block.target);  // NOLINT(performance-no-int-to-ptr): a "device address"
   const std::byte* source = block.source;
@@ -42,6 +38,7 @@ void HostMark::complete(std::uint64_t generation) noexcept {
   {
     const std::lock_guard lock(mutex_);
     completed_ = std::max(completed_, generation);
+    completed_at_ = HostClock::now();
   }
   changed_.notify_all();
 }
@@ -51,18 +48,17 @@ bool HostMark::done() const noexcept {
   return completed_ >= recorded_;
 }
 
-void HostMark::wait(std::uint64_t generation) noexcept {
+HostClock::time_point HostMark::wait(std::uint64_t generation) noexcept {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return completed_ >= generation; });
+  return completed_at_;
 }
 
-HostClock::time_point HostLink::book(std::size_t nbytes) noexcept {
+HostClock::time_point HostLink::book(std::size_t nbytes, HostClock::time_point ready) noexcept {
   const auto takes = std::chrono::duration_cast<HostClock::duration>(
       std::chrono::duration<double>(static_cast<double>(nbytes) / bytes_per_second_));
-  const auto now = HostClock::now();
   const std::lock_guard lock(mutex_);
-  const auto start = now - free_at_ < kLinkSlack ? free_at_ : now;
-  free_at_ = start + takes;
+  free_at_ = std::max(free_at_, ready) + takes;
   return free_at_;
 }
 
@@ -96,7 +92,7 @@ void HostQueue::push_copies(std::span<const CopyBlock> blocks) {
   push([&](Batch& to) {
     const std::size_t first = to.blocks.size();
     to.blocks.insert(to.blocks.end(), blocks.begin(), blocks.end());
-    to.tasks.emplace_back(CopyTask{first, to.blocks.size()});
+    to.tasks.emplace_back(CopyTask{first, to.blocks.size(), HostClock::now()});
   });
 }
 
@@ -136,24 +132,31 @@ void HostQueue::run(const std::stop_token& stop) noexcept {
 
 void HostQueue::run(const Batch& batch) noexcept {
   for (const auto& task : batch.tasks) {
-    if (delays_) pause_until(HostClock::now() + std::chrono::microseconds(random_() % 200));
+    if (delays_) {
+      reached_ = HostClock::now() + std::chrono::microseconds(random_() % 200);
+      pause_until(reached_);
+    }
     if (const auto* copies = std::get_if<CopyTask>(&task)) {
-      execute(std::span(batch.blocks).subspan(copies->first, copies->last - copies->first));
+      execute(std::span(batch.blocks).subspan(copies->first, copies->last - copies->first), copies->pushed_at);
     } else if (const auto* one = std::get_if<MarkTask>(&task)) {
-      one->completes ? one->mark->complete(one->generation) : one->mark->wait(one->generation);
+      if (one->completes) {
+        one->mark->complete(one->generation);
+      } else {
+        reached_ = std::max(reached_, one->mark->wait(one->generation));
+      }
     } else if (const auto* poison = std::get_if<PoisonTask>(&task)) {
       poison_memory(poison->memory);
     }
   }
 }
 
-void HostQueue::execute(std::span<const CopyBlock> blocks) noexcept {
+void HostQueue::execute(std::span<const CopyBlock> blocks, HostClock::time_point pushed_at) noexcept {
   // Booked before the bytes move: the link's time passes while the processor copies, as on real hardware.
   HostClock::time_point crossed;
   if (link_->paced()) {
     std::size_t nbytes = 0;
     for (const CopyBlock& block : blocks) nbytes += block.nbytes();
-    crossed = link_->book(nbytes);
+    crossed = reached_ = link_->book(nbytes, std::max(reached_, pushed_at));
   }
   for (const CopyBlock& block : blocks) move_bytes(block);
   if (link_->paced()) pause_until(crossed);

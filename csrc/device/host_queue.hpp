@@ -28,13 +28,15 @@ class HostMark {
   [[nodiscard]] std::uint64_t recorded() const noexcept;
   void complete(std::uint64_t generation) noexcept;
   [[nodiscard]] bool done() const noexcept;
-  void wait(std::uint64_t generation) noexcept;
+  // Returns when a record was last completed; that is no earlier than this one was.
+  HostClock::time_point wait(std::uint64_t generation) noexcept;
 
  private:
-  mutable std::mutex mutex_;  // guards both counters
+  mutable std::mutex mutex_;  // guards all below
   std::condition_variable changed_;
   std::uint64_t recorded_ = 0;
   std::uint64_t completed_ = 0;
+  HostClock::time_point completed_at_{};
 };
 
 // The one path to the device, however many streams.
@@ -42,8 +44,9 @@ class HostLink {
  public:
   explicit HostLink(double bytes_per_second) noexcept : bytes_per_second_(bytes_per_second) {}
   [[nodiscard]] bool paced() const noexcept { return bytes_per_second_ > 0; }
-  // Books the link for nbytes and says when they have crossed it.
-  [[nodiscard]] HostClock::time_point book(std::size_t nbytes) noexcept;
+  // Books the link for nbytes that could cross it from `ready` on, and says when they have. `ready` may be past: a
+  // thread that woke late does not make the link slower.
+  [[nodiscard]] HostClock::time_point book(std::size_t nbytes, HostClock::time_point ready) noexcept;
 
  private:
   const double bytes_per_second_;
@@ -75,6 +78,7 @@ class HostQueue {
   struct CopyTask {  // [first, last) in the blocks of its batch
     std::size_t first;
     std::size_t last;
+    HostClock::time_point pushed_at;
   };
   struct MarkTask {
     std::shared_ptr<HostMark> mark;
@@ -94,12 +98,14 @@ class HostQueue {
   void push(Add&& add);
   void run(const std::stop_token& stop) noexcept;
   void run(const Batch& batch) noexcept;
-  void execute(std::span<const CopyBlock> blocks) noexcept;
+  void execute(std::span<const CopyBlock> blocks, HostClock::time_point pushed_at) noexcept;
   void pause_until(HostClock::time_point when) noexcept;
 
   const std::shared_ptr<HostLink> link_;
   const bool delays_;
-  std::minstd_rand random_;  // used by the worker only
+  // Used by the worker only.
+  std::minstd_rand random_;
+  HostClock::time_point reached_{};  // when what came before had happened, however late the worker saw it
 
   std::mutex mutex_;  // guards pushed_ and expedited_
   std::condition_variable_any changed_;

@@ -3,6 +3,7 @@
 Floor 5; needs torch, and transformers for checkpoints that are not of our own making. The map:
 
     _llama      a Llama-shaped model in plain torch
+    _accelerator the same, as slow as a simulated accelerator
     _subject    a checkpoint and how to compute with it: our own Llama, or any transformers directory
     _residue    what a load leaves in a module: nothing, if all is well
     _clocks     marks in time, on the host or on a CUDA stream

@@ -13,9 +13,11 @@ import torch.nn.functional as functional
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..testing import LlamaShape
 
-__all__ = ["Llama", "build_llama"]
+__all__ = ["DecoderLayer", "Llama", "build_llama", "cast_to_checkpoint"]
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _ROTARY_BASE = 10_000.0
@@ -63,7 +65,7 @@ class _FeedForward(nn.Module):
         return result
 
 
-class _DecoderLayer(nn.Module):
+class DecoderLayer(nn.Module):
     """Add attention and feed-forward to the residual stream."""
 
     def __init__(self, shape: LlamaShape) -> None:
@@ -82,10 +84,10 @@ class _DecoderLayer(nn.Module):
 class _Decoder(nn.Module):
     """Embed tokens and run the layers over them."""
 
-    def __init__(self, shape: LlamaShape) -> None:
+    def __init__(self, shape: LlamaShape, make_layer: Callable[[], DecoderLayer]) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocab, shape.hidden)
-        self.layers = nn.ModuleList(_DecoderLayer(shape) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(make_layer() for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.hidden, eps=1e-6)
         self.head_width = shape.head_width
 
@@ -102,9 +104,9 @@ class _Decoder(nn.Module):
 class Llama(nn.Module):
     """Map token ids (batch, tokens) to the next token's logits (batch, vocab)."""
 
-    def __init__(self, shape: LlamaShape) -> None:
+    def __init__(self, shape: LlamaShape, make_layer: Callable[[], DecoderLayer] | None = None) -> None:
         super().__init__()
-        self.model = _Decoder(shape)
+        self.model = _Decoder(shape, make_layer or (lambda: DecoderLayer(shape)))
         self.lm_head = nn.Linear(shape.hidden, shape.vocab, bias=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -115,7 +117,12 @@ class Llama(nn.Module):
 def build_llama(shape: LlamaShape, device: torch.device | str = "meta") -> Llama:
     """Build the model in its checkpoint's dtype, ready for inference; on meta it has shapes and no memory."""
     with torch.device(device):
-        return Llama(shape).to(_DTYPES[shape.dtype]).requires_grad_(False).eval()
+        return cast_to_checkpoint(Llama(shape), shape)
+
+
+def cast_to_checkpoint(module: Llama, shape: LlamaShape) -> Llama:
+    """Give a model its checkpoint's dtype and make it ready for inference."""
+    return module.to(_DTYPES[shape.dtype]).requires_grad_(False).eval()
 
 
 def _rotary(tokens: int, width: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from .._checkpoint import open as open_checkpoint
 from ..errors import StreamloadError
+from ._accelerator import build_paced_llama
 from ._llama import build_llama
 
 if TYPE_CHECKING:
@@ -70,8 +71,15 @@ class Subject:
         return torch.randint(0, self.vocab, (1, self.tokens), generator=generator).to(device)
 
 
-def own_subject(path: Path, shape: LlamaShape, tokens: int) -> Subject:
-    """Describe a Llama-shaped checkpoint that `testing.make_checkpoint` wrote."""
+def own_subject(path: Path, shape: LlamaShape, tokens: int, operations_per_second: float | None = None) -> Subject:
+    """Describe a Llama-shaped checkpoint that `testing.make_checkpoint` wrote.
+
+    Args:
+        path: Its directory.
+        shape: What it was written by.
+        tokens: Length of the prompt.
+        operations_per_second: Of a simulated accelerator that computes; None computes for real.
+    """
 
     def compute(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = module(ids)
@@ -79,9 +87,11 @@ def own_subject(path: Path, shape: LlamaShape, tokens: int) -> Subject:
 
     layers, nbytes, _ = _read_headers(path)
     title = f"Llama-shaped, {shape.layers} layers, {shape.dtype}"
-    return Subject(
-        title, path, layers, nbytes, tokens, _MOST_TOKENS, shape.vocab, _TENTH, lambda: build_llama(shape), compute
-    )
+
+    def build() -> nn.Module:
+        return build_llama(shape) if operations_per_second is None else build_paced_llama(shape, operations_per_second)
+
+    return Subject(title, path, layers, nbytes, tokens, _MOST_TOKENS, shape.vocab, _TENTH, build, compute)
 
 
 def transformers_subject(path: Path, tokens: int, device: str) -> Subject:

@@ -43,6 +43,7 @@ class OverlapSettings:
         repeat: Rounds; each runs every pass.
         tokens: Lengths of the prompts; none chooses them, from transfer-bound to compute-bound.
         link_bytes_per_second: Rate of the simulated link; None chooses it.
+        real_compute: Compute over all of a prompt on the host, where the time of layers is otherwise simulated.
         quick: Measure less, for a first look.
         command: What was typed, for the record.
     """
@@ -52,5 +53,6 @@ class OverlapSettings:
     repeat: int = 3
     tokens: tuple[int, ...] = ()
     link_bytes_per_second: float | None = None
+    real_compute: bool = False
     quick: bool = False
     command: str = ""

@@ -20,6 +20,7 @@ __all__ = ["overlap"]
 @click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds; each runs every pass.")
 @click.option("--tokens", help="Lengths of the prompts, such as 128,2048,8192.  [default: by device]")
 @click.option("--link", type=click.FloatRange(0, min_open=True), help="Rate of the simulated link, in GB/s.")
+@click.option("--real-compute", is_flag=True, help="Without a GPU: compute all of a prompt, beside the copies.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write the result to this file.")
 @click.option("--quick", is_flag=True, help="Measure less, for a first look.")
 def overlap(
@@ -29,6 +30,7 @@ def overlap(
     repeat: int,
     tokens: str | None,
     link: float | None,
+    real_compute: bool,
     json_path: str | None,
     quick: bool,
 ) -> None:
@@ -49,6 +51,7 @@ def overlap(
             repeat=repeat,
             tokens=_lengths(tokens),
             link_bytes_per_second=None if link is None else link * 1e9,
+            real_compute=real_compute,
             quick=quick,
             command=shlex.join(["streamload", *sys.argv[1:]]),
         )

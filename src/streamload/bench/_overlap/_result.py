@@ -108,31 +108,35 @@ class ColdCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteadyState:
-    """Hold passes of a model that was streamed and is there, beside those of one loaded plainly.
+    """Hold how the passes of a model that was streamed and is there compare with those of one loaded plainly.
 
     Attributes:
+        model: What computes, in a few words.
         tokens: Length of the prompt.
-        plain_seconds: Of the model loaded plainly, right before or after the streamed one by turns.
-        streamed_seconds: Of the streamed one.
-        control_seconds: Of a second model loaded plainly: what difference there is without any.
-        control_plain_seconds: Of the first one beside it.
+        models: How often it was built anew; several give one sample each, one gives a sample a pair.
+        pairs: Pairs of passes of each.
+        plain_seconds: Of a pass of one loaded plainly.
+        ratios: Streamed over plain, pass by pass right after each other: the samples.
+        controls: The same of two models loaded plainly: what difference there is without any.
         margin: How close to 1 the ratio has to be.
     """
 
+    model: str
     tokens: int
-    plain_seconds: tuple[float, ...]
-    streamed_seconds: tuple[float, ...]
-    control_seconds: tuple[float, ...]
-    control_plain_seconds: tuple[float, ...]
+    models: int
+    pairs: int
+    plain_seconds: float
+    ratios: tuple[float, ...]
+    controls: tuple[float, ...]
     margin: float = STEADY_MARGIN
 
     def ratio(self) -> Interval:
         """Return streamed over plain."""
-        return interval_of_median(paired_ratios(self.streamed_seconds, self.plain_seconds))
+        return interval_of_median(self.ratios)
 
     def control(self) -> Interval:
         """Return plain over plain."""
-        return interval_of_median(paired_ratios(self.control_seconds, self.control_plain_seconds))
+        return interval_of_median(self.controls)
 
     def figures(self) -> dict[str, object]:
         """Return the intervals, and whether the two are the same to within the margin."""
@@ -303,6 +307,7 @@ class OverlapBench:
         nbytes: Bytes of its weights.
         device: Where they went: "cpu" or "cuda:N".
         simulated_link: Bytes a second the link was paced to; None where it is real.
+        simulated_compute: Operations a second of the accelerator whose time layers take; None where they compute.
         threads: Threads torch computed in on the host.
         cache: State of the page cache: "warm" or "mixed".
         rounds: How often each pass was run at least.
@@ -320,6 +325,7 @@ class OverlapBench:
     nbytes: int
     device: str
     simulated_link: float | None
+    simulated_compute: float | None
     threads: int
     cache: str
     rounds: int

@@ -30,7 +30,7 @@ from ._peers import run_peers
 from ._place import Place, open_files
 from ._prompts import prompts_that_take
 from ._result import OverlapBench
-from ._steady import run_steady
+from ._steady import SteadyCourse, run_steady
 from ._wake import run_wake
 
 if TYPE_CHECKING:
@@ -59,9 +59,14 @@ _QUICK_COMPUTE_TO_MOVE = (0.5, 2.2)
 _MOVE_SECONDS, _QUICK_MOVE_SECONDS = 2.0, 0.8
 _LONGEST_MOVES = 0.6  # of that, for the longest prompt: what is held against C needs no long X
 _MORE_PAIRS = 2  # of the longest prompt, whose passes computing makes long: the processor's speed is in them
-_STEADY_PAIRS, _QUICK_STEADY_PAIRS = 100, 12
-# An oversized prompt's pass on the host is short, so that both of a pair meet the same processor.
-_OVERSIZED_SECONDS, _OVERSIZED_PAIRS, _QUICK_OVERSIZED_PAIRS, _CUDA_OVERSIZED_PAIRS = 0.5, 24, 6, 8
+# Such that prompts of some hundred tokens compute for as long as all weights travel, as on a GPU with its link.
+_HOST_OPERATIONS = 5e10
+# Of passes so short that the processor seldom changes its speed between the two of a pair; models, pairs of each.
+_STEADY_SHAPE, _STEADY_LINK = replace(_HOST_SHAPE, layers=4, vocab=256), 1e9
+_STEADY, _QUICK_STEADY = (30, 40), (6, 10)
+_WHOLE_STEADY_PAIRS, _QUICK_WHOLE_STEADY_PAIRS = 100, 12
+# The layers of an oversized prompt take some ten milliseconds, as large ones do on a GPU.
+_OVERSIZED_SECONDS, _OVERSIZED_PAIRS, _QUICK_OVERSIZED_PAIRS, _CUDA_OVERSIZED_PAIRS = 1.5, 12, 6, 8
 _QUICK_REPEAT = 2
 _PEER_ROUNDS, _PEER_SECONDS = 1, 45.0
 
@@ -87,16 +92,37 @@ def run(settings: OverlapSettings) -> OverlapBench:
             ColdCourse(replace(subject, tokens=tokens), chosen, files, resident)
             for tokens, chosen in _choose(settings, subject, place, resident)
         ]
-        return _measure(settings, courses)
+        return _measure(settings, courses, _steady_course(settings, courses[0], scratch))
+
+
+def _simulated_compute(settings: OverlapSettings) -> float | None:
+    """Return the operations a second of the accelerator that is simulated, or None where layers just compute."""
+    on_host = settings.device == "cpu" and settings.path is None
+    return _HOST_OPERATIONS if on_host and not settings.real_compute else None
 
 
 def _subject(settings: OverlapSettings, scratch: Path) -> Subject:
+    tokens = max(settings.tokens, default=1)
     if settings.path is not None:
-        return transformers_subject(Path(settings.path), max(settings.tokens, default=1), settings.device)
+        return transformers_subject(Path(settings.path), tokens, settings.device)
     shape = _HOST_SHAPE if settings.device == "cpu" else _that_fits(_CUDA_SHAPE, settings.device, scratch)
+    path = _written(scratch / "checkpoint", shape)
+    return own_subject(path, shape, tokens, _simulated_compute(settings))
+
+
+def _steady_course(settings: OverlapSettings, course: ColdCourse, scratch: Path) -> SteadyCourse:
+    """Choose what is compared once it is there: on the host something small, so that both of a pair meet the same."""
+    if settings.path is None and course.place.on_host:
+        models, pairs = _QUICK_STEADY if settings.quick else _STEADY
+        subject = own_subject(_written(scratch / "steady", _STEADY_SHAPE), _STEADY_SHAPE, 1)
+        return SteadyCourse(subject, course.place.paced_at(_STEADY_LINK), None, models, pairs)
+    pairs = _QUICK_WHOLE_STEADY_PAIRS if settings.quick else _WHOLE_STEADY_PAIRS
+    return SteadyCourse(course.subject, course.place, course.resident, 1, pairs)
+
+
+def _written(path: Path, shape: LlamaShape) -> Path:
     with tqdm(total=shape.nbytes, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None) as bar:
-        path = make_checkpoint(scratch / "checkpoint", shape, progress=bar.update)
-    return own_subject(path, shape, max(settings.tokens, default=1))
+        return make_checkpoint(path, shape, progress=bar.update)
 
 
 def _that_fits(shape: LlamaShape, device: str, scratch: Path) -> LlamaShape:
@@ -139,7 +165,7 @@ def _middle(subject: Subject, place: Place, resident: nn.Module, tokens: Sequenc
     return median(passes) if passes else 0.0
 
 
-def _measure(settings: OverlapSettings, courses: Sequence[ColdCourse]) -> OverlapBench:
+def _measure(settings: OverlapSettings, courses: Sequence[ColdCourse], steady_course: SteadyCourse) -> OverlapBench:
     course = courses[0]  # the shortest prompt
     repeat = min(settings.repeat, _QUICK_REPEAT) if settings.quick else settings.repeat
     repeats = [*[repeat] * (len(courses) - 1), repeat + (0 if settings.quick else _MORE_PAIRS)]
@@ -152,8 +178,8 @@ def _measure(settings: OverlapSettings, courses: Sequence[ColdCourse]) -> Overla
     pairs = _QUICK_OVERSIZED_PAIRS if settings.quick else pairs
     with tqdm(total=repeat + pairs, desc="oversized", leave=False, disable=None) as bar:
         oversized = run_oversized(course, _oversized_tokens(settings, courses, cold), repeat, pairs, bar.update)
-    shortest = 1 if course.place.on_host and not settings.tokens else course.subject.tokens
-    steady = run_steady(course, shortest, _QUICK_STEADY_PAIRS if settings.quick else _STEADY_PAIRS)
+    with tqdm(total=steady_course.models, desc="steady", leave=False, disable=None) as bar:
+        steady = run_steady(steady_course, bar.update)
     with tqdm(total=_PEER_ROUNDS * len(offloaders()), desc="peers", leave=False, disable=None) as bar:
         peers = run_peers(course, _PEER_ROUNDS, _PEER_SECONDS, bar.update)
     cached.append(course.files.cached())
@@ -163,6 +189,7 @@ def _measure(settings: OverlapSettings, courses: Sequence[ColdCourse]) -> Overla
         nbytes=course.subject.nbytes,
         device=settings.device,
         simulated_link=course.place.paced,
+        simulated_compute=_simulated_compute(settings),
         threads=torch.get_num_threads(),
         cache=cache_state(asked_cold=False, cached=cached),
         rounds=repeat,

@@ -1,12 +1,14 @@
 """The same model once it is there: streamed against loaded plainly.
 
-Part of `bench._overlap`; needs torch. Pairs of passes, and others of two models loaded plainly: what lies between
-those two is the noise of memory and machine.
+Part of `bench._overlap`; needs torch. Pairs of passes, and others of two models loaded plainly. Where a model lies in
+the host's memory changes its speed by a few per cent, for as long as it lies there; so on the host both are built
+anew many times, and each time gives one sample, the median of its pairs.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from ..._models import load_plainly
@@ -21,37 +23,78 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..._models import Subject
-    from ._cold import ColdCourse
     from ._place import Place
 
-__all__ = ["in_turn", "run_steady"]
+__all__ = ["SteadyCourse", "in_turn", "run_steady"]
 
 
-def run_steady(course: ColdCourse, tokens: int, pairs: int) -> SteadyState:
+@dataclass(frozen=True, slots=True)
+class SteadyCourse:
+    """Hold what passes are compared on.
+
+    Attributes:
+        subject: What computes, for real.
+        place: Where.
+        plain: It, loaded plainly; None loads it anew for each sample.
+        models: How often the streamed one is built.
+        pairs: How many pairs of passes each of them gives.
+    """
+
+    subject: Subject
+    place: Place
+    plain: nn.Module | None
+    models: int
+    pairs: int
+
+
+def run_steady(course: SteadyCourse, progress: Callable[[], object] = lambda: None) -> SteadyState:
     """Run pairs of a streamed pass and a plain one, by turns the other way round; after every other, of two plain ones.
+
+    Args:
+        course: What to run. One model gives one sample a pair, several give one each.
+        progress: Called after each model.
 
     Raises:
         BenchError: An output differed.
     """
-    subject, place = replace(course.subject, tokens=tokens), course.place
-    plain, streamed = course.resident, streamed_pass(subject, place)[1]
+    streamed_ratios: list[float] = []
+    control_ratios: list[float] = []
+    seconds: list[float] = []
+    for _ in range(course.models):
+        streamed, control, took = _run_model(course)
+        streamed_ratios += streamed if course.models == 1 else [median(streamed)]
+        control_ratios += control if course.models == 1 else [median(control)]
+        seconds.append(took)
+        progress()
+    return SteadyState(
+        model=course.subject.title,
+        tokens=course.subject.tokens,
+        models=course.models,
+        pairs=course.pairs,
+        plain_seconds=median(seconds),
+        ratios=tuple(streamed_ratios),
+        controls=tuple(control_ratios),
+    )
+
+
+def _run_model(course: SteadyCourse) -> tuple[list[float], list[float], float]:
+    """Return the ratio of every pair, that of every pair of plain ones, and the seconds of a plain pass."""
+    subject, place = course.subject, course.place
+    streamed = streamed_pass(subject, place)[1]
     control = load_plainly(subject, place.torch_device)
+    plain = load_plainly(subject, place.torch_device) if course.plain is None else course.plain
     outputs = [resident_pass(subject, place, module).output for module in (plain, streamed, control)]
     if not all(same_bits(output, outputs[0]) for output in outputs):
         raise BenchError("the streamed model gave another output than the one loaded plainly")
     place.settle(subject.nbytes)
+    run_streamed, run_plain, run_control = (_timed(subject, place, each) for each in (streamed, plain, control))
     streamed_pairs, control_pairs = [], []
-    for number in range(pairs):
-        streamed_pairs.append(in_turn(number, *(_timed(subject, place, module) for module in (streamed, plain))))
+    for number in range(course.pairs):
+        streamed_pairs.append(in_turn(number, run_streamed, run_plain))
         if number % 2:
-            control_pairs.append(in_turn(number // 2, *(_timed(subject, place, module) for module in (control, plain))))
-    return SteadyState(
-        tokens=tokens,
-        streamed_seconds=tuple(seconds for seconds, _ in streamed_pairs),
-        plain_seconds=tuple(seconds for _, seconds in streamed_pairs),
-        control_seconds=tuple(seconds for seconds, _ in control_pairs),
-        control_plain_seconds=tuple(seconds for _, seconds in control_pairs),
-    )
+            control_pairs.append(in_turn(number // 2, run_control, run_plain))
+    ratios = [[over / under for over, under in pairs] for pairs in (streamed_pairs, control_pairs)]
+    return ratios[0], ratios[1], median(seconds for _, seconds in streamed_pairs)
 
 
 def in_turn(number: int, first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:

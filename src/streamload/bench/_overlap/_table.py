@@ -62,7 +62,10 @@ def _heading(bench: OverlapBench) -> Iterator[str]:
         at += f" ({last} for the longest prompt)"
     yield f"{kind} measured at {at}"
     yield f"storage at {say_rate(storage)}; {say_count(bench.rounds, 'round')}"
-    if bench.simulated_link is not None:
+    if bench.simulated_compute is not None:
+        speed = f"{bench.simulated_compute / 1e9:g} GFLOP/s"
+        yield f"SIMULATED computing at {speed}: each layer computes over the last tokens, then sleeps"
+    elif bench.simulated_link is not None:
         yield f"computing on {say_count(bench.threads, 'thread')}, since a GPU would not compute on those that copy"
     yield "every output was equal to that of the model loaded plainly, bit for bit"
 
@@ -136,10 +139,11 @@ def _steady(steady: SteadyState) -> Iterator[str]:
     same = "the same" if steady.ratio().within(steady.margin) else "NOT shown to be the same"
     yield ""
     yield (
-        f"once resident, {say_count(steady.tokens, 'token')}, {len(steady.plain_seconds)} pairs: "
-        f"streamed / plain {_interval(steady.ratio())},"
+        f"once resident, {steady.model}, {say_count(steady.tokens, 'token')} a pass, "
+        f"{say_seconds(steady.plain_seconds)}; {steady.pairs} pairs of each of {say_count(steady.models, 'model')}:"
     )
-    yield f"plain / plain {_interval(steady.control())}; {same} to within {steady.margin:.0%}"
+    yield f"    streamed / plain {_interval(steady.ratio())}: {same} to within {steady.margin:.0%}"
+    yield f"    plain / plain    {_interval(steady.control())}"
 
 
 def _peers(bench: OverlapBench) -> Iterator[str]:
