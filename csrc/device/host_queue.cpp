@@ -1,9 +1,8 @@
 #include "device/host_queue.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 
+#include "core/background_thread.hpp"
 #include "core/signals_blocked.hpp"
 #include "core/stream_copy.hpp"
 
@@ -117,7 +116,7 @@ void HostQueue::expedite() noexcept {
 }
 
 void HostQueue::run(const std::stop_token& stop) noexcept {
-  ::pthread_setname_np(::pthread_self(), "streamload-host");
+  stay_in_background("streamload-host");
   Batch batch;
   std::unique_lock lock(mutex_);
   while (changed_.wait(lock, stop, [&] { return !pushed_.tasks.empty(); }) || !pushed_.tasks.empty()) {

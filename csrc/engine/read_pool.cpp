@@ -1,12 +1,11 @@
 #include "engine/read_pool.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <iterator>
 #include <system_error>
 #include <utility>
 
+#include "core/background_thread.hpp"
 #include "core/signals_blocked.hpp"
 
 namespace streamload {
@@ -116,7 +115,7 @@ Status ReadPool::run(std::function<void()> body) noexcept {
 }
 
 void ReadPool::run_bodies() noexcept {
-  ::pthread_setname_np(::pthread_self(), "streamload-land");
+  stay_in_background("streamload-land");
   std::unique_lock lock(mutex_);
   while (true) {
     ++idle_bodies_;
@@ -145,7 +144,7 @@ std::shared_ptr<DirectReader> ReadPool::direct_reader() noexcept {
 }
 
 void ReadPool::run_reader(std::uint32_t thread) noexcept {
-  ::pthread_setname_np(::pthread_self(), "streamload-read");
+  stay_in_background("streamload-read");
   while (true) {
     Claim claim;
     {

@@ -133,12 +133,15 @@ Status Rotation::want(std::uint32_t unit, Want& out) noexcept {
     return misused("unit " + std::to_string(unit) + " is nested in unit " + std::to_string(hold->unit) +
                    ", which the same thread holds; its slot may be the one that is waited for");
   }
-  const bool there = holds_unit(slots_[units_[unit].slot], unit);
+  const Slot& slot = slots_[units_[unit].slot];
+  const bool there = holds_unit(slot, unit);
   const bool predicted = there || next_missing() == unit;
+  const bool in_order = order_.size() == 0 || order_.ahead(1) == unit;
   order_.use(unit);
   out.rotation_ = this;
   out.number_ = next_want_++;
   wants_.push_back({out.number_, unit, predicted});
+  if (there && slot.state == State::kLanded && in_order) return {};  // there is nothing to do until it is released
   news_ = true;
   work_.notify_all();
   return {};
@@ -210,8 +213,11 @@ Status Rotation::acquire(Want& want, std::optional<StreamView> stream, Clock::du
   if (on_host || landed) return {};
   status = device_->wait(*stream, filled->view());
   if (!status.ok()) {
-    const std::lock_guard lock(mutex_);
-    static_cast<void>(end_hold(want.unit_, {}));
+    {
+      const std::lock_guard lock(mutex_);
+      static_cast<void>(end_hold(want.unit_, {}));
+    }
+    work_.notify_all();
   }
   return status;
 }
@@ -221,23 +227,23 @@ void Rotation::drop_hold(std::uint32_t unit) noexcept {
   if (--hold->count == 0) holds_.erase(holds_.begin() + (hold - holds_.data()));
   --slots_[units_[unit].slot].holds;
   news_ = true;
-  work_.notify_all();
 }
 
 Status Rotation::release(std::uint32_t unit, std::optional<StreamView> stream) noexcept {
   Status status;
+  bool done = false;
   {
     const std::lock_guard lock(mutex_);
     const Hold* hold = hold_of_caller();
     if ((hold == nullptr || hold->unit != unit) && !breaks(Breach::kUnheldRelease)) {
       return misused("unit " + std::to_string(unit) + " is not held by this thread");
     }
-    const bool done = !stream || device_->waits_on_host() || failed_;  // or nothing is filled any more
+    done = !stream || device_->waits_on_host() || failed_;  // or nothing is filled any more
     if (done) status = end_hold(unit, {});
-    if (done && status.ok()) return {};
   }
-  if (status.ok() && stream) return release_behind(unit, *stream);
-  fail(status);
+  if (!done) return release_behind(unit, *stream);
+  work_.notify_all();  // without the lock, which the thread would run into
+  if (!status.ok()) fail(status);
   return status;
 }
 
@@ -270,6 +276,7 @@ Status Rotation::release_behind(std::uint32_t unit, StreamView stream) noexcept 
     const std::lock_guard lock(mutex_);
     ended = end_hold(unit, std::move(released));
   }
+  work_.notify_all();
   if (status.ok()) status = std::move(ended);
   if (!status.ok()) fail(status);  // nobody can tell any more when the slot is free
   return status;

@@ -1,10 +1,9 @@
 // The thread of a rotation: which fill comes next, and how it is started and followed.
-#include <pthread.h>
-
 #include <algorithm>
 #include <iterator>
 #include <utility>
 
+#include "core/background_thread.hpp"
 #include "engine/rotation.hpp"
 
 namespace streamload {
@@ -17,7 +16,7 @@ constexpr std::size_t kMostHostFills = 2;
 }  // namespace
 
 void Rotation::run() noexcept {
-  ::pthread_setname_np(::pthread_self(), "streamload-turn");
+  stay_in_background("streamload-turn");
   if (Status status = device_->enter_thread(); !status.ok()) fail(std::move(status));
   std::unique_lock lock(mutex_);
   while (!failed_) {

@@ -1,7 +1,6 @@
 #include "io/direct_reader.hpp"
 
 #include <poll.h>
-#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "core/background_thread.hpp"
 #include "core/signals_blocked.hpp"
 #include "io/interrupted.hpp"
 
@@ -103,7 +103,7 @@ bool DirectReader::has_room() const noexcept {
 }
 
 void DirectReader::run() noexcept {
-  ::pthread_setname_np(::pthread_self(), "streamload-ring");
+  stay_in_background("streamload-ring");
   while (start_waiting()) {
     // One that broke is not asked again: it could wait for ever, with nothing armed to wake it.
     if (const int error = broken_ ? ECANCELED : ring_->submit_and_wait(); error != 0) {

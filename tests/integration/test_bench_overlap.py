@@ -62,7 +62,8 @@ def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
         *["diffusers"] * 4,
     ]
     steady = result["steady"]
-    assert len(steady["streamed_seconds"]) == len(steady["plain_seconds"]) == 2 * len(steady["control_seconds"])
+    assert len(steady["ratios"]) == 2 * len(steady["controls"]) == steady["pairs"]
+    assert result["simulated_compute"] is None  # a model of one's own computes
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,13 @@ CASE = ColdCase(
     predicted_seconds=(),
 )
 STEADY = SteadyState(
-    tokens=128,
-    plain_seconds=(1.0, 2.0) * 5,
-    streamed_seconds=(1.01, 2.02) * 5,
-    control_seconds=(1.0, 2.0) * 3,
-    control_plain_seconds=(1.0, 2.0) * 3,
+    model="a small model",
+    tokens=1,
+    models=10,
+    pairs=4,
+    plain_seconds=0.007,
+    ratios=(1.0, 1.01, 1.02, 1.01, 1.01, 1.01, 1.0, 1.01, 1.01, 1.015),
+    controls=(1.0,) * 10,
 )
 OVERSIZED = OversizedCase(
     device_memory=60,
@@ -90,6 +92,7 @@ BENCH = OverlapBench(
     layers=2,
     nbytes=100,
     device="cpu",
+    simulated_compute=None,
     simulated_link=100.0,
     threads=1,
     cache="warm",
@@ -177,7 +180,7 @@ def test_pairs_have_to_be_pairs():
         paired_ratios([1.0], [1.0, 2.0])
 
 
-def test_steady_state_compares_passes_that_were_taken_together():
+def test_steady_state_says_how_sure_its_ratio_is():
     assert STEADY.ratio().median == pytest.approx(1.01)
     assert STEADY.figures()["equivalent"]
     assert not replace(STEADY, margin=0.005).figures()["equivalent"]

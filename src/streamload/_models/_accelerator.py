@@ -50,7 +50,8 @@ class _PacedLlama(Llama):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         for layer in self.model.layers:
-            layer.prompt_tokens = tokens.shape[1]
+            if isinstance(layer, _PacedLayer):
+                layer.prompt_tokens = tokens.shape[1]
         return super().forward(tokens[:, -COMPUTED_TOKENS:])
 
 

@@ -8,6 +8,7 @@ load that failed the hooks stay and raise, as the gates do. Read next: `_module_
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
     from ._module_load import ModuleLoad
 
 
+_living: weakref.WeakSet[_BlockHook] = weakref.WeakSet()  # most processes have none, and need not look for any
+
+
 class _BlockHook:
     """Order one block's groups before its forward."""
 
     def __init__(self, load: ModuleLoad, groups: frozenset[int]) -> None:
         self.groups = groups
         self._load = load
+        _living.add(self)
 
     @untraced
     def __call__(self, module: torch.nn.Module, args: object) -> None:
@@ -111,6 +116,8 @@ def hook_blocks(module: torch.nn.Module, layers: Iterable[str], load: ModuleLoad
 
 def unhook_blocks(module: torch.nn.Module) -> None:
     """Take off what a load that failed has left on a module."""
+    if not _living:
+        return
     for owner in module.modules():
         for number, hook in list(owner._forward_pre_hooks.items()):
             if isinstance(hook, _BlockHook):

@@ -114,8 +114,9 @@ class Delivery:
         ticket = self.submit(engine, targets, placement.blocks)
         try:
             give_memory(list(chain(*tensors)), placement.tensors)
-            for tensor, bed in chain(*sleepers):
-                bed.remember(tensor)
+            with without_gates():
+                for tensor, bed in chain(*sleepers):
+                    bed.remember(tensor)
             load = self.watch(ticket, tensors, [[bed for _, bed in group] for group in sleepers])
         except BaseException:
             ticket.close()

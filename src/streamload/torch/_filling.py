@@ -73,10 +73,11 @@ def start_filling(delivery: Delivery, engine: CopyEngine, taken: Sequence[Taken]
             [_occupant(found.tensor, target) for (found, _), target in zip(members, filled, strict=True)]
             for (_, members), filled in zip(arranged, targets, strict=True)
         ]
-        groups = [
-            Group(layer, [_bed(pair, tensor, checkpoint) for pair, tensor in zip(members, seated, strict=True)])
-            for (layer, members), seated in zip(arranged, tensors, strict=True)
-        ]
+        with without_gates():
+            groups = [
+                Group(layer, [_bed(pair, tensor, checkpoint) for pair, tensor in zip(members, seated, strict=True)])
+                for (layer, members), seated in zip(arranged, tensors, strict=True)
+            ]
         load = delivery.watch(ticket, tensors, [group.beds for group in groups])
         # Behind closed gates: nobody sees a byte too early, even if this is cut off.
         for (found, _), tensor in zip(chain(*(members for _, members in arranged)), chain(*tensors), strict=True):
@@ -151,5 +152,6 @@ def _occupant(old: torch.Tensor, target: Target) -> torch.Tensor:
         return old
     differentiable = target.tensor.dtype.is_floating_point or target.tensor.dtype.is_complex
     new = torch.Tensor._make_subclass(type(old), target.tensor, old.requires_grad and differentiable)
-    new.__dict__.update(old.__dict__)
+    if old.__dict__:
+        new.__dict__.update(old.__dict__)
     return new

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from heapq import nlargest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.modules import module as module_hooks
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 _MOST_GUESSES = 8  # nearest names offered
 _MOST_COMPARED = 64  # names of the file compared in full for each: 0.1 ms a name
 _LONGEST_COMPARED = 400  # characters
+_MOST_CLASSES = 1024  # of modules that are remembered; a model has tens
+_SCRIPTED = "TorchScript"
+_DEEPEST = 1000  # modules inside each other; one that contains itself has no end
+_PLAIN = frozenset((torch.nn.Parameter, torch.Tensor))
 
 
 @dataclass(slots=True)
@@ -46,11 +52,17 @@ class Seat:
     names: list[str] = field(default_factory=list)
 
     def put(self, tensor: torch.Tensor) -> None:
-        """Set another tensor in every place."""
-        if tensor is not self.tensor:
-            for owner, attribute in self.places:
+        """Set another tensor, of the same class, in every place."""
+        if tensor is self.tensor:
+            return
+        for owner, attribute in self.places:
+            held: dict[str, Any] = owner._parameters if attribute in owner._parameters else owner._buffers
+            stock = _sets_as_torch_does(type(owner))  # type: ignore[arg-type]  # mypy takes a class's hash for its objects'
+            if stock and attribute in held and not _hears_of_tensors():
+                held[attribute] = tensor  # what setattr comes to, after 20 µs
+            else:
                 setattr(owner, attribute, tensor)
-            self.tensor = tensor
+        self.tensor = tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,38 +142,73 @@ def fill_batch_counters(seating: Seating, device: torch.device) -> None:
             found.put(torch.zeros_like(found.tensor, device=device))
 
 
-def walk(module: torch.nn.Module, prefix: str = "") -> Iterator[tuple[str, torch.nn.Module]]:
-    """Yield prefix and module in the order of `state_dict`, a module met twice twice."""
-    yield prefix, module
-    for name, child in module._modules.items():
-        if child is not None:
-            yield from walk(child, f"{prefix}{name}.")
+def walk(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Yield prefix and module in the order of `state_dict`, a module met twice twice.
+
+    Raises:
+        RecursionError: A module contains itself.
+    """
+    ahead = [("", module, 0)]
+    while ahead:
+        prefix, owner, depth = ahead.pop()
+        yield prefix, owner
+        if depth > _DEEPEST:
+            raise RecursionError(f"module {prefix[:80]!r}... contains itself, or is more than {_DEEPEST} modules deep")
+        inside = [(f"{prefix}{name}.", child, depth + 1) for name, child in owner._modules.items() if child is not None]
+        ahead += reversed(inside)
 
 
-def tensors_of(owner: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield a module's own parameters and buffers, saved or not, with their attributes."""
-    for name, tensor in (*owner._parameters.items(), *owner._buffers.items()):
-        if tensor is not None:
-            yield name, tensor
+def tensors_of(owner: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Return a module's own parameters and buffers, saved or not, with their attributes."""
+    held = [(name, tensor) for name, tensor in owner._parameters.items() if tensor is not None]
+    return held + [(name, tensor) for name, tensor in owner._buffers.items() if tensor is not None]
+
+
+@lru_cache(_MOST_CLASSES)
+def _sets_as_torch_does(kind: type[torch.nn.Module]) -> bool:
+    stock = torch.nn.Module
+    methods = ("__setattr__", "register_parameter", "register_buffer")
+    return all(getattr(kind, name) is getattr(stock, name) for name in methods)
+
+
+def _hears_of_tensors() -> bool:
+    """Whether anybody asked torch to be told of tensors that are set."""
+    return bool(module_hooks._global_parameter_registration_hooks or module_hooks._global_buffer_registration_hooks)
 
 
 def _refuse_custom_loading(owner: torch.nn.Module, prefix: str) -> None:
-    kind = type(owner)
+    custom = _custom_loading(type(owner))  # type: ignore[arg-type]  # as above
+    if custom is None:
+        hooks = [*owner._load_state_dict_pre_hooks.values(), *owner._load_state_dict_post_hooks.values()]
+        custom = next((name for name in map(_foreign_name, hooks) if name is not None), None)
+        if custom is None:
+            return
     where = prefix.rstrip(".") or "(the model itself)"
-    if isinstance(owner, torch.jit.ScriptModule):
+    if custom == _SCRIPTED:
         raise TypeError(
-            f"module {where!r} ({kind.__name__}) is TorchScript, whose C++ code would not wait for its weights; use "
-            "load_model"
+            f"module {where!r} ({type(owner).__name__}) is TorchScript, whose C++ code would not wait for its weights; "
+            "use load_model"
         )
-    hooks = [*owner._load_state_dict_pre_hooks.values(), *owner._load_state_dict_post_hooks.values()]
-    methods = [kind._load_from_state_dict, kind.set_extra_state]
-    for custom in (*(getattr(hook, "hook", hook) for hook in hooks), *methods):
-        if not str(getattr(custom, "__module__", "")).startswith("torch."):
-            raise TypeError(
-                f"module {where!r} ({kind.__name__}) changes its state dict while it loads "
-                f"({getattr(custom, '__qualname__', custom)}); stream_module puts bytes where they belong as they are, "
-                "so use load_model"
-            )
+    raise TypeError(
+        f"module {where!r} ({type(owner).__name__}) changes its state dict while it loads ({custom}); stream_module "
+        "puts bytes where they belong as they are, so use load_model"
+    )
+
+
+@lru_cache(_MOST_CLASSES)
+def _custom_loading(kind: type[torch.nn.Module]) -> str | None:
+    """Return what of a class loads in a way of its own, or None."""
+    if issubclass(kind, torch.jit.ScriptModule):
+        return _SCRIPTED
+    names = map(_foreign_name, (kind._load_from_state_dict, kind.set_extra_state))
+    return next((name for name in names if name is not None), None)
+
+
+def _foreign_name(hook: object) -> str | None:
+    """Return the name of what is not torch's own, or None."""
+    hook = getattr(hook, "hook", hook)
+    foreign = not str(getattr(hook, "__module__", "")).startswith("torch.")
+    return str(getattr(hook, "__qualname__", hook)) if foreign else None
 
 
 def _is_batch_counter(found: Seat) -> bool:
@@ -194,6 +241,8 @@ def _nearest(name: str, known: Sequence[tuple[frozenset[str], str]]) -> str | No
 
 def _fit_errors(found: Seat, info: TensorInfo, device: torch.device) -> Iterator[str]:
     tensor, name = found.tensor, info.name
+    if tensor.is_meta and type(tensor) in _PLAIN and tensor.shape == info.shape and info.dtype != "F4":
+        return  # nearly always
     if is_lazy(tensor):
         yield f"{name} has no shape yet: run a lazy module once before it is loaded"
         return

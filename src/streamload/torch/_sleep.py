@@ -31,7 +31,8 @@ class Bed:
 
     Args:
         found: Where it sits.
-        tensor: The tensor as it is filled: its memory, and how often it was written to so far, are taken down.
+        tensor: The tensor as it is filled: its memory, and how often it was written to so far, are taken down. The
+            caller is in `without_gates`.
         info: What of the checkpoint it holds.
         table: Whether it is an embedding table whose rows can be looked up.
     """
@@ -46,10 +47,9 @@ class Bed:
         self.remember(tensor)
 
     def remember(self, tensor: torch.Tensor) -> None:
-        """Take down where a tensor's bytes are, and how often it was written to."""
-        with without_gates():
-            self._address = _address(tensor)
-            self._version = _version(tensor)
+        """Take down where a tensor's bytes are, and how often it was written to; called in `without_gates`."""
+        self._address = _address(tensor)
+        self._version = _version(tensor)
 
     def tensor(self) -> torch.Tensor | None:
         """Return the tensor, once it is sure that it is as it was loaded; None if its module is gone.

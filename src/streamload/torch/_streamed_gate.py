@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 
 import torch
-from torch.nn import Parameter
+from torch.nn import Parameter, functional
 
 from ._gate import _METADATA, forget_arrival, without_gates
 from ._gate import plain_kind as arriving_kind
@@ -47,6 +47,17 @@ _CONVERSIONS = frozenset(
     for name in ("to", "cpu", "cuda", "type", "float", "double", "half", "bfloat16", "contiguous")
 )
 """What returns the tensor itself where there is nothing to convert."""
+
+_FORWARD = frozenset(
+    getattr(room, name)
+    for room, names in (
+        (functional, "linear bilinear rms_norm layer_norm group_norm prelu conv1d conv2d conv3d"),
+        (torch, "matmul mm bmm addmm baddbmm add mul rms_norm layer_norm group_norm conv1d conv2d conv3d"),
+        (torch.Tensor, "matmul __matmul__ __mul__ __rmul__ __add__ __radd__"),
+    )
+    for name in names.split()
+)
+"""What forwards do with weights most. It writes to none and returns new memory: holding them is all that it takes."""
 
 T = TypeVar("T")
 
@@ -101,6 +112,9 @@ class StreamedGate:
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         kwargs = {} if kwargs is None else kwargs
+        if func in _FORWARD and _asks_only_us(types) and _holds_each(args, kwargs):
+            with without_gates():
+                return func(*args, **kwargs)
         if func in _METADATA or (func == torch.Tensor.type and len(args) == 1 and not kwargs):
             with without_gates():
                 return func(*args, **kwargs)
@@ -215,6 +229,19 @@ def _replaced(value: T, stand_in: Callable[[torch.Tensor], torch.Tensor], made: 
         items = [_replaced(item, stand_in, made) for item in value]
         return cast("T", type(value)(*items) if hasattr(value, "_fields") else type(value)(items))
     return value
+
+
+def _asks_only_us(types: Sequence[type[torch.Tensor]]) -> bool:
+    """Whether no other class than plain ones has a say."""
+    return all([kind is torch.Tensor or issubclass(kind, StreamedGate) for kind in types])
+
+
+def _holds_each(args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
+    """Whether a function of `_FORWARD`, whose tensors are in no lists, gets what this thread holds, and no `out`."""
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, StreamedGate) and not _is_held(cast("torch.Tensor", value)):
+            return False
+    return "out" not in kwargs
 
 
 def _all_held(values: Iterable[object]) -> bool:
