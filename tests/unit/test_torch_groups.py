@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamload.torch._groups import GROUP_BYTES, SMALL_BYTES, cut
+from streamload.torch._groups import GROUP_BYTES, LEAST_GROUP_BYTES, SMALL_BYTES, cut, group_bytes
 
 
 def sizes(items):
@@ -21,3 +21,10 @@ def test_a_group_closes_once_it_is_full():
 
 def test_nothing_makes_no_group():
     assert sizes([]) == []
+
+
+def test_groups_of_a_small_model_are_a_small_part_of_it():
+    assert group_bytes(100 << 30) == GROUP_BYTES
+    assert group_bytes(1 << 30) == 2 << 20
+    assert group_bytes(10 << 20) == LEAST_GROUP_BYTES
+    assert [len(group) for group in cut([3, 1, 4, 2], lambda item: item, 4)] == [2, 1, 1]

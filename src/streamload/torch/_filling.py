@@ -16,7 +16,7 @@ import torch
 from ._delivery import Delivery, Group
 from ._embedding import is_table
 from ._gate import arriving_load, without_gates
-from ._groups import cut, layers_in_order
+from ._groups import cut, group_bytes, layers_in_order
 from ._memory import place
 from ._module_load import ModuleLoad
 from ._sleep import Bed, give_memory, lacks_memory
@@ -117,7 +117,10 @@ def _arrange(taken: Sequence[Taken], checkpoint: Checkpoint, order: Sequence[str
     layers = layers_in_order(
         taken, checkpoint, lambda pair: pair[1], order=order, last=lambda pair: is_table(*pair, checkpoint)
     )
-    return [(layer, group) for layer, members in layers for group in cut(members, lambda pair: pair[1].nbytes)]
+    closes_at = group_bytes(sum([info.nbytes for _, info in taken]))
+    return [
+        (layer, group) for layer, members in layers for group in cut(members, lambda pair: pair[1].nbytes, closes_at)
+    ]
 
 
 def _bed(pair: Taken, tensor: torch.Tensor, checkpoint: Checkpoint) -> Bed:

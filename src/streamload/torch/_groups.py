@@ -18,6 +18,10 @@ GROUP_BYTES = 16 << 20
 """A group closes once it holds this much: 0.3 ms of a PCIe 5 link, against some 10 µs for an event and a wake (the
 16–64 MB that shipping layer streamers issue at once, at its lower end so that the first group is early)."""
 
+LEAST_GROUP_BYTES, GROUPS = 1 << 20, 512
+"""A load that computing begins before has at least this many groups, as long as they are no smaller than that: what is
+waited for at its beginning, and left at its end, is a small part of it, however small the model."""
+
 SMALL_BYTES = 1 << 20
 """Tensors below this come first in their layer: norms and biases are used early and often registered last, and 1 MiB
 is 0.02 ms of a PCIe 5 link."""
@@ -25,15 +29,27 @@ is 0.02 ms of a PCIe 5 link."""
 T = TypeVar("T")
 
 
-def cut(items: Sequence[T], nbytes: Callable[[T], int]) -> Iterator[list[T]]:
-    """Yield the tensors of one layer as groups: small ones first, then in the given order."""
+def group_bytes(total: int) -> int:
+    """Return what a group of a load of so many bytes closes at, where computing begins before it ends."""
+    return max(LEAST_GROUP_BYTES, min(total // GROUPS, GROUP_BYTES))
+
+
+def cut(items: Sequence[T], nbytes: Callable[[T], int], closes_at: int | None = None) -> Iterator[list[T]]:
+    """Yield the tensors of one layer as groups: small ones first, then in the given order.
+
+    Args:
+        items: The tensors.
+        nbytes: Of each.
+        closes_at: Bytes that close a group; None: `GROUP_BYTES`.
+    """
+    closes_at = GROUP_BYTES if closes_at is None else closes_at
     ordered = sorted(items, key=lambda item: nbytes(item) >= SMALL_BYTES)
     group: list[T] = []
     size = 0
     for item in ordered:
         group.append(item)
         size += nbytes(item)
-        if size >= GROUP_BYTES:
+        if size >= closes_at:
             yield group
             group, size = [], 0
     if group:
