@@ -46,7 +46,7 @@ __all__ = ["run"]
 
 # What is loaded where no path is given. On the host it has as many layers as Llama-3-70B and about the same share of
 # the bytes (0.02) up to the end of the first: what goes before computing, and after the last byte, is in proportion.
-_HOST_SHAPE = LlamaShape(layers=80, hidden=320, heads=5, kv_heads=5, intermediate=832, vocab=2048, dtype="F32")
+_HOST_SHAPE = LlamaShape(layers=80, hidden=224, heads=4, kv_heads=4, intermediate=576, vocab=2048, dtype="F32")
 _CUDA_SHAPE = LlamaShape(
     layers=32, hidden=4096, heads=32, kv_heads=8, intermediate=14336, vocab=128256, dtype="BF16"
 )  # Llama-3-8B: 16 GB
@@ -54,15 +54,17 @@ _CUDA_TOKENS = (128, 2048, 8192)
 _COMPUTE_TO_MOVE = (0.1, 0.5, 1.0, 2.2)
 _QUICK_COMPUTE_TO_MOVE = (0.5, 2.2)
 # All weights over the simulated link. So slow that copying takes a small part of a processor, whose copies a GPU
-# would not feel, and so long that making a plan for 700 tensors is the part of X that it is for a 70B model on a GPU's
-# link, or little more; C / X is what counts, and the prompts give it any value.
-_MOVE_SECONDS, _QUICK_MOVE_SECONDS = 2.0, 0.8
+# would not feel, and as long as the 140 GB of such a model take over 55 GB/s of PCIe 5, so that what is done once for its
+# 723 tensors is the part of X that it is there; C / X is what counts, and the prompts give it any value.
+_MOVE_SECONDS, _QUICK_MOVE_SECONDS = 2.5, 0.8
 _LONGEST_MOVES = 0.6  # of that, for the longest prompt: what is held against C needs no long X
 _MORE_PAIRS = 2  # of the longest prompt, whose passes computing makes long: the processor's speed is in them
 # Such that prompts of some hundred tokens compute for as long as all weights travel, as on a GPU with its link.
-_HOST_OPERATIONS = 5e10
-# Of passes so short that the processor seldom changes its speed between the two of a pair; models, pairs of each.
-_STEADY_SHAPE, _STEADY_LINK = replace(_HOST_SHAPE, layers=4, vocab=256), 1e9
+_HOST_OPERATIONS = 2.5e10
+# Of passes so short that the processor seldom changes its speed between the two of a pair, over more than its caches
+# hold, for what is kept there by chance would decide; models, pairs of each.
+_STEADY_SHAPE = LlamaShape(layers=4, hidden=320, heads=5, kv_heads=5, intermediate=832, vocab=256, dtype="F32")
+_STEADY_LINK = 1e9
 _STEADY, _QUICK_STEADY = (30, 40), (6, 10)
 _WHOLE_STEADY_PAIRS, _QUICK_WHOLE_STEADY_PAIRS = 100, 12
 # The layers of an oversized prompt take some ten milliseconds, as large ones do on a GPU.
