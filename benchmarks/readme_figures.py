@@ -45,7 +45,7 @@ def engine_row(name: str, cache: str, memory: str) -> tuple[str, str, str]:
 def overlap_rows(name: str) -> list[tuple[str, str, str]]:
     """Tell what the overlap benchmark found: first tokens, and weights that exceed the device."""
     found = result(name)
-    size = f"{found['nbytes'] / 1e9:.2f} GB over a simulated link, no GPU"
+    size = f"{found['nbytes'] / 1e9:.2f} GB over a simulated link, simulated computing, no GPU"
     cases = [case["figures"] for case in found["cold"]]
     ratios = ", ".join(f"{case['ratio']:.2f}" for case in cases)
     parts = ", ".join(f"{case['compute_to_move']:.1f}" for case in cases)
@@ -57,6 +57,7 @@ def overlap_rows(name: str) -> list[tuple[str, str, str]]:
             f"{oversized['link_fraction']:.2f} and {oversized['over_resident']:.2f}",
             name,
         ),
+        ("first token after sleep, from wake(), over max(X, C)", f"{found['wake']['figures']['ratio']:.2f}", name),
     ]
 
 

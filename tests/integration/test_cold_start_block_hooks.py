@@ -269,7 +269,7 @@ def test_each_layer_is_a_block_and_an_embedding_is_none(models, start_held):
     model = models.empty("llama")
     start_held(model, models.directory("llama"), block_hooks=True)
     assert hooked(model) == ["model.layers.0", "model.layers.1", "model.norm", "lm_head"]
-    _block_hooks.unhook_blocks(model)
+    _block_hooks.unhook_blocks(model.modules())
     assert not hooked(model)
 
 

@@ -59,7 +59,7 @@ def test_looking_for_the_nearest_names_compares_few(monkeypatch):
     monkeypatch.setattr(_seats, "get_close_matches", count)
     missing = [f"model.layers.{number}.attention.weight" for number in range(3000)]
     unexpected = [f"layers.{number}.attention.weight" for number in range(3000)] + ["x" * 100_000]
-    errors = _seats._name_errors(_seats.Seating([], [], missing, unexpected))
+    errors = _seats._name_errors(_seats.Seating([], [], missing, unexpected, []))
     assert 'Nearest to "model.layers.7.attention.weight" in the file: "layers.7.attention.weight".' in errors
     assert len(compared) == 8
     assert max(compared) <= 64

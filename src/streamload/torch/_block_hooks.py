@@ -8,7 +8,6 @@ load that failed the hooks stay and raise, as the gates do. Read next: `_module_
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -25,16 +24,12 @@ if TYPE_CHECKING:
     from ._module_load import ModuleLoad
 
 
-_living: weakref.WeakSet[_BlockHook] = weakref.WeakSet()  # most processes have none, and need not look for any
-
-
 class _BlockHook:
     """Order one block's groups before its forward."""
 
     def __init__(self, load: ModuleLoad, groups: frozenset[int]) -> None:
         self.groups = groups
         self._load = load
-        _living.add(self)
 
     @untraced
     def __call__(self, module: torch.nn.Module, args: object) -> None:
@@ -114,11 +109,11 @@ def hook_blocks(module: torch.nn.Module, layers: Iterable[str], load: ModuleLoad
     load.go_with(BlockHooks([(hook, block.register_forward_pre_hook(hook, prepend=True)) for hook, block in hooks]))
 
 
-def unhook_blocks(module: torch.nn.Module) -> None:
-    """Take off what a load that failed has left on a module."""
-    if not _living:
-        return
-    for owner in module.modules():
+def unhook_blocks(owners: Iterable[torch.nn.Module]) -> None:
+    """Take off what a load that failed has left on modules."""
+    for owner in owners:
+        if not owner._forward_pre_hooks:
+            continue
         for number, hook in list(owner._forward_pre_hooks.items()):
             if isinstance(hook, _BlockHook):
                 del owner._forward_pre_hooks[number]

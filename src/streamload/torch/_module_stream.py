@@ -215,7 +215,7 @@ class ModuleStream(Closing):
     def _resume(self) -> None:
         """Do for a load that wakes what `stream_module` does for the first."""
         if self._hooked is not None and (module := self._hooked()) is not None:
-            _hook(module, self._groups, self._load, block_hooks=True)
+            _hook(list(module.modules()), self._groups, self._load, block_hooks=True)
         if self._resting is not None:
             delivery = self._delivery
             streamed = start_streaming(*self._resting, delivery.engine(), delivery, self._load)
@@ -295,7 +295,7 @@ def stream_module(
     filling = start_filling(delivery, chosen_engine, division.resident, order)
     try:
         fill_batch_counters(seating, where)
-        _hook(module, filling.groups, filling.load, block_hooks=block_hooks)
+        _hook(seating.owners, filling.groups, filling.load, block_hooks=block_hooks)
         streamed = start_streaming(module, division, chosen_engine, delivery, filling.load)
     except BaseException:
         filling.ticket.close()
@@ -303,8 +303,8 @@ def stream_module(
     return ModuleStream(delivery, filling, seating, streamed, hooked=module if block_hooks else None)
 
 
-def _hook(module: torch.nn.Module, groups: Sequence[Group], load: ModuleLoad, *, block_hooks: bool) -> None:
-    """Put hooks on the blocks that a load fills, if they are asked for; take off those of a load that failed."""
-    unhook_blocks(module)
+def _hook(owners: Sequence[torch.nn.Module], groups: Sequence[Group], load: ModuleLoad, *, block_hooks: bool) -> None:
+    """Take off what a load that failed left on modules, the whole one first; put hooks on blocks, if asked for."""
+    unhook_blocks(owners)
     if block_hooks:
-        hook_blocks(module, [group.layer for group in groups], load)
+        hook_blocks(owners[0], [group.layer for group in groups], load)

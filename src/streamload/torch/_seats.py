@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import lru_cache
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 _MOST_GUESSES = 8  # nearest names offered
 _MOST_COMPARED = 64  # names of the file compared in full for each: 0.1 ms a name
 _LONGEST_COMPARED = 400  # characters
-_MOST_CLASSES = 1024  # of modules that are remembered; a model has tens
 _SCRIPTED = "TorchScript"
 _DEEPEST = 1000  # modules inside each other; one that contains itself has no end
 _PLAIN = frozenset((torch.nn.Parameter, torch.Tensor))
@@ -57,8 +55,7 @@ class Seat:
             return
         for owner, attribute in self.places:
             held: dict[str, Any] = owner._parameters if attribute in owner._parameters else owner._buffers
-            stock = _sets_as_torch_does(type(owner))  # type: ignore[arg-type]  # mypy takes a class's hash for its objects'
-            if stock and attribute in held and not _hears_of_tensors():
+            if attribute in held and _sets_as_torch_does(type(owner)) and not _hears_of_tensors():
                 held[attribute] = tensor  # what setattr comes to, after 20 µs
             else:
                 setattr(owner, attribute, tensor)
@@ -74,12 +71,14 @@ class Seating:
         empty: Seats that the checkpoint has nothing for.
         missing_keys: Their names.
         unexpected_keys: Names of the checkpoint that the module does not have.
+        owners: Every module in it, the module itself first.
     """
 
     taken: list[tuple[Seat, TensorInfo]]
     empty: list[Seat]
     missing_keys: list[str]
     unexpected_keys: list[str]
+    owners: list[torch.nn.Module]
 
 
 def seat(module: torch.nn.Module, checkpoint: Checkpoint, device: torch.device, *, strict: bool) -> Seating:
@@ -97,8 +96,9 @@ def seat(module: torch.nn.Module, checkpoint: Checkpoint, device: torch.device, 
     seats: dict[int, Seat] = {}
     unsaved: list[str] = []
     beside: list[tuple[str, torch.Tensor]] = []  # real tensors that nothing is loaded into
-    for prefix, owner in walk(module):
-        _refuse_custom_loading(owner, prefix)
+    owners = list(walk(module))
+    _refuse_custom_loading(owners)
+    for prefix, owner in owners:
         for attribute, tensor in tensors_of(owner):
             if attribute in owner._non_persistent_buffers_set:
                 if tensor.is_meta:
@@ -120,7 +120,8 @@ def seat(module: torch.nn.Module, checkpoint: Checkpoint, device: torch.device, 
             empty.append(found)
     missing = [name for found in empty for name in found.names if not _is_batch_counter(found)]
     known = {name for found in seats.values() for name in found.names}
-    seating = Seating(taken, empty, missing, [name for name in checkpoint if name not in known])
+    unexpected = [name for name in checkpoint if name not in known]
+    seating = Seating(taken, empty, missing, unexpected, [owner for _, owner in owners])
     wrong = _name_errors(seating) if strict else []
     wrong += [text for found, info in taken for text in _fit_errors(found, info, device)]
     beside += [(found.names[0], found.tensor) for found in empty]
@@ -164,11 +165,13 @@ def tensors_of(owner: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     return held + [(name, tensor) for name, tensor in owner._buffers.items() if tensor is not None]
 
 
-@lru_cache(_MOST_CLASSES)
 def _sets_as_torch_does(kind: type[torch.nn.Module]) -> bool:
     stock = torch.nn.Module
-    methods = ("__setattr__", "register_parameter", "register_buffer")
-    return all(getattr(kind, name) is getattr(stock, name) for name in methods)
+    return (
+        kind.__setattr__ is stock.__setattr__
+        and kind.register_parameter is stock.register_parameter
+        and kind.register_buffer is stock.register_buffer
+    )
 
 
 def _hears_of_tensors() -> bool:
@@ -176,39 +179,45 @@ def _hears_of_tensors() -> bool:
     return bool(module_hooks._global_parameter_registration_hooks or module_hooks._global_buffer_registration_hooks)
 
 
-def _refuse_custom_loading(owner: torch.nn.Module, prefix: str) -> None:
-    custom = _custom_loading(type(owner))  # type: ignore[arg-type]  # as above
-    if custom is None:
-        hooks = [*owner._load_state_dict_pre_hooks.values(), *owner._load_state_dict_post_hooks.values()]
-        custom = next((name for name in map(_foreign_name, hooks) if name is not None), None)
+def _refuse_custom_loading(owners: Sequence[tuple[str, torch.nn.Module]]) -> None:
+    of_class: dict[type, str | None] = {}  # a model has many modules of few classes
+    for prefix, owner in owners:
+        kind: type = type(owner)
+        if kind not in of_class:
+            of_class[kind] = _custom_loading(kind)
+        custom = of_class[kind]
+        if custom is None and (owner._load_state_dict_pre_hooks or owner._load_state_dict_post_hooks):
+            custom = _first_foreign(
+                *owner._load_state_dict_pre_hooks.values(), *owner._load_state_dict_post_hooks.values()
+            )
         if custom is None:
-            return
-    where = prefix.rstrip(".") or "(the model itself)"
-    if custom == _SCRIPTED:
+            continue
+        where = prefix.rstrip(".") or "(the model itself)"
+        if custom == _SCRIPTED:
+            raise TypeError(
+                f"module {where!r} ({kind.__name__}) is TorchScript, whose C++ code would not wait for its weights; "
+                "use load_model"
+            )
         raise TypeError(
-            f"module {where!r} ({type(owner).__name__}) is TorchScript, whose C++ code would not wait for its weights; "
-            "use load_model"
+            f"module {where!r} ({kind.__name__}) changes its state dict while it loads ({custom}); stream_module puts "
+            "bytes where they belong as they are, so use load_model"
         )
-    raise TypeError(
-        f"module {where!r} ({type(owner).__name__}) changes its state dict while it loads ({custom}); stream_module "
-        "puts bytes where they belong as they are, so use load_model"
-    )
 
 
-@lru_cache(_MOST_CLASSES)
 def _custom_loading(kind: type[torch.nn.Module]) -> str | None:
     """Return what of a class loads in a way of its own, or None."""
     if issubclass(kind, torch.jit.ScriptModule):
         return _SCRIPTED
-    names = map(_foreign_name, (kind._load_from_state_dict, kind.set_extra_state))
-    return next((name for name in names if name is not None), None)
+    return _first_foreign(kind._load_from_state_dict, kind.set_extra_state)
 
 
-def _foreign_name(hook: object) -> str | None:
-    """Return the name of what is not torch's own, or None."""
-    hook = getattr(hook, "hook", hook)
-    foreign = not str(getattr(hook, "__module__", "")).startswith("torch.")
-    return str(getattr(hook, "__qualname__", hook)) if foreign else None
+def _first_foreign(*hooks: object) -> str | None:
+    """Return the name of the first that is not torch's own, or None."""
+    for hook in hooks:
+        inner = getattr(hook, "hook", hook)
+        if not str(getattr(inner, "__module__", "")).startswith("torch."):
+            return str(getattr(inner, "__qualname__", inner))
+    return None
 
 
 def _is_batch_counter(found: Seat) -> bool:

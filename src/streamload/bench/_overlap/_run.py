@@ -54,8 +54,8 @@ _CUDA_TOKENS = (128, 2048, 8192)
 _COMPUTE_TO_MOVE = (0.1, 0.5, 1.0, 2.2)
 _QUICK_COMPUTE_TO_MOVE = (0.5, 2.2)
 # All weights over the simulated link. So slow that copying takes a small part of a processor, whose copies a GPU
-# would not feel, and as long as the 140 GB of such a model take over 55 GB/s of PCIe 5, so that what is done once for its
-# 723 tensors is the part of X that it is there; C / X is what counts, and the prompts give it any value.
+# would not feel, and as long as the 140 GB of such a model take over 55 GB/s of PCIe 5, so that what is done once for
+# its 723 tensors is the part of X that it is there; C / X is what counts, and the prompts give it any value.
 _MOVE_SECONDS, _QUICK_MOVE_SECONDS = 2.5, 0.8
 _LONGEST_MOVES = 0.6  # of that, for the longest prompt: what is held against C needs no long X
 _MORE_PAIRS = 2  # of the longest prompt, whose passes computing makes long: the processor's speed is in them
