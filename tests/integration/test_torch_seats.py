@@ -346,3 +346,19 @@ def test_a_path_or_a_dict_where_something_else_is_due_is_named():
         streamload.torch.stream("ck", "cpu")
     with pytest.raises(TypeError, match="options must be StreamOptions"):
         streamload.torch.load_file("ck", options={"read_threads": 1})
+
+
+def test_a_parameter_that_a_module_keeps_in_its_own_dict_is_replaced_there_too(tmp_path):
+    class Caching(torch.nn.Linear):
+        """Keep the weight where attributes are found without asking `__getattr__`."""
+
+        def __init__(self, device):
+            super().__init__(8, 8, bias=False, device=device)
+            self.__dict__["weight"] = self._parameters["weight"]
+
+    reference = Caching("cpu")
+    save_file({"weight": reference.weight.detach()}, tmp_path / "model.safetensors")
+    module = Caching("meta")
+    with streamload.open(tmp_path) as checkpoint:
+        stream_module(module, checkpoint, "cpu").wait(timeout=60)
+    assert torch.equal(module.weight, reference.weight)

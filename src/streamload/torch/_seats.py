@@ -55,7 +55,7 @@ class Seat:
             return
         for owner, attribute in self.places:
             held: dict[str, Any] = owner._parameters if attribute in owner._parameters else owner._buffers
-            if attribute in held and _sets_as_torch_does(type(owner)) and not _hears_of_tensors():
+            if attribute in held and _sets_as_torch_does(owner, attribute) and not _hears_of_tensors():
                 held[attribute] = tensor  # what setattr comes to, after 20 µs
             else:
                 setattr(owner, attribute, tensor)
@@ -165,12 +165,14 @@ def tensors_of(owner: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     return held + [(name, tensor) for name, tensor in owner._buffers.items() if tensor is not None]
 
 
-def _sets_as_torch_does(kind: type[torch.nn.Module]) -> bool:
-    stock = torch.nn.Module
+def _sets_as_torch_does(owner: torch.nn.Module, attribute: str) -> bool:
+    """Whether setting an attribute that is there comes to putting it among the module's own."""
+    kind, stock, own = type(owner), torch.nn.Module, owner.__dict__
     return (
         kind.__setattr__ is stock.__setattr__
         and kind.register_parameter is stock.register_parameter
         and kind.register_buffer is stock.register_buffer
+        and own.keys().isdisjoint((attribute, "register_parameter", "register_buffer"))
     )
 
 

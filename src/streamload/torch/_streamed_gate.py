@@ -59,6 +59,8 @@ _FORWARD = frozenset(
 )
 """What forwards do with weights most. It writes to none and returns new memory: holding them is all that it takes."""
 
+_PLAIN = frozenset((Parameter, torch.Tensor))
+
 T = TypeVar("T")
 
 
@@ -124,7 +126,7 @@ class StreamedGate:
             return _detach_for_parameter(cast("torch.Tensor", args[0]))
         inside = _all_held(args) and (not kwargs or _all_held(kwargs.values()))
         _refuse_writing(func, args, kwargs, inside=inside)
-        if inside and all([issubclass(kind, StreamedGate) for kind in types]):
+        if inside and _asks_only_us(types):
             with without_gates():
                 return func(*args, **kwargs)
         if func in _CONVERSIONS and (same := _unconverted(func, args, kwargs)) is not None:
@@ -232,8 +234,8 @@ def _replaced(value: T, stand_in: Callable[[torch.Tensor], torch.Tensor], made: 
 
 
 def _asks_only_us(types: Sequence[type[torch.Tensor]]) -> bool:
-    """Whether no other class than plain ones has a say."""
-    return all([kind is torch.Tensor or issubclass(kind, StreamedGate) for kind in types])
+    """Whether no other class has a say, neither beside a gate nor behind one."""
+    return all([kind is torch.Tensor or getattr(kind, "_plain", None) in _PLAIN for kind in types])
 
 
 def _holds_each(args: Sequence[object], kwargs: Mapping[str, object]) -> bool:

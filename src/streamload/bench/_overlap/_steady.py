@@ -106,10 +106,10 @@ def _load_plainly(subject: Subject, place: Place) -> nn.Module:
     """Load the model without us, and on the host move its weights to memory such as streamed ones get."""
     module = load_plainly(subject, place.torch_device)
     if place.on_host:
-        infos = open_files(subject.path).tensors
+        held = dict(module.named_parameters(remove_duplicate=False))
+        infos = [info for info in open_files(subject.path).tensors if info.name in held]
         for info, memory in zip(infos, place_tensors(infos, torch.device("cpu")).tensors, strict=True):
-            parameter = module.get_parameter(info.name)
-            parameter.data = memory.copy_(parameter.data)
+            held[info.name].data = memory.copy_(held[info.name].data)
     return module
 
 

@@ -60,7 +60,7 @@ def _heading(bench: OverlapBench) -> Iterator[str]:
     at = say_rate(link[0])
     if (last := say_rate(link[1])) != at and bench.simulated_link is not None:
         at += f" ({last} for the longest prompt)"
-    yield f"{kind} measured at {at}"
+    yield f"{kind} at {at}"
     yield f"storage at {say_rate(storage)}; {say_count(bench.rounds, 'round')}"
     if bench.simulated_compute is not None:
         speed = f"{bench.simulated_compute / 1e9:g} GFLOP/s"
