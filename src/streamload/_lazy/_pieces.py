@@ -48,7 +48,7 @@ def assemble(tensor: LazyTensor) -> TensorInfo | Assembly | None:
                 return None
             pieces.append(piece)
             continue
-        up = None if source.step is None else _UP.get(cast("Any", source.step.func))
+        up = None if source.step is None else MOVES.get(cast("Any", source.step.func))
         try:
             above = None if up is None else list(up(source, view))
         except RuntimeError:  # the memory cannot be viewed like this
@@ -124,7 +124,7 @@ def _stacked(source: LazyTensor, view: torch.Tensor) -> Iterator[View]:
         yield above, view.select(dimension, number)
 
 
-_UP: dict[Callable[..., object], Callable[[LazyTensor, torch.Tensor], Iterator[View]]] = {
+MOVES: dict[Callable[..., object], Callable[[LazyTensor, torch.Tensor], Iterator[View]]] = {
     _aten.detach.default: _same,
     _aten.alias.default: _same,
     _aten.clone.default: _same,
