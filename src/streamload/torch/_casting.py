@@ -63,7 +63,7 @@ class CastLoad:
 
     Args:
         groups: Tensors with memory, each with what it is made of; what is together is waited for together.
-        checkpoint: Where the bytes are; open until this is over.
+        checkpoint: Where the bytes are; may be closed.
         options: How to read and stage.
     """
 
@@ -76,6 +76,7 @@ class CastLoad:
         self._changed = threading.Condition()  # guards what follows
         self._left = dict.fromkeys(range(len(groups)))  # in the order in which they are taken
         self._done: set[int] = set()
+        self._count = len(groups)
         self._error: BaseException | None = None
         self._cancelled = threading.Event()
         self._over = threading.Event()
@@ -126,19 +127,28 @@ class CastLoad:
         if self._error is not None:
             raise_again(self._error)
 
+    def progress(self) -> float:
+        """Return the share of groups that are there."""
+        with self._changed:
+            return len(self._done) / self._count if self._count else 1.0
+
+    def join(self) -> None:
+        """Block until the thread has ended."""
+        if self._process == os.getpid() and threading.current_thread() is not self._thread:
+            self._thread.join()
+
     def cancel(self) -> None:
         """Stop before the next group; does not block."""
         self._cancelled.set()
 
     def _run(self, jobs: list[list[Conversion]], checkpoint: Checkpoint) -> None:
         try:
-            with checkpoint:
-                while (group := self._next()) is not None:
-                    if self._cancelled.is_set():
-                        raise StreamClosedError(_CANCELLED)
-                    conversions, jobs[group] = jobs[group], []
-                    fill_converted(conversions, checkpoint, self._options)
-                    self._open(group)
+            while (group := self._next()) is not None:
+                if self._cancelled.is_set():
+                    raise StreamClosedError(_CANCELLED)
+                conversions, jobs[group] = jobs[group], []
+                fill_converted(conversions, checkpoint, self._options)
+                self._open(group)
         except BaseException as error:  # the thread's top: every waiter raises it
             error.__traceback__ = None
             with self._changed:

@@ -57,6 +57,7 @@ def patch(*, options: StreamOptions | None = None) -> Iterator[None]:
         if scope is not None and (checkpoint := scope.loading.pop(id(model), None)) is not None:
             with checkpoint:
                 model.streamload = adopt(model, checkpoint, scope.options)
+                model.streamload.read_early = tuple(scope.source.names_read)
         return done
 
     PreTrainedModel._load_pretrained_model = staticmethod(load_lazily)
