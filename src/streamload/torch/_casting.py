@@ -51,8 +51,8 @@ class CastPiece:
     offset: int
 
     def into(self, tensor: torch.Tensor) -> Conversion:
-        """Return how it gets into a tensor."""
-        return Conversion(self.info, self.part, tensor.as_strided(self.shape, self.stride, self.offset))
+        """Return how it gets into a tensor, whose count of writes stays as it is: those are its user's."""
+        return Conversion(self.info, self.part, tensor.data.as_strided(self.shape, self.stride, self.offset))
 
 
 Cast = tuple["torch.Tensor", "Sequence[CastPiece]"]

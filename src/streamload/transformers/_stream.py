@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._closing import Closing
-from ..errors import StreamClosedError
 from ..torch._casting import CastLoad
+from ..torch._gate import without_gates
 from ..torch._sleep import Bed, give_memory, put_to_sleep
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class CastWeights:
         self.nbytes = sum([tensor.nbytes for _, tensor, _ in taken])
         self.load = self._start([tensor for _, tensor, _ in taken])
 
+    @property
+    def asleep(self) -> bool:
+        """Whether they have no memory."""
+        return bool(self._sleepers)
+
     def check(self) -> list[torch.Tensor]:
         """Return the tensors, once it is sure that they are as they were loaded."""
         return [tensor for bed, _ in self._beds if (tensor := bed.tensor()) is not None]
@@ -64,14 +69,16 @@ class CastWeights:
         self.load.cancel()
         self.load.join()
         self._sleepers = tensors
-        put_to_sleep(tensors, tensors[0].device)
+        if tensors:
+            put_to_sleep(tensors, tensors[0].device)
 
     def wake(self) -> None:
         """Bring them back."""
         tensors = self._sleepers
         give_memory(tensors, [torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in tensors])
-        for tensor, (bed, _) in zip(tensors, self._beds, strict=True):
-            bed.remember(tensor)
+        with without_gates():
+            for tensor, (bed, _) in zip(tensors, self._beds, strict=True):
+                bed.remember(tensor)
         self.load = self._start(tensors)
         self._sleepers = []
 
@@ -106,6 +113,12 @@ class PretrainedStream(Closing):
     def __repr__(self) -> str:
         return f"PretrainedStream({'asleep' if self.asleep else f'{self.progress():.0%} resident'})"
 
+    def __deepcopy__(self, memo: object) -> None:
+        """Return None: a copy of the model is one of its own, which nothing fills."""
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # as a copy
+
     @property
     def done(self) -> bool:
         """Whether the load is over: all is resident and nothing of it is left, or it failed, or the model sleeps."""
@@ -115,7 +128,9 @@ class PretrainedStream(Closing):
     @property
     def asleep(self) -> bool:
         """Whether the weights were taken off the device, by `sleep`."""
-        return self.module_stream is not None and self.module_stream.asleep
+        if self.module_stream is not None:
+            return self.module_stream.asleep
+        return self._casts is not None and self._casts.asleep
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until all is resident and the model is an ordinary one.
@@ -166,25 +181,24 @@ class PretrainedStream(Closing):
         """Free the device memory of the weights, which are in their files; `ModuleStream.sleep` says what that means.
 
         Raises:
-            RuntimeError: A weight was written to, converted, moved or replaced since it was loaded, or computed from
-                others while it was loaded. Nothing was freed.
+            RuntimeError: A weight was written to, converted, moved or replaced since it was loaded. Nothing was freed.
             StreamClosedError: This was closed.
         """
         with self._lock:
             if self.asleep:
                 return
-            if self.module_stream is None:
-                raise StreamClosedError("nothing of the model is streamed, so there is nothing to wake it from")
-            cast = None if self._casts is None else self._casts.check()
-            self.module_stream.sleep()
-            if self._casts is not None and cast:
+            cast = [] if self._casts is None else self._casts.check()
+            if self.module_stream is not None:
+                self.module_stream.sleep()
+            if self._casts is not None:
                 self._casts.sleep(cast)
 
     def wake(self) -> None:
         """Stream the weights back; returns at once. `ModuleStream.wake` says what that means."""
         with self._lock:
-            if self.module_stream is None or not self.asleep:
+            if not self.asleep:
                 return
-            self.module_stream.wake()
+            if self.module_stream is not None:
+                self.module_stream.wake()
             if self._casts is not None:
                 self._casts.wake()
