@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from ._delivery import Delivery
 from ._filling import start_filling
 from ._module_stream import ModuleStream
@@ -18,6 +16,8 @@ from ._submit import choose_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from .._checkpoint import Checkpoint
     from .._engine import CopyEngine
@@ -50,4 +50,4 @@ def stream_seats(
     chosen = choose_engine(device, options, engine)
     delivery = Delivery(checkpoint, device, chosen, shared=engine is None)
     filling = start_filling(delivery, chosen, taken, ())
-    return ModuleStream(delivery, filling, Seating(list(taken), [], [], [], []), None, hooked=None)
+    return ModuleStream(delivery, filling, Seating([], [], [], [], []), None, hooked=None)

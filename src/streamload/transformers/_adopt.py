@@ -5,7 +5,7 @@ Part of `transformers`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -22,41 +22,55 @@ if TYPE_CHECKING:
 
 __all__ = ["adopt"]
 
-_OWN = ("form", "info", "step", "written", "_source", "_value", "_is_param")
-
 
 def adopt(module: torch.nn.Module, checkpoint: Checkpoint, options: StreamOptions | None) -> ModuleStream | None:
-    """Put real tensors in the places of lazy ones; returns at once for those that are streamed.
+    """Put real tensors in the places of lazy ones; those that are computed are there when this returns.
+
+    Args:
+        module: Its lazy tensors are of the checkpoint, on one device, or all of them are computed.
+        checkpoint: Open; may be closed afterwards.
+        options: How to read and stage.
 
     Returns:
-        The stream; None where nothing is streamed.
+        The stream of those that arrive by themselves; None where there are none.
+
+    Raises:
+        As `stream_module`; and as `LazyTensor.value`, after which the module keeps lazy tensors.
     """
+    seats = _lazy_seats(module)
+    devices = {found.tensor.device for found in seats}
+    taken: list[tuple[Seat, TensorInfo | Assembly]] = []
+    computed: list[Seat] = []
+    with torch.no_grad():
+        for found in seats:
+            lazy = cast("LazyTensor", found.tensor)
+            source = assemble(lazy) if len(devices) == 1 else None
+            if source is None:
+                computed.append(found)
+                continue
+            found.tensor = lazy.dressed(torch.empty(lazy.shape, dtype=lazy.dtype, device="meta"))
+            taken.append((found, source))
+        streaming = stream_seats(taken, checkpoint, devices.pop(), options=options) if taken else None
+        try:
+            for found in computed:
+                lazy = cast("LazyTensor", found.tensor)
+                found.put(lazy.dressed(lazy.value()))
+        except BaseException:
+            if streaming is not None:
+                streaming.close()
+            raise
+    return streaming
+
+
+def _lazy_seats(module: torch.nn.Module) -> list[Seat]:
+    """Return what of a module is lazy, each tensor with every place it is at."""
     seats: dict[int, Seat] = {}
     for prefix, owner in walk(module):
         for attribute, tensor in tensors_of(owner):
-            if isinstance(tensor, LazyTensor):
-                found = seats.setdefault(id(tensor), Seat(tensor))
-                if (owner, attribute) not in found.places:
-                    found.places.append((owner, attribute))
-                found.names.append(prefix + attribute)
-    taken: list[tuple[Seat, TensorInfo | Assembly]] = []
-    devices = {found.tensor.device for found in seats.values()}
-    with torch.no_grad():
-        for found in seats.values():
-            lazy = found.tensor
-            source = assemble(lazy) if len(devices) == 1 else None
-            if source is None or 0 in lazy.shape:
-                found.put(_dressed(lazy, lazy.value().to(lazy.device)))
+            if not isinstance(tensor, LazyTensor):
                 continue
-            found.tensor = _dressed(lazy, torch.empty(lazy.shape, dtype=lazy.dtype, device="meta"))
-            taken.append((found, source))
-    if not taken:
-        return None
-    return stream_seats(taken, checkpoint, devices.pop(), options=options)
-
-
-def _dressed(lazy: LazyTensor, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor as what a lazy one is: a parameter or not, with what was set on it."""
-    made = torch.nn.Parameter(tensor, lazy.requires_grad) if isinstance(lazy, torch.nn.Parameter) else tensor.detach()
-    made.__dict__.update({name: value for name, value in lazy.__dict__.items() if name not in _OWN})
-    return made
+            found = seats.setdefault(id(tensor), Seat(tensor))
+            if (owner, attribute) not in found.places:
+                found.places.append((owner, attribute))
+            found.names.append(prefix + attribute)
+    return list(seats.values())
