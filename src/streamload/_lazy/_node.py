@@ -89,7 +89,7 @@ class Node:
         base: What it is a view of, or None.
     """
 
-    __slots__ = ("_asked", "_kept", "_lock", "base", "device", "form", "info", "source", "step")
+    __slots__ = ("__weakref__", "_asked", "_kept", "_lock", "base", "device", "form", "info", "source", "step")
 
     def __init__(
         self,

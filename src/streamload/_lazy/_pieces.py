@@ -79,12 +79,23 @@ def _joined_up(form: torch.Tensor, dtype: str, pieces: Sequence[Piece]) -> Tenso
 
 def _piece(node: Node, info: TensorInfo, view: torch.Tensor) -> Piece | None:
     form, size = node.form, view.element_size()
-    if any(not step and extent > 1 for extent, step in zip(form.shape, form.stride(), strict=True)):
+    if _overlaps(form):
         return None
     offset, to = int(form.storage_offset()) * size, int(view.storage_offset()) * size
     part = Part(offset, tuple(form.shape), tuple([step * size for step in form.stride()]), size)
     stride = tuple([step * size for step in view.stride()])
     return Piece(info, part, to, stride) if suits(part, stride) and not _is_crumbs(part, stride) else None
+
+
+def _overlaps(form: torch.Tensor) -> bool:
+    """Whether elements may share bytes: an expanded tensor, or one of windows."""
+    reach = 1
+    for step, extent in sorted(zip(form.stride(), form.shape, strict=True)):
+        if extent > 1:
+            if step < reach:
+                return True
+            reach += (extent - 1) * step
+    return False
 
 
 def _is_crumbs(part: Part, stride: Sequence[int]) -> bool:

@@ -96,17 +96,20 @@ class LazyTensor(torch.Tensor):
     def __torch_function__(
         cls,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401 - torch's
+        types: Iterable[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         """Give memory to what goes past the dispatcher to it; all else takes its way."""
+        if not all(issubclass(cls, kind) for kind in types):
+            return NotImplemented  # a tensor that waits for its own bytes: it lets the others go on
         if func in _PAST_DISPATCH and isinstance(args[0], LazyTensor):
             return func(args[0].memory(), *args[1:], **(kwargs or {}))
-        if func is _SET_DATA and isinstance(args[0], LazyTensor):
+        if func == _SET_DATA and isinstance(args[0], LazyTensor):
             args[0]._take_over(args[1])
             return None
-        return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]  # torch's
+        with torch._C.DisableTorchFunctionSubclass():  # and not as torch does, which makes every result a lazy one
+            return func(*args, **(kwargs or {}))
 
     def __repr__(self) -> str:  # type: ignore[override]  # torch's has an argument for itself
         return f"LazyTensor({list(self.shape)}, {self.dtype}, device={str(self.device)!r})"
@@ -303,7 +306,7 @@ def _record(func: Operation, args: tuple[object, ...], kwargs: dict[str, object]
         return formed  # nothing of it depends on bytes
     if not all(isinstance(result, torch.Tensor) and not _is_flagged(result) for result in results):
         return _run(func, args, kwargs)
-    if device.type == "cuda" and device.index is None:
+    if device == torch.device("cuda"):
         device = torch.device("cuda", torch.cuda.current_device())
     given, options = tree_map(_noted, args), tree_map(_noted, kwargs)
     made: list[object] = []
