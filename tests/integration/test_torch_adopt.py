@@ -11,10 +11,12 @@ from torch import nn
 import streamload
 from streamload import StreamOptions
 from streamload._checkpoint import open as open_checkpoint
-from streamload._lazy import LazyTensor, lazy_state_dict
+from streamload._lazy import LazyTensor, assemble, lazy_state_dict
 from streamload._verify import make_manifest
 from streamload.errors import ChecksumError, SourceError, StreamClosedError
 from streamload.torch import save_file
+from streamload.torch._adopt import stream_seats
+from streamload.torch._seats import Seat
 from streamload.transformers._adopt import adopt
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nan_memory")]
@@ -94,13 +96,13 @@ def reference():
     return seated(Fused("cpu"), content())
 
 
-def start(path, **options):
+def start(path, *, verify=False):
     module = Fused("meta")
     with streamload.open(path) as checkpoint:
         lazy = lazy_state_dict(checkpoint)
         seated(module, lazy)
         assert not lazy["scale"]._source.names_read
-        loading = adopt(module, checkpoint, StreamOptions(debug=True, **options))
+        loading = adopt(module, checkpoint, StreamOptions(debug=True, verify=verify))
         assert lazy["scale"]._source.names_read == ["layers.1.cast.weight"]
     return module, loading
 
@@ -193,16 +195,69 @@ def test_a_wrong_part_fails_the_load(path, name):
         module(ids())
 
 
-def test_a_file_that_is_cut_off_fails_the_load(path, slow_engine):
+def test_what_is_computed_is_compared_too(path):
+    make_manifest(path)
+    flip(path, "layers.1.cast.weight")
+    with pytest.raises(ChecksumError, match=r"layers\.1\.cast\.weight"):
+        start(path, verify=True)
+
+
+def test_a_file_that_is_cut_off_fails_the_load(path):
     module = Fused("meta")
     with streamload.open(path) as checkpoint:
         seated(module, lazy_state_dict(checkpoint))
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size // 2)
-        with pytest.raises(SourceError):
-            loading = adopt(module, checkpoint, None)
-            loading.wait(60)
-    assert not module.experts.is_meta
+        module.cast.weight = nn.Parameter(torch.zeros(WIDTH, WIDTH, dtype=torch.float64))
+        with pytest.raises(SourceError, match=r"model\.safetensors"):
+            load(module, checkpoint)
+
+
+def load(module, checkpoint):
+    adopt(module, checkpoint, None).wait(60)
+
+
+def test_a_file_that_is_cut_off_while_it_arrives_fails_every_use(path, stalled_engine):
+    module = Fused("meta")
+    with streamload.open(path) as checkpoint:
+        lazy = lazy_state_dict(checkpoint)
+        seat = Seat(nn.Parameter(torch.empty(8 * WIDTH, WIDTH, device="meta")), [(module, "experts")], ["experts"])
+        source = assemble(torch.cat([lazy[f"layers.0.{name}.weight"] for name in "qkvqkvqk"]))
+        other = Seat(module.embed.weight, [(module.embed, "weight")], ["embed.weight"])
+        with path.open("r+b") as file:
+            file.truncate(checkpoint["layers.0.k.weight"].start)
+        with pytest.raises(SourceError, match=r"model\.safetensors"):
+            stream_seats(
+                [(seat, source), (other, checkpoint["embed.weight"])],
+                checkpoint,
+                torch.device("cpu"),
+                engine=stalled_engine,
+            ).wait(60)
+
+
+@pytest.mark.skipif(not hasattr(torch, "float4_e2m1fn_x2"), reason="torch before 2.8 has no float4")
+def test_small_floats_arrive(tmp_path):
+    raw = torch.arange(256, dtype=torch.uint8).view(8, 32)
+    held = {
+        "four": raw.clone().view(torch.float4_e2m1fn_x2),
+        "eight": raw.view(torch.float8_e4m3fn),
+        "scale": raw[:, 0].float(),
+    }
+    save_file(held, tmp_path / "small.safetensors")
+    module = nn.Module()
+    with streamload.open(tmp_path / "small.safetensors") as checkpoint:
+        lazy = lazy_state_dict(checkpoint)
+        for name, tensor in lazy.items():
+            module.register_buffer(name, tensor)
+        module.register_buffer("rows", torch.cat([lazy["four"][4:], lazy["four"][:4]]))
+        module.register_buffer("bytes", lazy["eight"].view(torch.uint8)[2:4])
+        module.register_buffer("real", lazy["eight"].float() * lazy["scale"][:, None])
+        adopt(module, checkpoint, StreamOptions(debug=True)).wait(60)
+    assert torch.equal(module.four.view(torch.uint8), raw)
+    assert module.four.dtype == module.rows.dtype == torch.float4_e2m1fn_x2
+    assert torch.equal(module.rows.view(torch.uint8), raw.roll(4, 0))
+    assert torch.equal(module.bytes, raw[2:4])
+    assert torch.equal(module.real.nan_to_num(), (held["eight"].float() * held["scale"][:, None]).nan_to_num())
 
 
 def test_what_cannot_be_computed_ends_the_stream(path):

@@ -25,8 +25,11 @@ CONTENT = {
     "none": torch.empty(0, 24),
     "large": torch.arange(200 * 100, dtype=torch.int16).view(200, 100),
     "eight": torch.arange(16.0).to(torch.float8_e5m2),
-    "four": torch.arange(64, dtype=torch.uint8).view(4, 16).view(torch.float4_e2m1fn_x2),
 }
+FOUR = getattr(torch, "float4_e2m1fn_x2", None)
+needs_float4 = pytest.mark.skipif(FOUR is None, reason="torch before 2.8 has no float4")
+if FOUR is not None:
+    CONTENT["four"] = torch.arange(64, dtype=torch.uint8).view(4, 16).view(FOUR)
 
 
 @pytest.fixture
@@ -72,7 +75,6 @@ WHOLE = {
     "scalar": lambda c: t(c, "scalar").clone(),
     "cat with empty": lambda c: torch.cat([t(c, "none"), t(c), torch.cat([t(c, "none")])]),
     "cat of one": lambda c: torch.cat([t(c)]),
-    "float4": lambda c: t(c, "four"),
 }
 
 
@@ -121,7 +123,9 @@ def test_moved_elements_are_parts_of_the_file(lazy, path, work):
     assert not lazy["scalar"]._source.names_read
 
 
+@needs_float4
 def test_float4_is_put_together_by_the_byte(lazy, path):
+    assert isinstance(assemble(lazy["four"]), TensorInfo)
     source = assemble(lazy["four"][2:])
     assert isinstance(source, Assembly)
     assert (source.dtype, source.shape) == ("F4", (2, 32))

@@ -8,6 +8,7 @@ import pickle
 import threading
 import weakref
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -249,6 +250,60 @@ def test_an_ordinary_tensor_takes_bytes_from_a_lazy_one(lazy):
     same(real, CONTENT["a"])
     real[:2] = lazy["b"][2:]
     same(real, torch.cat([CONTENT["b"][2:], CONTENT["a"][2:]]))
+
+
+def test_a_view_that_there_is_not_reads_nothing(lazy):
+    for wrong in (lambda t: t.view(5), lambda t: t.t().view(24), lambda t: t.split([1, 2])):
+        with pytest.raises(RuntimeError):
+            wrong(lazy["a"])
+    with pytest.raises(IndexError):
+        lazy["a"].select(0, 9)
+    assert not read(lazy)
+    assert not lazy["a"].written
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        torch.clone,
+        torch.as_tensor,
+        lambda t: t.detach().cpu(),
+        lambda t: torch.from_numpy(numpy.asarray(t)),
+        lambda t: torch.tensor(t.tolist()),
+        lambda t: torch.from_dlpack(t),
+        lambda t: t.share_memory_(),
+        lambda t: torch.stack(list(t)),
+    ],
+)
+def test_ways_to_get_at_it(lazy, copy):
+    same(copy(lazy["a"]), CONTENT["a"])
+
+
+def test_a_module_of_them_is_cast_and_loaded_into(lazy):
+    module = nn.Linear(6, 4, bias=False, device="meta")
+    module.load_state_dict({"weight": lazy["a"]}, assign=True)
+    assert not read(lazy)
+    module.double()
+    assert not read(lazy)
+    same(module.weight.detach(), CONTENT["a"].double())
+    real = nn.Linear(6, 4, bias=False)
+    real.load_state_dict({"weight": lazy["b"]})
+    same(real.weight.data, CONTENT["b"])
+
+
+def test_a_tensor_of_another_kind_goes_first(lazy):
+    class Loud(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None) -> object:
+            heard.append(func)
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+
+    heard: list[object] = []
+    loud = torch.ones(6).as_subclass(Loud)
+    heard.clear()
+    assert (lazy["a"] + loud).sum() == CONTENT["a"].sum() + 24
+    assert heard
 
 
 def test_forms_do_not_change_in_place(lazy):

@@ -130,8 +130,13 @@ class Node:
         Raises:
             As `value`.
         """
-        kept = self._kept
-        return _compute(self) if kept is None else kept.clone()
+        made = _compute(self)
+        return made.clone() if made is self._kept else made
+
+    def files(self) -> list[TensorInfo]:
+        """Return the tensors in the file that it is computed from, each once."""
+        found = [node.info for node in _in_order(self, all_of_it=True) if node.step is None and node.info is not None]
+        return list({info.name: info for info in found}.values())
 
     def replay(self, values: dict[Node, torch.Tensor]) -> torch.Tensor:
         """Make the tensor of those that its step takes; or read it."""
@@ -173,8 +178,13 @@ def _compute(wanted: Node) -> torch.Tensor:
     return values[wanted]
 
 
-def _in_order(wanted: Node) -> Iterator[Node]:
-    """Yield all that a node is made of, each before what is made of it, and the node; without recursion."""
+def _in_order(wanted: Node, *, all_of_it: bool = False) -> Iterator[Node]:
+    """Yield what a node is made of, each before what is made of it, and the node; without recursion.
+
+    Args:
+        wanted: The node.
+        all_of_it: Also what is above tensors that were kept.
+    """
     seen: set[Node] = set()
     ahead = [(wanted, False)]
     while ahead:
@@ -184,7 +194,7 @@ def _in_order(wanted: Node) -> Iterator[Node]:
         elif node not in seen:
             seen.add(node)
             ahead.append((node, True))
-            if node._kept is None:
+            if all_of_it or node._kept is None:
                 ahead += [(above, False) for above in node.made_of()]
 
 

@@ -37,7 +37,7 @@ def assemble(tensor: LazyTensor) -> TensorInfo | Assembly | None:
     """Return where the bytes of a contiguous tensor come from; None where it has to be computed, or is not contiguous.
 
     Returns:
-        The tensor in the file that it equals byte for byte; or parts of several, in the order in which they lie in it.
+        The tensor in the file that it equals byte for byte; or parts of several, which fill it.
     """
     form = tensor.form
     dtype = safetensors_dtype(form.dtype)

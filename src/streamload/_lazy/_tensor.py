@@ -204,6 +204,8 @@ _PAST_DISPATCH = frozenset(
         torch.Tensor.data_ptr,
         torch.Tensor.untyped_storage,
         torch.Tensor.storage,
+        torch.Tensor.share_memory_,
+        torch.Tensor.is_shared,
         torch.Tensor.__dlpack__,
     ]
 )
@@ -299,8 +301,12 @@ def _record(func: Operation, args: tuple[object, ...], kwargs: dict[str, object]
     device = lazies[0].device if asked is None else torch.device(cast("torch.device", asked))
     try:
         formed = func(*tree_map(_formed, args), **tree_map(_formed, kwargs))
-    except RuntimeError:  # the meta device cannot, or nobody can: the real one knows
+    except NotImplementedError:
         return _run(func, args, kwargs)
+    except RuntimeError:
+        if any(each.alias_info is not None for each in func._schema.returns):
+            raise  # no such view
+        return _run(func, args, kwargs)  # the meta device cannot, or nobody can: the real one knows
     results, spec = tree_flatten(formed)
     if device.type == "meta" or not any(isinstance(result, torch.Tensor) for result in results):
         return formed  # nothing of it depends on bytes

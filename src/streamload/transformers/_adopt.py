@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from .._lazy import LazyTensor, assemble
-from ..torch._adopt import stream_seats
+from ..torch._adopt import check_read, stream_seats
 from ..torch._seats import Seat, tensors_of, walk
 
 if TYPE_CHECKING:
@@ -52,14 +52,22 @@ def adopt(module: torch.nn.Module, checkpoint: Checkpoint, options: StreamOption
             taken.append((found, source))
         streaming = stream_seats(taken, checkpoint, devices.pop(), options=options) if taken else None
         try:
-            for found in computed:
-                lazy = cast("LazyTensor", found.tensor)
-                found.put(lazy.dressed(lazy.value()))
+            _compute(computed, checkpoint, options)
         except BaseException:
             if streaming is not None:
                 streaming.close()
             raise
     return streaming
+
+
+def _compute(computed: list[Seat], checkpoint: Checkpoint, options: StreamOptions | None) -> None:
+    """Put tensors that have to be computed into their seats."""
+    lazies = [cast("LazyTensor", found.tensor) for found in computed]
+    made = [lazy.dressed(lazy.value()) for lazy in lazies]
+    if lazies:
+        check_read([info for lazy in lazies for info in lazy.node.files()], checkpoint, lazies[0].device, options)
+    for found, tensor in zip(computed, made, strict=True):
+        found.put(tensor)
 
 
 def _lazy_seats(module: torch.nn.Module) -> list[Seat]:
