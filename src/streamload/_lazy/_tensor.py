@@ -11,13 +11,13 @@ view of those, and what was written down before still stands for what was there 
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..torch._dtypes import torch_dtype, torch_shape
-from ._node import LazySource, Node, Step
+from ._node import LazySource, Node, Step, change, flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -249,11 +249,11 @@ def lazy_state_dict(checkpoint: Checkpoint, names: Iterable[str] | None = None) 
 
 
 def _dispatch(func: Operation, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-    given = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, torch.Tensor)]
+    given = [each for each in flat((*args, *kwargs.values())) if isinstance(each, torch.Tensor)]
     lazies = [each for each in given if isinstance(each, LazyTensor)]
     if func in _FACTORIES:
         device = kwargs.get("device") or lazies[0].device
-        return func(*tree_map(_formed, args), **{**kwargs, "device": device})
+        return func(*change(_formed, args), **{**kwargs, "device": device})
     if func._schema.is_mutable or len(lazies) < len(given) or not _NOW.isdisjoint(func.tags):
         return _run(func, args, kwargs)
     if any(each.written for each in lazies):
@@ -276,7 +276,7 @@ def _run(func: Operation, args: tuple[object, ...], kwargs: dict[str, object]) -
     sees = func._schema.is_mutable or any(each.alias_info is not None for each in func._schema.returns)
     seen = {each.name for each in func._schema.arguments if each.alias_info is not None} if sees else set()
 
-    def value_of(each: object, name: str) -> object:
+    def value_of(name: str, each: object) -> object:
         if not isinstance(each, LazyTensor):
             return each
         found = each.memory() if name in seen else each.value()
@@ -284,10 +284,9 @@ def _run(func: Operation, args: tuple[object, ...], kwargs: dict[str, object]) -
         return found
 
     named = list(_named(func, args))
-    real = [tree_map(lambda each, name=name: value_of(each, name), value) for name, value in named]
-    options = {name: tree_map(lambda each, name=name: value_of(each, name), value) for name, value in kwargs.items()}
-    results, spec = tree_flatten(func(*real, **options))
-    return tree_unflatten([lazies.get(id(result), result) for result in results], spec)
+    real = [change(partial(value_of, name), value) for name, value in named]
+    options = {name: change(partial(value_of, name), value) for name, value in kwargs.items()}
+    return change(lambda result: lazies.get(id(result), result), func(*real, **options))
 
 
 def _named(func: Operation, args: tuple[object, ...]) -> Iterator[tuple[str, object]]:
@@ -300,24 +299,25 @@ def _record(func: Operation, args: tuple[object, ...], kwargs: dict[str, object]
     asked = kwargs.get("device")
     device = lazies[0].device if asked is None else torch.device(cast("torch.device", asked))
     try:
-        formed = func(*tree_map(_formed, args), **tree_map(_formed, kwargs))
+        formed = func(*change(_formed, args), **change(_formed, kwargs))
     except NotImplementedError:
         return _run(func, args, kwargs)
     except RuntimeError:
         if any(each.alias_info is not None for each in func._schema.returns):
             raise  # no such view
         return _run(func, args, kwargs)  # the meta device cannot, or nobody can: the real one knows
-    results, spec = tree_flatten(formed)
-    if device.type == "meta" or not any(isinstance(result, torch.Tensor) for result in results):
+    several = isinstance(formed, (list, tuple))
+    results = list(formed) if several else [formed]
+    if device.type == "meta" or not any(isinstance(result, torch.Tensor) for result in flat(results)):
         return formed  # nothing of it depends on bytes
     if not all(isinstance(result, torch.Tensor) and not _is_flagged(result) for result in results):
         return _run(func, args, kwargs)
     if device == torch.device("cuda"):
         device = torch.device("cuda", torch.cuda.current_device())
-    given, options = tree_map(_noted, args), tree_map(_noted, kwargs)
+    given, options = change(_noted, args), change(_noted, kwargs)
     made: list[object] = []
     for number, form in enumerate(results):
-        step = Step(func, given, options, number if isinstance(formed, (list, tuple)) else None)
+        step = Step(func, given, options, number if several else None)
         # A view lies over the same meta memory.
         storage = form.untyped_storage()._cdata
         base = next((each for each in lazies if each.form.untyped_storage()._cdata == storage), None)
@@ -330,7 +330,7 @@ def _record(func: Operation, args: tuple[object, ...], kwargs: dict[str, object]
             base=None if base is None else base.node,
         )
         made.append(LazyTensor(node, None if base is None else base._memory))
-    return tree_unflatten(made, spec)
+    return type(formed)(made) if several else made[0]
 
 
 def _noted(value: object) -> object:
