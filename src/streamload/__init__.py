@@ -15,6 +15,7 @@ by floor; a room imports only rooms below it:
     _checkpoint, _plan, _checksums  path → Checkpoint; layers + destinations → LoadPlan; what its bytes should sum to
     _engine, _schedule              runs a plan through the native engine, with typed errors; simulates it on paper
     torch, _verify                  tensors, the gate, modules filled while they compute; a checkpoint checked at rest
+    _lazy, transformers             tensors that are not read, and say where their bytes go; from_pretrained, streamed
     testing, _models, bench, cli    tools for tests; what is measured with; measurements; the command line
 """
 

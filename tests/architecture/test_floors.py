@@ -26,10 +26,12 @@ FLOORS = {
     "_verify": 4,
     "torch": 4,
     "streamload": 5,  # the package's own face: re-exports, no logic
+    "_lazy": 5,
     "_models": 5,
     "testing": 5,
     "_demo": 6,
     "bench": 6,
+    "transformers": 6,
     "cli": 7,
     "__main__": 8,
 }

@@ -6,18 +6,19 @@ would round by itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..torch._casting import CastPiece
 from ..torch._layout import Part
-from ._pieces import MOVES
+from ._pieces import MOVES, overlaps
 
 if TYPE_CHECKING:
+    from ._node import Node
     from ._tensor import LazyTensor
 
-    View = tuple[LazyTensor, torch.Tensor, bool]  # what goes where, and whether it was cast since
+    View = tuple[Node, torch.Tensor, bool]  # what goes where, and whether it was cast since
 
 __all__ = ["cast_pieces"]
 
@@ -26,40 +27,43 @@ _CAST = torch.ops.aten._to_copy.default
 
 def cast_pieces(tensor: LazyTensor) -> list[CastPiece] | None:
     """Return what a contiguous tensor is cast from; None where it has to be computed, or is not contiguous."""
-    place = torch.empty(tensor.form.shape, dtype=tensor.form.dtype, device="meta")
-    if tensor.form.stride() != place.stride() and tensor.numel():
+    form = tensor.form
+    if tensor.written or not form.is_contiguous() or not form.numel():
         return None
     found: list[CastPiece] = []
-    ahead: list[View] = [(tensor, place, False)]
+    ahead: list[View] = [(tensor.node, torch.empty(form.shape, dtype=form.dtype, device="meta"), False)]
     while ahead:
-        source, view, was_cast = ahead.pop()
-        if source.written:
-            return None
-        if source.info is not None:
-            if source.info.dtype == "F4" or 0 in source.form.stride():
-                return None
-            size = source.form.element_size()
-            part = Part(
-                int(source.form.storage_offset()) * size,
-                tuple(source.form.shape),
-                tuple([step * size for step in source.form.stride()]),
-                size,
-            )
-            found.append(
-                CastPiece(source.info, part, tuple(view.shape), view.stride(), int(view.storage_offset()))
-            )
+        node, view, was_cast = ahead.pop()
+        if not view.numel():
             continue
-        func = None if source.step is None else cast("Any", source.step.func)
-        move = MOVES.get(func)
-        try:
-            above = None if move is None else list(move(source, view))
-        except RuntimeError:  # the memory cannot be viewed like this
-            above = None
-        if above is None:
+        if node.info is not None:
+            if node.info.dtype == "F4" or overlaps(node.form):
+                return None
+            found.append(_piece(node, view))
+            continue
+        above = _above(node, view)
+        if not above:
             return None
         for one, its_view in reversed(above):
-            casts = func is _CAST and one.form.dtype != source.form.dtype
-            if casts and was_cast:
+            casts = one.form.dtype != node.form.dtype
+            if casts and (was_cast or node.step is None or node.step.func is not _CAST):
                 return None
             ahead.append((one, its_view, was_cast or casts))
     return found
+
+
+def _above(node: Node, view: torch.Tensor) -> list[tuple[Node, torch.Tensor]]:
+    """Return what goes where one step up, or nothing."""
+    move = None if node.step is None else MOVES.get(node.step.func)
+    try:
+        return [] if move is None else list(move(node, view))
+    except RuntimeError:  # the memory cannot be viewed like this
+        return []
+
+
+def _piece(node: Node, view: torch.Tensor) -> CastPiece:
+    form, size = node.form, node.form.element_size()
+    stride = tuple([step * size for step in form.stride()])
+    part = Part(int(form.storage_offset()) * size, tuple(form.shape), stride, size)
+    assert node.info is not None
+    return CastPiece(node.info, part, tuple(view.shape), view.stride(), int(view.storage_offset()))

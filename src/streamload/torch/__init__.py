@@ -7,6 +7,7 @@ Floor 4. The map:
     _memory          blocks of memory, tensors over them, who owns them
     _layout          an index and a view, taken apart into rows of bytes
     _failure         one failure, raised to every waiter
+    _assembly        a tensor put together from parts of others
     _groups          tensors in order of use, cut into what is waited for as one
     _submit          tensors become addresses, a plan, a ticket
     _stats           the numbers of several tickets
@@ -26,6 +27,7 @@ Floor 4. The map:
     _sleep           tensors without memory, and who may be one
     _delivery        how weights travel, to do so again
     _filling         a module's tensors over memory, behind closed gates
+    _adopt           a module filled from what others have planned
     _units           which weights one module of it needs together
     _oversized       what stays and what is streamed
     _streamed_units  who holds what is streamed, in which order

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from ._delivery import Delivery
 from ._filling import start_filling
 from ._module_stream import ModuleStream
 from ._seats import Seating
-from ._submit import choose_engine
+from ._submit import choose_engine, compare, known_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from .._checkpoint import Checkpoint
     from .._engine import CopyEngine
@@ -50,4 +50,22 @@ def stream_seats(
     chosen = choose_engine(device, options, engine)
     delivery = Delivery(checkpoint, device, chosen, shared=engine is None)
     filling = start_filling(delivery, chosen, taken, ())
-    return ModuleStream(delivery, filling, Seating(list(taken), [], [], [], []), None, hooked=None)
+    return ModuleStream(delivery, filling, Seating([], [], [], [], []), None, hooked=None)
+
+
+def check_read(
+    infos: Sequence[TensorInfo], checkpoint: Checkpoint, device: torch.device, options: StreamOptions | None
+) -> None:
+    """Compare with the manifest what was read outside a stream, if `StreamOptions.verify` asks for it; blocks.
+
+    Raises:
+        ChecksumError: One differs.
+        FileNotFoundError, FormatError, PermissionError, ValueError: As `known_sums`.
+        SourceError, ChangedError, StreamClosedError: They cannot be read once more.
+    """
+    if options is None or not options.verify or not infos:
+        return
+    engine = choose_engine(device, options, None)
+    known = known_sums(checkpoint, engine)
+    assert known is not None
+    compare(engine, checkpoint, infos, known)

@@ -6,7 +6,6 @@ projections, stacked experts, transposed and cut weights. Read next: `_submit`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,8 +34,9 @@ class Piece:
 
     @property
     def whole(self) -> bool:
-        """Whether it is all of the tensor, as it is."""
-        return self.part.nbytes == self.info.nbytes and self.stride == packed_stride(self.part.shape, self.part.itemsize)
+        """Whether it is all of the tensor, its bytes in their order."""
+        packed = packed_stride(self.part.shape, self.part.itemsize)
+        return self.part.nbytes == self.info.nbytes and _agree(self.part, packed) and _agree(self.part, self.stride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +45,19 @@ class Assembly:
 
     Attributes:
         name: Of the first tensor that a part is of.
-        dtype: Element type of them all, by its safetensors name.
-        shape: Elements per dimension.
-        itemsize: Bytes of an element.
+        dtype: Element type, by its safetensors name.
+        shape: Elements per dimension, as a header has it.
+        nbytes: Length in bytes.
         pieces: The parts.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    itemsize: int
+    nbytes: int
     pieces: tuple[Piece, ...]
 
-    @property
-    def nbytes(self) -> int:
-        """Length in bytes."""
-        return math.prod(self.shape) * self.itemsize
+
+def _agree(part: Part, stride: tuple[int, ...]) -> bool:
+    """Whether a part's elements lie as strides say; an extent of one has no stride to speak of."""
+    return all(extent == 1 or by == to for extent, by, to in zip(part.shape, part.stride, stride, strict=True))

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .._checkpoint import Checkpoint
-    from .._format import TensorInfo
 
 GROUP_BYTES = 16 << 20
 """A group closes once it holds this much: 0.3 ms of a PCIe 5 link, against some 10 µs for an event and a wake (the
