@@ -25,13 +25,15 @@ FLOORS = {
     "_schedule": 3,
     "_verify": 4,
     "torch": 4,
-    "streamload": 5,  # the package's own face: re-exports, no logic
+    "_lazy": 5,
     "_models": 5,
     "testing": 5,
-    "_demo": 6,
-    "bench": 6,
-    "cli": 7,
-    "__main__": 8,
+    "transformers": 6,
+    "streamload": 7,  # the package's own face: re-exports, no logic
+    "_demo": 8,
+    "bench": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 
 
