@@ -28,12 +28,12 @@ FLOORS = {
     "_lazy": 5,
     "_models": 5,
     "testing": 5,
+    "_demo": 6,
+    "bench": 6,
+    "streamload": 6,  # the package's own face: re-exports, no logic
     "transformers": 6,
-    "streamload": 7,  # the package's own face: re-exports, no logic
-    "_demo": 8,
-    "bench": 8,
-    "cli": 9,
-    "__main__": 10,
+    "cli": 7,
+    "__main__": 8,
 }
 
 

@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 from streamload.transformers._obstacles import find_obstacle, is_quantized  # noqa: E402 - after the skips
 
 
-def given(**changes):
+def given(**changes: object):
     """Arguments of the load method, in the form of transformers 5."""
     settings = {"device_map": None, "device_mesh": None, "hf_quantizer": None}
     arguments = {"model": None, "state_dict": None, "checkpoint_files": ["a.safetensors"]}

@@ -5,11 +5,15 @@ Part of `transformers`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 from ._patch import patch
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from transformers import PreTrainedModel
+
     from ..options import StreamOptions
 
 __all__ = ["StreamedClass", "find_auto_class", "streamed"]
@@ -30,13 +34,24 @@ class StreamedClass:
         self.options = options
         self.__doc__ = stock.__doc__
 
-    def from_pretrained(self, *args: object, **kwargs: object) -> Any:  # noqa: ANN401 - a model, and its loading info if asked
+    @overload
+    def from_pretrained(
+        self, *args: object, output_loading_info: Literal[True], **kwargs: object
+    ) -> tuple[PreTrainedModel, dict[str, object]]: ...
+    @overload
+    def from_pretrained(
+        self, *args: object, output_loading_info: Literal[False] = False, **kwargs: object
+    ) -> PreTrainedModel: ...
+    def from_pretrained(
+        self, *args: object, output_loading_info: bool = False, **kwargs: object
+    ) -> PreTrainedModel | tuple[PreTrainedModel, dict[str, object]]:
         """Load as the stock class does with the same arguments, and return while weights still arrive.
 
         As there, the model goes to the CPU unless `device_map` says otherwise. `model.streamload` watches the load.
         """
         with patch(options=self.options):
-            return self._stock().from_pretrained(*args, **kwargs)
+            made = cast("Any", self.stock).from_pretrained(*args, output_loading_info=output_loading_info, **kwargs)
+        return cast("PreTrainedModel | tuple[PreTrainedModel, dict[str, object]]", made)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         return self.stock(*args, **kwargs)
@@ -48,9 +63,6 @@ class StreamedClass:
 
     def __repr__(self) -> str:
         return f"streamed({self.stock.__module__}.{self.stock.__qualname__})"
-
-    def _stock(self) -> Any:  # noqa: ANN401 - any class that has from_pretrained
-        return self.stock
 
 
 def streamed(stock: type, *, options: StreamOptions | None = None) -> StreamedClass:

@@ -177,7 +177,7 @@ def _find_config(name: str, stock: Mapping[str, object]) -> object:
     }
     try:
         return AutoConfig.from_pretrained(name if given is None else given, **hub, **extra)
-    except OSError:
+    except (OSError, ValueError):  # no config, or none that names a model
         adapter = find_adapter_config_file(name, **hub)
         if adapter is None:
             raise

@@ -12,7 +12,7 @@ import inspect
 import logging
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from ._scope import current_scope
 
@@ -126,7 +126,7 @@ def _standing_in(method: object, stand_in: StandIn, taken: _Replaced) -> object:
     signature = inspect.signature(stock)
 
     @functools.wraps(stock)
-    def call(*args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - whatever the stock method is given
+    def call(*args: object, **kwargs: object) -> object:
         scope = current_scope()
         return stock(*args, **kwargs) if scope is None else stand_in(scope, stock, signature.bind(*args, **kwargs))
 

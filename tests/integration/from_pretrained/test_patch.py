@@ -171,7 +171,7 @@ def test_a_copied_context_streams_until_the_context_is_left(saved):
 
 def test_a_model_loaded_inside_another_models_load_streams_too(saved):
     class Outer(Llama):
-        def tie_weights(self, *args, **kwargs):
+        def tie_weights(self, *args: object, **kwargs: object):
             if "found" not in vars(self) and self.device.type != "meta":
                 vars(self)["found"] = Llama.from_pretrained(saved)
             return super().tie_weights(*args, **kwargs)
@@ -187,7 +187,7 @@ def test_a_model_loaded_inside_another_models_load_streams_too(saved):
 
 @pytest.mark.parametrize("step", ["open_files", "lazy_state_dict"])
 def test_a_failure_before_planning_leaves_the_load_to_stock(saved, step, monkeypatch, caplog, open_descriptors):
-    def fail(*_):
+    def fail(*_: object):
         raise TypeError("no such dtype")
 
     monkeypatch.setattr(_patch, step, fail)
@@ -206,7 +206,7 @@ def replace_stock(monkeypatch, name, call):
     """Put something in place of a private method of transformers, of the same kind and signature."""
     method = vars(Stock)[name]
 
-    def instead(*args, **kwargs):
+    def instead(*args: object, **kwargs: object):
         return call(method.__func__, *args, **kwargs)
 
     instead.__wrapped__ = method.__func__
@@ -216,7 +216,7 @@ def replace_stock(monkeypatch, name, call):
 def test_what_transformers_cannot_do_with_lazy_tensors_it_does_without(saved, monkeypatch, caplog, open_descriptors):
     expected = Llama.from_pretrained(saved)
 
-    def load(stock, *args, **kwargs):
+    def load(stock, *args: object, **kwargs: object):
         done = stock(*args, **kwargs)
         lazy = next((one for one in args if isinstance(one, dict)), None)
         if lazy is not None:
@@ -238,7 +238,7 @@ def test_what_transformers_cannot_do_with_lazy_tensors_it_does_without(saved, mo
 @pytest.mark.parametrize("error", [RuntimeError("at the end"), KeyboardInterrupt()])
 @pytest.mark.parametrize("step", ["load", "finalize", "adopt"])
 def test_a_failure_later_closes_what_was_opened(saved, step, error, monkeypatch, open_descriptors):
-    def fail(*_, **__):
+    def fail(*_: object, **__: object):
         raise error
 
     name = {"load": LOAD_NAME, "finalize": find_finalize(Stock)}.get(step)
@@ -272,9 +272,11 @@ def test_somebody_elses_replacement_of_ours_stays_and_loads_still_stream_once(sa
     stock = vars(Stock)[LOAD_NAME]
     with patch():
         ours = vars(Stock)[LOAD_NAME]
-        theirs = staticmethod(lambda model, state_dict, checkpoint_files, *args, **kwargs: (
-            ours.__func__(model, state_dict, checkpoint_files, *args, **kwargs)
-        ))
+        theirs = staticmethod(
+            lambda model, state_dict, checkpoint_files, *args, **kwargs: ours.__func__(
+                model, state_dict, checkpoint_files, *args, **kwargs
+            )
+        )
         if not isinstance(ours, staticmethod):
             pytest.skip("a class method in this transformers")
         Stock._load_pretrained_model = theirs
@@ -290,7 +292,7 @@ def test_somebody_elses_replacement_of_ours_stays_and_loads_still_stream_once(sa
 def test_another_signature_of_the_private_method_means_stock_with_one_warning(saved, monkeypatch, caplog):
     method = vars(Stock)[LOAD_NAME]
 
-    def renamed(network, weights, files, *args, **kwargs):
+    def renamed(network, weights, files, *args: object, **kwargs: object):
         return method.__func__(network, weights, files, *args, **kwargs)
 
     monkeypatch.setattr(Stock, LOAD_NAME, staticmethod(renamed))

@@ -6,13 +6,13 @@ import torch
 import transformers
 
 
-def config(**changes):
+def config(**changes: object):
     """The config of a Llama of 50,000 parameters."""
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     return transformers.LlamaConfig(**{**sizes, "vocab_size": 64, "max_position_embeddings": 64, **changes})
 
 
-def save(directory, kind=transformers.LlamaForCausalLM, *, shard="50GB", **changes):
+def save(directory, kind=transformers.LlamaForCausalLM, *, shard="50GB", **changes: object):
     """Save a tiny model whose tensors are in `dtype` bfloat16, and return the directory as text."""
     torch.manual_seed(0)
     kind(config(**changes)).to(torch.bfloat16).save_pretrained(directory, max_shard_size=shard)
