@@ -56,7 +56,7 @@ def broken_contract(kind: type) -> str | None:
 
     Static methods (from transformers 5.4 or so) and class methods (before) will do.
     """
-    names = {LOAD_NAME: LOAD_PARAMETERS}
+    names: dict[str, tuple[str, ...]] = {LOAD_NAME: LOAD_PARAMETERS}
     if (finalize := find_finalize(kind)) is not None:
         names[finalize] = ("model",)
     for name, wanted in names.items():

@@ -6,7 +6,7 @@ Part of `transformers`. Reads what transformers is about to do from the argument
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 
@@ -77,7 +77,7 @@ def _place(where: object) -> str:
         return f"cuda:{where}"
     if where == "disk":
         return "disk"
-    device = torch.device(where)  # type: ignore[arg-type]  # transformers has checked it
+    device = torch.device(cast("str | torch.device", where))
     return "cuda:0" if device == torch.device("cuda") else str(device)
 
 
