@@ -25,12 +25,12 @@ FLOORS = {
     "_schedule": 3,
     "_verify": 4,
     "torch": 4,
-    "streamload": 5,  # the package's own face: re-exports, no logic
     "_lazy": 5,
     "_models": 5,
     "testing": 5,
     "_demo": 6,
     "bench": 6,
+    "streamload": 6,  # the package's own face: re-exports, no logic
     "transformers": 6,
     "cli": 7,
     "__main__": 8,

@@ -1,6 +1,7 @@
 """What a model that streams is watched by.
 
-Part of `transformers`. Most of a model is filled as `stream_module` fills one; what is cast on the way arrives beside
+Part of `transformers`. It is an attribute of the model, so it must be harmless there: a copy of the model has one of
+its own, which has nothing to do, and a pickle of the model has None and needs no streamload to be read. Most of a model is filled as `stream_module` fills one; what is cast on the way arrives beside
 it. Here both are one.
 """
 
@@ -16,6 +17,7 @@ from .._closing import Closing
 from ..torch._casting import CastLoad
 from ..torch._gate import without_gates
 from ..torch._sleep import Bed, give_memory, put_to_sleep
+from ..torch._stats import add_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,25 +101,33 @@ class PretrainedStream(Closing):
 
     Attributes:
         module_stream: What fills most of it; None where all was computed or cast.
-        read_early: Names of the tensors that were needed before the model was there.
+        read_early: Names of the checkpoint's tensors that were read before the model was returned.
+        reason: Why transformers loaded the model in its own way; None if it was streamed.
     """
 
     def __init__(
-        self, module_stream: ModuleStream | None, casts: CastWeights | None, read_early: Sequence[str] = ()
+        self,
+        module_stream: ModuleStream | None,
+        casts: CastWeights | None = None,
+        *,
+        read_early: Sequence[str] = (),
+        reason: str | None = None,
     ) -> None:
         self.module_stream = module_stream
         self.read_early = tuple(read_early)
+        self.reason = reason
         self._casts = casts
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
-        return f"PretrainedStream({'asleep' if self.asleep else f'{self.progress():.0%} resident'})"
+        state = "asleep" if self.asleep else f"{self.progress():.0%} resident"
+        return f"PretrainedStream({state}{'' if self.reason is None else f', not streamed: {self.reason}'})"
 
-    def __deepcopy__(self, memo: object) -> None:
-        """Return None: a copy of the model is one of its own, which nothing fills."""
+    def __deepcopy__(self, memo: dict[int, object]) -> PretrainedStream:
+        return PretrainedStream(None, reason="it is a copy of another model")
 
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()  # as a copy
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(None), ()
 
     @property
     def done(self) -> bool:
@@ -158,9 +168,9 @@ class PretrainedStream(Closing):
         total = sum([nbytes for _, nbytes in sizes])
         return sum([part * nbytes for part, nbytes in sizes]) / total if total else 1.0
 
-    def stats(self) -> LoadStats | None:
-        """Return what the load of those that are not cast did so far; None where there are none."""
-        return None if self.module_stream is None else self.module_stream.stats()
+    def stats(self) -> LoadStats:
+        """Return what the load did so far, without what is cast; zeros where nothing was streamed."""
+        return add_up([]) if self.module_stream is None else self.module_stream.stats()
 
     def cancel(self) -> None:
         """Stop the load; using the model raises `StreamClosedError`. Does not block; no effect once it is done."""
@@ -181,12 +191,16 @@ class PretrainedStream(Closing):
         """Free the device memory of the weights, which are in their files; `ModuleStream.sleep` says what that means.
 
         Raises:
-            RuntimeError: A weight was written to, converted, moved or replaced since it was loaded. Nothing was freed.
+            RuntimeError: Nothing of the model was streamed, or a weight was written to, converted, moved or replaced
+                since. Nothing was freed.
             StreamClosedError: This was closed.
         """
         with self._lock:
             if self.asleep:
                 return
+            if self.module_stream is None and self._casts is None:
+                why = "" if self.reason is None else f": {self.reason}"
+                raise RuntimeError(f"the model was not streamed, so nothing could wake it{why}")
             cast = [] if self._casts is None else self._casts.check()
             if self.module_stream is not None:
                 self.module_stream.sleep()
