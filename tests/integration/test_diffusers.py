@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import pytest
@@ -155,6 +156,25 @@ def test_parallel_loading_of_shards_reads_nothing_early(saved, monkeypatch):
         model = UNet2DConditionModel.from_pretrained(directory)
     assert model.streamload.read_early == ()
     assert_equal_models(model, UNet2DConditionModel.from_pretrained(directory))
+
+
+@pytest.mark.parametrize("files", ["single", "sharded"])
+def test_contexts_may_lie_in_each_other(saved, files):
+    with streamload.diffusers.patch(), streamload.diffusers.patch():
+        model = UNet2DConditionModel.from_pretrained(saved / files / "unet")
+    assert model.streamload.read_early == ()
+    assert model.streamload.module_stream is not None
+    assert_equal_models(model, UNet2DConditionModel.from_pretrained(saved / files / "unet"))
+
+
+def test_other_threads_load_as_ever(saved):
+    loaded = []
+    with streamload.diffusers.patch():
+        load = UNet2DConditionModel.from_pretrained
+        thread = threading.Thread(target=lambda: loaded.append(load(saved / "single" / "unet")))
+        thread.start()
+        thread.join()
+    assert not hasattr(loaded[0], "streamload")
 
 
 def test_pickles_load_as_ever(saved, tmp_path):

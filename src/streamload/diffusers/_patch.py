@@ -32,7 +32,8 @@ __all__ = ["patch"]
 class _Weights(dict[str, "torch.Tensor"]):
     """A checkpoint's tensors by name, lazy, and the checkpoint, which stays open until they are adopted."""
 
-    def __init__(self, files: Sequence[str], stack: contextlib.ExitStack) -> None:
+    def __init__(self, files: Sequence[str], loader: object, stack: contextlib.ExitStack) -> None:
+        self.loader = loader  # contexts may lie in each other: the one that made them adopts them
         self.checkpoint = stack.enter_context(open_files(files))
         lazies = lazy_state_dict(self.checkpoint)
         super().__init__(lazies)
@@ -103,18 +104,18 @@ class _Loader:
     def read(self, checkpoint_file: object, *args: object, **given: object) -> object:
         """Stand in for `load_state_dict`."""
         if self._thread == threading.get_ident() and _are_safetensors([checkpoint_file]):
-            return _Weights([str(checkpoint_file)], self._stack)
+            return _Weights([str(checkpoint_file)], self, self._stack)
         return self._read(checkpoint_file, *args, **given)
 
     def load(self, kind: type, model: object, weights: object, files: object, *args: object, **given: object) -> object:
         """Stand in for `_load_pretrained_model`."""
         if self._thread == threading.get_ident() and _are_streamable(given):
             if weights is None and _are_safetensors(files):
-                weights = _Weights([str(file) for file in cast("Sequence[object]", files)], self._stack)
+                weights = _Weights([str(file) for file in cast("Sequence[object]", files)], self, self._stack)
         elif isinstance(weights, _Weights):
             weights = {name: cast("Any", each).value() for name, each in weights.items()}
         loaded = self._load(kind, model, weights, files, *args, **given)
-        if isinstance(weights, _Weights):
+        if isinstance(weights, _Weights) and weights.loader is self:
             module = cast("Any", model)
             with weights.checkpoint as checkpoint:
                 module.streamload = adopt(module, checkpoint, self._options)
