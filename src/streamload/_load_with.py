@@ -56,7 +56,7 @@ def load_with(
         FormatError, FileNotFoundError, PermissionError: As `streamload.open`.
         SourceError, DeviceError, StreamClosedError, torch.OutOfMemoryError: As `stream_module`.
         RuntimeError: A parameter or buffer is still on the meta device after `load`; all are listed.
-        Exception: What `load` raises, as it is. After this or the former the module has the tensors it had.
+        Exception: What `load` raises, as it is. After any of these the module has the tensors it had.
 
     Example:
         >>> def load(weights):
@@ -73,11 +73,11 @@ def load_with(
         load({name: lazy if where.type == "cpu" else lazy.to(where) for name, lazy in lazies.items()})
         _tie(before)
         _refuse_meta(module)
+        stream = adopt(module, source, options)
     except BaseException:
         for tensor, places in before:
             _put(tensor, places)
         raise
-    stream = adopt(module, source, options)
     if lazies:
         stream.read_early = tuple(next(iter(lazies.values()))._source.names_read)
     return stream

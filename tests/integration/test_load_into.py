@@ -235,3 +235,19 @@ def test_an_error_of_the_loading_function_is_raised_and_nothing_stays_open(turni
     with pytest.raises(KeyError, match=r"linear\.bias"):
         streamload.load_with(Turning(), path, load, device="cpu")
     assert open_descriptors() == before
+
+
+def test_a_load_that_cannot_start_leaves_the_module_as_it_was(turning, tmp_path):
+    _, path = turning
+    module = Turning()
+    before = dict(module.state_dict(keep_vars=True))
+
+    def load(weights):
+        module.load_state_dict(weights, assign=True)
+        path.unlink()
+
+    with pytest.raises((FileNotFoundError, streamload.ChangedError)):
+        streamload.load_with(module, path, load, device="cpu")
+    after = module.state_dict(keep_vars=True)
+    assert list(after) == list(before)
+    assert all(after[name] is tensor for name, tensor in before.items())
