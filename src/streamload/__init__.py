@@ -20,7 +20,9 @@ by floor; a room imports only rooms below it:
     _checkpoint, _plan, _checksums  path → Checkpoint; layers + destinations → LoadPlan; what its bytes should sum to
     _engine, _schedule              runs a plan through the native engine, with typed errors; simulates it on paper
     torch, _verify                  tensors, the gate, modules filled while they compute; a checkpoint checked at rest
-    _lazy, transformers             tensors that record what is done to them; from_pretrained, streamed
+    _lazy                           tensors that read nothing and write down what is done to them
+    transformers, diffusers         others' `from_pretrained`, streamed
+    _load_with                      a loading function of one's own, streamed
     testing, _models, bench, cli    tools for tests; what is measured with; measurements; the command line
 """
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from ._checkpoint import Checkpoint, Layer, open
     from ._engine import LoadStats
     from ._format import TensorInfo
+    from ._load_with import load_with
     from ._sources import Source
     from .errors import (
         ChangedError,
@@ -63,6 +66,7 @@ __all__ = [
     "TensorInfo",
     "__version__",
     "from_pretrained",
+    "load_with",
     "open",
     "patch",
 ]
@@ -77,13 +81,14 @@ _ROOMS = {
     "StreamOptions": "options",
     "TensorInfo": "_format",
     "from_pretrained": "transformers",
+    "load_with": "_load_with",
     "open": "_checkpoint",
     "patch": "transformers",
 }
 """Where the public names live that are not in `errors`."""
 
 
-_SUBMODULES = ("bench", "testing", "torch", "transformers")
+_SUBMODULES = ("bench", "diffusers", "testing", "torch", "transformers")
 
 
 def __getattr__(name: str) -> object:

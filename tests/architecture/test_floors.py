@@ -30,10 +30,12 @@ FLOORS = {
     "testing": 5,
     "_demo": 6,
     "bench": 6,
-    "streamload": 6,  # the package's own face: re-exports, no logic
     "transformers": 6,
-    "cli": 7,
-    "__main__": 8,
+    "_load_with": 7,
+    "diffusers": 7,
+    "streamload": 7,  # the package's own face: re-exports, no logic
+    "cli": 8,
+    "__main__": 9,
 }
 
 

@@ -35,6 +35,7 @@ Floor 4. The map:
     _stand_ins       what stands in place of a streamed module's forward
     _host_copies     streamed weights in page-locked memory
     _module_stream   stream_module
+    _load_into       load_into
 
 `import streamload.torch as st` can stand where `import safetensors.torch as st` stood.
 """
@@ -49,6 +50,7 @@ except ModuleNotFoundError as error:
 from ._feed import LayerStream, LoadedLayer, iter_tensors, stream
 from ._file import load, load_file, load_model
 from ._fill import Destination, fill
+from ._load_into import load_into
 from ._module_stream import ModuleStream, stream_module
 from ._safe_open import SafeSlice, safe_open
 
@@ -62,6 +64,7 @@ __all__ = [
     "iter_tensors",
     "load",
     "load_file",
+    "load_into",
     "load_model",
     "safe_open",
     "save",
