@@ -15,7 +15,7 @@ import zlib
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -23,9 +23,6 @@ import transformers
 from ..._machine import peak_bytes, restart_peak
 from ...transformers import patch
 from .._memory import MemoryWatch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["CHECK", "RESIDENT", "STOCK", "STREAMED", "TOKEN", "Load", "LoadRequest"]
 
@@ -92,7 +89,6 @@ def load_once(request: LoadRequest, logits_file: Path) -> Load:
     Raises:
         ValueError: The model is no causal language model, or was not streamed.
     """
-    transformers.utils.logging.disable_progress_bar()
     kind = _class_of(request.path)
     _compute(_load(transformers.LlamaForCausalLM, request.small, request.device), 2)
     gc.collect()
@@ -115,7 +111,7 @@ def load_once(request: LoadRequest, logits_file: Path) -> Load:
         resident = time.perf_counter()
     peak = peak_bytes()
     if logits is not None and request.goal == CHECK:
-        torch.save(logits.cpu(), logits_file)
+        torch.save(logits.cpu().clone(), logits_file)  # of a view all of the storage would be saved
     return Load(
         return_seconds=returned - began,
         first_token_seconds=None if token is None else computed - began,
@@ -180,14 +176,13 @@ def _sum_weights(model: Any) -> int:  # noqa: ANN401
     return found
 
 
-def _main(arguments: list[str], write: Callable[[Path, str], object] = Path.write_text) -> None:
-    request, file = LoadRequest(**json.loads(arguments[0])), Path(arguments[1])
+def _main(text: str, file: Path) -> None:
     try:
-        found: dict[str, object] = asdict(load_once(request, file.with_suffix(".logits")))
+        found: dict[str, object] = asdict(load_once(LoadRequest(**json.loads(text)), file.with_suffix(".logits")))
     except ValueError as error:
         found = {"refused": str(error)}
-    write(file, json.dumps(found))
+    file.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    _main(sys.argv[1], Path(sys.argv[2]))
