@@ -108,11 +108,12 @@ def load_apart(directory: Path, way: str, *more: str) -> dict[str, float]:
 def compare(directory: Path, pairs: int) -> dict[str, object]:
     """Load in pairs, whoever comes first taking turns."""
     seconds: dict[str, list[float]] = {"stock": [], "streamed": []}
-    resident = []
+    resident, computed = [], {"stock": [], "streamed": []}
     for number in range(pairs):
         for way in ("stock", "streamed") if number % 2 else ("streamed", "stock"):
             found = load_apart(directory, way)
             seconds[way].append(found["return"])
+            computed[way].append(found["cpu"])
             if way == "streamed":
                 resident.append(found["resident"])
     ratios = [ours / stock for ours, stock in zip(seconds["streamed"], seconds["stock"], strict=True)]
@@ -122,6 +123,7 @@ def compare(directory: Path, pairs: int) -> dict[str, object]:
         "stock_seconds": seconds["stock"],
         "streamed_seconds": seconds["streamed"],
         "resident_seconds": resident,
+        "thread_cpu_seconds": computed,
         "ratios": ratios,
         "ratio": median(ratios),
     }
@@ -142,7 +144,7 @@ def main() -> int:
         if given.profile:
             file = Path(scratch) / "profile"
             load_once(directory, given.way or "streamed", 0, file)
-            pstats.Stats(str(file)).sort_stats("tottime").print_stats(45)
+            pstats.Stats(str(file)).sort_stats("cumulative").print_stats("streamload|modeling_utils|core_model", 60)
             return 0
         if given.way:
             print(json.dumps(load_once(directory, given.way, 0, None)))
