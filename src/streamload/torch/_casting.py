@@ -67,9 +67,7 @@ class CastLoad:
         options: How to read and stage.
     """
 
-    def __init__(
-        self, groups: Sequence[Sequence[Cast]], checkpoint: Checkpoint, options: StreamOptions | None
-    ) -> None:
+    def __init__(self, groups: Sequence[Sequence[Cast]], checkpoint: Checkpoint, options: StreamOptions | None) -> None:
         self._tensors = [[tensor for tensor, _ in group] for group in groups]
         self._options = options
         self._process = os.getpid()

@@ -12,7 +12,6 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from .._engine import shared_engine
-from .._format import TensorInfo
 from ..errors import StreamClosedError
 from ._assembly import Assembly
 from ._embedding import EmbeddingRows

@@ -1,8 +1,8 @@
 """What a model that streams is watched by.
 
 Part of `transformers`. It is an attribute of the model, so it must be harmless there: a copy of the model has one of
-its own, which has nothing to do, and a pickle of the model has None and needs no streamload to be read. Most of a model is filled as `stream_module` fills one; what is cast on the way arrives beside
-it. Here both are one.
+its own, which has nothing to do, and a pickle of the model has None and needs no streamload to be read. Most of a model
+is filled as `stream_module` fills one; what is cast on the way arrives beside it. Here both are one.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ class CastWeights:
         options: StreamOptions | None,
     ) -> None:
         self._checkpoint, self._options = checkpoint, options
-        self._beds = [
-            (Bed(found, tensor, pieces[0].info, table=False), pieces) for found, tensor, pieces in taken
-        ]
+        self._beds = [(Bed(found, tensor, pieces[0].info, table=False), pieces) for found, tensor, pieces in taken]
         self._sleepers: list[torch.Tensor] = []
         self.nbytes = sum([tensor.nbytes for _, tensor, _ in taken])
         self.load = self._start([tensor for _, tensor, _ in taken])

@@ -101,8 +101,9 @@ USES = {
     "to another dtype": lambda model, given: dict(model.to(torch.float64).state_dict()),
     "numpy": lambda model, given: [torch.from_numpy(p.detach().float().numpy().copy()) for p in model.parameters()],
     "data": lambda model, given: [parameter.data.clone() for parameter in model.parameters()],
-    "functional_call": lambda model, given: torch.func.functional_call(model, dict(model.named_parameters()), (), given)
-    .logits.detach(),
+    "functional_call": lambda model, given: torch.func.functional_call(
+        model, dict(model.named_parameters()), (), given
+    ).logits.detach(),
     "resize_token_embeddings": resized,
     "a part by itself": lambda model, given: model.get_input_embeddings()(given["input_ids"]).detach(),
 }
