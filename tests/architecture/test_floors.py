@@ -29,7 +29,7 @@ FLOORS = {
     "_models": 5,
     "testing": 5,
     "_demo": 6,
-    "bench": 6,
+    "bench": 7,
     "transformers": 6,
     "_load_with": 7,
     "diffusers": 7,

@@ -24,7 +24,6 @@ from ._files import CheckpointFiles, find_files, is_pickle_name
 from ._layers import Layer, group_layers
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
     from typing_extensions import Self

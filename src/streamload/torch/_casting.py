@@ -1,8 +1,8 @@
 """Weights whose dtype or order of elements is not the file's: they arrive beside the others, cast on the way.
 
-Floor 4, part of `torch`. A thread takes one group after the other, the one that somebody waits for first: raw bytes pass
-through a little memory and torch casts them into place (`_convert`). Tensors wait behind the same gates as those that
-the engine fills by itself. Read next: `_gate`, whose `Arriving` this is.
+Floor 4, part of `torch`. A thread takes one group after the other, the one that somebody waits for first: raw bytes
+pass through a little memory and torch casts them into place (`_convert`). Tensors wait behind the same gates as those
+that the engine fills by itself. Read next: `_gate`, whose `Arriving` this is.
 """
 
 from __future__ import annotations
