@@ -121,6 +121,11 @@ def _same(node: Node, view: torch.Tensor) -> Iterator[View]:
     yield _above(node), view
 
 
+def _padded(node: Node, view: torch.Tensor) -> Iterator[View]:
+    if _above(node).form.shape == view.shape:  # by nothing, as biases of tied heads are
+        yield _above(node), view
+
+
 def _reinterpreted(node: Node, view: torch.Tensor) -> Iterator[View]:
     yield _above(node), view.view(_above(node).form.dtype)
 
@@ -164,6 +169,7 @@ MOVES: Mapping[object, Callable[[Node, torch.Tensor], Iterator[View]]] = Mapping
         _aten.clone.default: _same,
         _aten._to_copy.default: _same,
         _aten.lift_fresh.default: _same,
+        _aten.constant_pad_nd.default: _padded,
         _aten.view.dtype: _reinterpreted,
         _aten.view.default: _reshaped,
         _aten._unsafe_view.default: _reshaped,

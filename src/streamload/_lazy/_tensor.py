@@ -315,12 +315,14 @@ def _record(func: Operation, args: tuple[object, ...], kwargs: dict[str, object]
     if device == torch.device("cuda"):
         device = torch.device("cuda", torch.cuda.current_device())
     given, options = change(_noted, args), change(_noted, kwargs)
+    # What joins many makes new memory; looking for it in each of them would take as long as all the rest.
+    viewed = lazies if any(each.alias_info is not None for each in func._schema.returns) else lazies[:1]
     made: list[object] = []
     for number, form in enumerate(results):
         step = Step(func, given, options, number if several else None)
         # A view lies over the same meta memory.
         storage = form.untyped_storage()._cdata
-        base = next((each for each in lazies if each.form.untyped_storage()._cdata == storage), None)
+        base = next((each for each in viewed if each.form.untyped_storage()._cdata == storage), None)
         node = Node(
             form,
             device,

@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Final, cast
 
 from .._checkpoint import open_files
+from .._collector import collector_paused
 from .._lazy import lazy_state_dict
 from ._adopt import adopt
 from ._methods import find_finalize, replaced
@@ -116,7 +117,8 @@ def _planned(
     given.arguments["state_dict"] = lazies
     scope.loading[id(model)] = loading
     try:
-        done = stock(*given.args, **given.kwargs)
+        with collector_paused():  # it would look through all lazy tensors again and again
+            done = stock(*given.args, **given.kwargs)
         failure = _conversion_errors(done)
     except _FAILURES as error:
         failure = f"{type(error).__name__}: {error}"
@@ -157,9 +159,7 @@ def _finalize(scope: Scope, stock: Stock, given: inspect.BoundArguments) -> obje
     except BaseException:
         _forget(scope, loading)
         raise
-    if (
-        scope.loading.get(id(loading.model)) is loading
-    ):  # not so where somebody wraps this, and another of it wraps that
+    if scope.loading.get(id(loading.model)) is loading:  # else another of it, which this wraps, has done so
         _adopt(scope, loading)
     return done
 
@@ -167,7 +167,8 @@ def _finalize(scope: Scope, stock: Stock, given: inspect.BoundArguments) -> obje
 def _adopt(scope: Scope, loading: Loading) -> None:
     """Make a model's lazy tensors real ones that arrive."""
     try:
-        handle = adopt(loading.model, loading.checkpoint, scope.options)
+        with collector_paused():
+            handle = adopt(loading.model, loading.checkpoint, scope.options)
         if loading.source is not None:
             handle.read_early = tuple(loading.source.names_read)
     finally:

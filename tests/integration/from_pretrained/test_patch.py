@@ -351,7 +351,7 @@ def test_a_handle_of_what_was_not_streamed_has_nothing_to_do():
     assert not handle.asleep
     assert handle.progress() == 1.0
     assert handle.stats().bytes_total == 0
-    assert repr(handle) == "PretrainedStream(done, not streamed: it is a pickle)"
+    assert repr(handle) == "PretrainedStream(100% resident, not streamed: it is a pickle)"
     with pytest.raises(RuntimeError, match="it is a pickle"):
         handle.sleep()
 
