@@ -7,6 +7,11 @@ fills a module while it computes, `stream` and `iter_tensors`. `StreamOptions` s
         loading = streamload.torch.stream_module(model, checkpoint, "cuda:0")  # returns at once
         logits = model(tokens)  # each layer waits only for its own bytes
 
+`from_pretrained` does the same for any model that transformers can load, as do the classes of
+`streamload.transformers`; `patch` has other people's calls of `from_pretrained` stream.
+
+    model = streamload.from_pretrained("path/to/model", device="cuda:0")  # returns at once
+
 Importing this package imports no torch, and its own rooms only when one of their names is first used. The house, floor
 by floor; a room imports only rooms below it:
 
@@ -15,6 +20,9 @@ by floor; a room imports only rooms below it:
     _checkpoint, _plan, _checksums  path → Checkpoint; layers + destinations → LoadPlan; what its bytes should sum to
     _engine, _schedule              runs a plan through the native engine, with typed errors; simulates it on paper
     torch, _verify                  tensors, the gate, modules filled while they compute; a checkpoint checked at rest
+    _lazy                           tensors that read nothing and write down what is done to them
+    transformers, diffusers         others' `from_pretrained`, streamed
+    _load_with                      a loading function of one's own, streamed
     testing, _models, bench, cli    tools for tests; what is measured with; measurements; the command line
 """
 
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from ._checkpoint import Checkpoint, Layer, open
     from ._engine import LoadStats
     from ._format import TensorInfo
+    from ._load_with import load_with
     from ._sources import Source
     from .errors import (
         ChangedError,
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
         StreamloadError,
     )
     from .options import StreamOptions
+    from .transformers import from_pretrained, patch
 
 __all__ = [
     "ChangedError",
@@ -55,7 +65,10 @@ __all__ = [
     "StreamloadError",
     "TensorInfo",
     "__version__",
+    "from_pretrained",
+    "load_with",
     "open",
+    "patch",
 ]
 
 __version__ = "0.1.0.dev0"
@@ -67,12 +80,15 @@ _ROOMS = {
     "Source": "_sources",
     "StreamOptions": "options",
     "TensorInfo": "_format",
+    "from_pretrained": "transformers",
+    "load_with": "_load_with",
     "open": "_checkpoint",
+    "patch": "transformers",
 }
 """Where the public names live that are not in `errors`."""
 
 
-_SUBMODULES = ("bench", "testing", "torch")
+_SUBMODULES = ("bench", "diffusers", "testing", "torch", "transformers")
 
 
 def __getattr__(name: str) -> object:

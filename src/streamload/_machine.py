@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,9 @@ __all__ = [
     "drop_from_cache",
     "machine_facts",
     "memory_headroom_bytes",
+    "peak_bytes",
     "private_bytes",
+    "restart_peak",
     "usable_cpus",
 ]
 
@@ -222,6 +225,20 @@ def private_bytes() -> int | None:
     """
     parts = _status_bytes("RssAnon"), _status_bytes("RssShmem")
     return None if parts[0] is None or parts[1] is None else parts[0] + parts[1]
+
+
+def peak_bytes() -> int | None:
+    """Return the most memory this process held since `restart_peak`, pages of mapped files among it; None if unknown.
+
+    `VmHWM` of proc_pid_status(5).
+    """
+    return _status_bytes("VmHWM")
+
+
+def restart_peak() -> None:
+    """Let `peak_bytes` start again from what is held now, where the kernel allows it (proc_pid_clear_refs(5))."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _status_bytes(field: str) -> int | None:

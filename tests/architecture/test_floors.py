@@ -25,13 +25,17 @@ FLOORS = {
     "_schedule": 3,
     "_verify": 4,
     "torch": 4,
-    "streamload": 5,  # the package's own face: re-exports, no logic
+    "_lazy": 5,
     "_models": 5,
     "testing": 5,
     "_demo": 6,
-    "bench": 6,
-    "cli": 7,
-    "__main__": 8,
+    "bench": 7,
+    "transformers": 6,
+    "_load_with": 7,
+    "diffusers": 7,
+    "streamload": 7,  # the package's own face: re-exports, no logic
+    "cli": 8,
+    "__main__": 9,
 }
 
 

@@ -8,6 +8,7 @@ index decides, and without its word the checkpoint is refused.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from ._files import CheckpointFiles, find_files, is_pickle_name
 from ._layers import Layer, group_layers
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
     from typing_extensions import Self
@@ -179,7 +179,15 @@ def open(url: str | os.PathLike[str], *, variant: str | None = None) -> Checkpoi
             are pickles.
         SourceError: A file cannot be read.
     """
-    files = find_files(local_path(url), variant=variant)
+    return _open(find_files(local_path(url), variant=variant), str(url))
+
+
+def open_files(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
+    """Open files that somebody else has chosen as one checkpoint, in their order; errors as those of `open`."""
+    return _open(CheckpointFiles(tuple([os.fspath(path) for path in paths])), os.fspath(paths[0]))
+
+
+def _open(files: CheckpointFiles, url: str) -> Checkpoint:
     with ExitStack() as opened:
         shards: list[Shard] = []
         headers: list[Header] = []
@@ -190,7 +198,7 @@ def open(url: str | os.PathLike[str], *, variant: str | None = None) -> Checkpoi
             headers.append(header)
         tensors = _merge(headers, files)
         opened.pop_all()
-    return Checkpoint(str(url), shards, tensors)
+    return Checkpoint(url, shards, tensors)
 
 
 def _open_shard(path: str, files: CheckpointFiles) -> FileSource:

@@ -9,6 +9,7 @@ a slow moment of the machine meets all of them. The map:
     _contestants    what takes part: ceilings, streamload, peers
     _ours           streamload, as users call it
     _overlap        `streamload bench overlap`: moving weights hidden behind computing
+    _pretrained     `streamload bench from_pretrained`: transformers' load, stock and streamed
     _settings       what is asked for, and what peers find in the environment
     _peers          other loaders, one in a file
     _ceiling        the fastest way to move the bytes that needs nothing of ours
@@ -28,8 +29,9 @@ from typing import TYPE_CHECKING
 
 from ._many_result import ManyTensorsBench
 from ._overlap._result import OverlapBench
+from ._pretrained._result import PretrainedBench
 from ._result import BenchError, EngineBench
-from ._settings import OverlapSettings, PeerSettings
+from ._settings import OverlapSettings, PeerSettings, PretrainedSettings
 
 if TYPE_CHECKING:
     import os
@@ -41,9 +43,12 @@ __all__ = [
     "OverlapBench",
     "OverlapSettings",
     "PeerSettings",
+    "PretrainedBench",
+    "PretrainedSettings",
     "run_engine_bench",
     "run_many_tensors_bench",
     "run_overlap_bench",
+    "run_pretrained_bench",
 ]
 
 
@@ -117,5 +122,19 @@ def run_overlap_bench(settings: OverlapSettings) -> OverlapBench:
         FileNotFoundError: There is none.
     """
     from ._overlap._run import run  # torch
+
+    return run(settings)
+
+
+def run_pretrained_bench(settings: PretrainedSettings) -> PretrainedBench:
+    """Measure transformers' `from_pretrained`, stock and streamed, each load in a process of its own, by turns.
+
+    Raises:
+        BenchError: There is no such device, the model is no causal language model, both ways did not give the same
+            weights and tokens, or a load failed.
+        FormatError: The checkpoint is not valid.
+        FileNotFoundError: There is none.
+    """
+    from ._pretrained._run import run  # torch, transformers
 
     return run(settings)

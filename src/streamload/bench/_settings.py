@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-__all__ = ["OverlapSettings", "PeerSettings"]
+__all__ = ["OverlapSettings", "PeerSettings", "PretrainedSettings"]
 
 _PREFIXES = ("FASTSAFETENSORS_", "INSTANTTENSOR_", "RUNAI_STREAMER_", "SAFETENSORS_", "TENSORIZER_")
 
@@ -54,5 +54,24 @@ class OverlapSettings:
     tokens: tuple[int, ...] = ()
     link_bytes_per_second: float | None = None
     real_compute: bool = False
+    quick: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainedSettings:
+    """Choose what the benchmark of `from_pretrained` measures.
+
+    Attributes:
+        path: Directory of a causal language model of transformers; None makes a Llama in a temporary directory.
+        device: "cpu" or "cuda:N".
+        repeat: Pairs of loads, for each figure.
+        quick: Two pairs at most, for a first look.
+        command: What was typed, for the record.
+    """
+
+    path: str | os.PathLike[str] | None = None
+    device: str = "cpu"
+    repeat: int = 5
     quick: bool = False
     command: str = ""

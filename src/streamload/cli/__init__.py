@@ -25,6 +25,7 @@ from .. import __version__
 from .._checkpoint import open as open_checkpoint
 from ..errors import StreamloadError
 from ..options import StreamOptions
+from ._bench_from_pretrained import from_pretrained
 from ._bench_overlap import overlap
 
 if TYPE_CHECKING:
@@ -297,6 +298,7 @@ def engine(
 
 
 bench.add_command(overlap)
+bench.add_command(from_pretrained)
 
 
 def _command() -> str:

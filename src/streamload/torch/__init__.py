@@ -7,6 +7,7 @@ Floor 4. The map:
     _memory          blocks of memory, tensors over them, who owns them
     _layout          an index and a view, taken apart into rows of bytes
     _failure         one failure, raised to every waiter
+    _assembly        a tensor put together from parts of others
     _groups          tensors in order of use, cut into what is waited for as one
     _submit          tensors become addresses, a plan, a ticket
     _stats           the numbers of several tickets
@@ -26,6 +27,7 @@ Floor 4. The map:
     _sleep           tensors without memory, and who may be one
     _delivery        how weights travel, to do so again
     _filling         a module's tensors over memory, behind closed gates
+    _adopt           a module filled from what others have planned
     _units           which weights one module of it needs together
     _oversized       what stays and what is streamed
     _streamed_units  who holds what is streamed, in which order
@@ -33,6 +35,7 @@ Floor 4. The map:
     _stand_ins       what stands in place of a streamed module's forward
     _host_copies     streamed weights in page-locked memory
     _module_stream   stream_module
+    _load_into       load_into
 
 `import streamload.torch as st` can stand where `import safetensors.torch as st` stood.
 """
@@ -47,6 +50,7 @@ except ModuleNotFoundError as error:
 from ._feed import LayerStream, LoadedLayer, iter_tensors, stream
 from ._file import load, load_file, load_model
 from ._fill import Destination, fill
+from ._load_into import load_into
 from ._module_stream import ModuleStream, stream_module
 from ._safe_open import SafeSlice, safe_open
 
@@ -60,6 +64,7 @@ __all__ = [
     "iter_tensors",
     "load",
     "load_file",
+    "load_into",
     "load_model",
     "safe_open",
     "save",

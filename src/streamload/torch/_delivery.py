@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .._engine import shared_engine
 from ..errors import StreamClosedError
+from ._assembly import Assembly
 from ._embedding import EmbeddingRows
 from ._gate import without_gates
 from ._memory import place, poison
@@ -72,7 +73,7 @@ class Delivery:
         if engine.options.debug:
             poison(blocks)
         with without_gates():
-            copies = [[target.copy() for target in group] for group in targets]
+            copies = [[copy for target in group for copy in target.copies()] for group in targets]
             memory = [*blocks, *(target.tensor.untyped_storage() for target in chain(*targets))]
         known = known_sums(self.checkpoint, engine)
         return submit(engine, self.checkpoint, copies, self.device, memory, known)
@@ -86,7 +87,7 @@ class Delivery:
             StreamClosedError: No thread could be started; the ticket is closed.
         """
         pairs = zip(chain(*tensors), chain(*beds), strict=True)
-        tables = {id(tensor): bed.info for tensor, bed in pairs if bed.table}
+        tables = {id(tensor): bed.info for tensor, bed in pairs if bed.table and not isinstance(bed.info, Assembly)}
         if self._options.verify:  # rows by themselves have no checksum
             tables = {}
         return ModuleLoad(ticket, self.device, tensors, EmbeddingRows(self.checkpoint, tables))

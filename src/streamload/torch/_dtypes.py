@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .._format import TensorInfo
+    from ._assembly import Assembly
 
 _NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -43,7 +44,7 @@ _NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
-def torch_dtype(info: TensorInfo) -> torch.dtype:
+def torch_dtype(info: TensorInfo | Assembly) -> torch.dtype:
     """Return the torch dtype that holds a tensor's bytes as they are.
 
     Raises:
@@ -62,7 +63,13 @@ def torch_dtype(info: TensorInfo) -> torch.dtype:
     return dtype
 
 
-def torch_shape(info: TensorInfo) -> tuple[int, ...]:
+def safetensors_dtype(dtype: torch.dtype) -> str | None:
+    """Return what safetensors calls a torch dtype; None if it has no name for it."""
+    name = str(dtype).removeprefix("torch.")
+    return next((ours for ours, (theirs, _) in _NAMES.items() if theirs == name), None)
+
+
+def torch_shape(info: TensorInfo | Assembly) -> tuple[int, ...]:
     """Return the shape torch gives a tensor: the header's, but with the last extent halved for packed `F4`.
 
     Raises:

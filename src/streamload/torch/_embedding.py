@@ -18,6 +18,7 @@ import torch
 
 from .._sources import FileSource
 from ..errors import StreamClosedError
+from ._assembly import Assembly
 from ._dtypes import torch_dtype
 from ._groups import GROUP_BYTES
 from ._host import HostTensors
@@ -37,10 +38,11 @@ LARGEST_PART = 16
 the link's rate; past this, waiting for the table is as quick."""
 
 
-def is_table(found: Seat, info: TensorInfo, checkpoint: Checkpoint) -> bool:
+def is_table(found: Seat, info: TensorInfo | Assembly, checkpoint: Checkpoint) -> bool:
     """Whether a tensor is an embedding table whose rows can be looked up while it is on its way."""
     return (
         info.nbytes >= TABLE_BYTES
+        and not isinstance(info, Assembly)
         and len(info.shape) == 2
         and isinstance(checkpoint.shards[info.shard].source, FileSource)
         and any(isinstance(owner, torch.nn.Embedding) and name == "weight" for owner, name in found.places)

@@ -138,6 +138,24 @@ def fill(
         return _run(checkpoint, devices, engines, began)
 
 
+def fill_converted(
+    conversions: Sequence[Conversion], checkpoint: Checkpoint, options: StreamOptions | None = None
+) -> LoadStats:
+    """Cast parts of a checkpoint's tensors into their places, and block until all is there; as `fill` does.
+
+    Args:
+        conversions: What goes where, on CPU and CUDA devices. No two share memory.
+        checkpoint: Open.
+        options: How to read and stage.
+    """
+    began = time.perf_counter()
+    devices: dict[torch.device, _Device] = {}
+    for conversion in conversions:
+        devices.setdefault(conversion.tensor.device, _Device()).conversions.append(conversion)
+    engines = {device: choose_engine(device, options, None) for device in devices}
+    return _run(checkpoint, devices, engines, began)
+
+
 def _run(
     checkpoint: Checkpoint,
     devices: Mapping[torch.device, _Device],

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, Ticket
     from .._format import TensorInfo
+    from ._assembly import Assembly
     from ._seats import Seat
 
-    Taken = tuple[Seat, TensorInfo]
+    Taken = tuple[Seat, TensorInfo | Assembly]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def _check_order(order: Sequence[str], checkpoint: Checkpoint) -> None:
 def _arrange(taken: Sequence[Taken], checkpoint: Checkpoint, order: Sequence[str]) -> list[tuple[str, list[Taken]]]:
     """Cut what is loaded into groups in the order of their use: layer and members of each."""
     layers = layers_in_order(
-        taken, checkpoint, lambda pair: pair[1], order=order, last=lambda pair: is_table(*pair, checkpoint)
+        taken, checkpoint, lambda pair: pair[1].name, order=order, last=lambda pair: is_table(*pair, checkpoint)
     )
     closes_at = group_bytes(sum([info.nbytes for _, info in taken]))
     return [

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .._checkpoint import Checkpoint
-    from .._format import TensorInfo
 
 GROUP_BYTES = 16 << 20
 """A group closes once it holds this much: 0.3 ms of a PCIe 5 link, against some 10 µs for an event and a wake (the
@@ -59,7 +58,7 @@ def cut(items: Sequence[T], nbytes: Callable[[T], int], closes_at: int | None = 
 def layers_in_order(
     items: Iterable[T],
     checkpoint: Checkpoint,
-    info: Callable[[T], TensorInfo],
+    name: Callable[[T], str],
     *,
     order: Sequence[str] = (),
     last: Callable[[T], bool] = lambda _: False,
@@ -69,7 +68,7 @@ def layers_in_order(
     Args:
         items: In the order in which layers are to stand, by their first item.
         checkpoint: Whose layers.
-        info: What an item is in the checkpoint.
+        name: The tensor of the checkpoint that an item is, or begins with.
         order: Names of layers that come before all others, in this order; names of no layer are passed over.
         last: Items that go behind everything, as layers of their own, unless `order` names their layer.
     """
@@ -77,7 +76,7 @@ def layers_in_order(
     gathered: dict[str, list[T]] = {name: [] for name in order}
     put_off: dict[str, list[T]] = {}
     for item in items:
-        layer = layer_of[info(item).name]
+        layer = layer_of[name(item)]
         to = put_off if last(item) and layer not in order else gathered
         to.setdefault(layer, []).append(item)
     return [(name, members) for name, members in (*gathered.items(), *put_off.items()) if members]

@@ -92,6 +92,11 @@ def packed_stride(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
     return tuple([math.prod(shape[dimension + 1 :]) * itemsize for dimension in range(len(shape))])
 
 
+def row_bytes(part: Part, stride: Sequence[int]) -> int:
+    """Return the bytes of each row that `take_apart` makes of a part."""
+    return _fold(part, stride)[0]
+
+
 def suits(part: Part, stride: Sequence[int]) -> bool:
     """Whether rows put a part into a view about as well as into packed memory of the same shape."""
     row, levels = _fold(part, stride)

@@ -11,7 +11,7 @@ import ctypes
 import itertools
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.utils.dlpack import from_dlpack
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .._format import TensorInfo
+    from ._assembly import Assembly
 
 ALIGNMENT = 256
 """Bytes every tensor in a block starts at a multiple of: what the widest vector and tensor-core loads want, and half
@@ -155,7 +156,11 @@ class Placement:
 
 
 def place(
-    infos: Sequence[TensorInfo], device: torch.device, *, block_bytes: int = BLOCK_BYTES, as_in_file: bool = False
+    infos: Sequence[TensorInfo | Assembly],
+    device: torch.device,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    as_in_file: bool = False,
 ) -> Placement:
     """Allocate memory for tensors, side by side in blocks, on the calling thread and its current stream.
 
@@ -167,7 +172,7 @@ def place(
         block_bytes: Largest block; a larger tensor has a block of its own.
         as_in_file: On the CPU, let what follows each other in a file do so in a block, aligned to its elements only
             (`lay_out`): fastest to fill. Otherwise every tensor begins at a multiple of `ALIGNMENT`, as on CUDA: what
-            computes with it takes the path, and rounds, as it does with torch's own memory.
+            computes with it takes the path, and rounds, as it does with torch's own memory. Not for assemblies.
 
     Raises:
         TypeError: A dtype or shape is one that torch cannot hold.
@@ -236,13 +241,13 @@ def lay_out(infos: Sequence[TensorInfo], itemsizes: Sequence[int]) -> tuple[list
 
 
 def _place_on_host(
-    infos: Sequence[TensorInfo],
+    infos: Sequence[TensorInfo | Assembly],
     kinds: Sequence[tuple[torch.dtype, tuple[int, ...]]],
     placement: Placement,
     as_in_file: bool,
 ) -> None:
     if as_in_file:
-        offsets, size, grid = lay_out(infos, [dtype.itemsize for dtype, _ in kinds])
+        offsets, size, grid = lay_out(cast("Sequence[TensorInfo]", infos), [dtype.itemsize for dtype, _ in kinds])
     else:
         ends = itertools.accumulate([-(-info.nbytes // ALIGNMENT) * ALIGNMENT for info in infos], initial=0)
         *offsets, size = ends

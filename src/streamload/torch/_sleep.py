@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._format import TensorInfo
+    from ._assembly import Assembly
     from ._seats import Seat
 
 _ASLEEP = "the module is asleep, its weights are not on the device; call wake() before using it"
@@ -33,13 +34,13 @@ class Bed:
         found: Where it sits.
         tensor: The tensor as it is filled: its memory, and how often it was written to so far, are taken down. The
             caller is in `without_gates`.
-        info: What of the checkpoint it holds.
+        info: What of the checkpoint it holds: a tensor, or parts of several.
         table: Whether it is an embedding table whose rows can be looked up.
     """
 
     __slots__ = ("_address", "_name", "_places", "_version", "info", "table")
 
-    def __init__(self, found: Seat, tensor: torch.Tensor, info: TensorInfo, *, table: bool) -> None:
+    def __init__(self, found: Seat, tensor: torch.Tensor, info: TensorInfo | Assembly, *, table: bool) -> None:
         self.info = info
         self.table = table
         self._name = found.names[0]

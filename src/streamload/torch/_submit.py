@@ -10,7 +10,7 @@ import itertools
 import logging
 from bisect import bisect_left
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .._checkpoint import Checkpoint
 from .._checksums import expected_sums
@@ -19,6 +19,7 @@ from .._collector import collector_paused
 from .._engine import shared_engine
 from .._plan import Copy, make_plan, make_reading_plan
 from ..options import StreamOptions
+from ._assembly import Assembly
 from ._layout import take_apart
 from ._memory import current_stream
 
@@ -40,14 +41,26 @@ allows that, and a system call for a quarter of a mebibyte costs next to nothing
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A checkpoint's tensor and the contiguous tensor that its bytes go into."""
+    """A checkpoint's tensor, or parts of several, and the contiguous tensor that their bytes go into."""
 
-    info: TensorInfo
+    info: TensorInfo | Assembly
     tensor: torch.Tensor
 
     def copy(self) -> Copy:
-        """Return the copy that fills the tensor."""
-        return Copy(self.info.shard, self.info.start, self.info.end, self.tensor.data_ptr())
+        """Return the copy that fills the tensor from one in the file."""
+        info = cast("TensorInfo", self.info)
+        return Copy(info.shard, info.start, info.end, self.tensor.data_ptr())
+
+    def copies(self) -> list[Copy]:
+        """Return the copies that fill the tensor, whatever it is made of."""
+        if not isinstance(self.info, Assembly):
+            return [self.copy()]
+        address = self.tensor.data_ptr()
+        return [
+            copy
+            for piece in self.info.pieces
+            for copy in copies_into(piece.info, piece.part, piece.stride, address + piece.offset)
+        ]
 
 
 def copies_into(info: TensorInfo, part: Part, stride: Sequence[int], address: int) -> list[Copy]:

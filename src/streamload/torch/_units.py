@@ -106,7 +106,7 @@ def _layers(
 ) -> Iterator[tuple[str, list[Taken]]]:
     """Yield path and tensors of each layer, in the module's order; a layer of more than half of all is cut again."""
     half = sum([info.nbytes for _, info in taken]) / 2
-    waiting = layers_in_order(taken, checkpoint, lambda pair: pair[1])[::-1]
+    waiting = layers_in_order(taken, checkpoint, lambda pair: pair[1].name)[::-1]
     while waiting:
         path, members = waiting.pop()
         below = _cut_below(path, members) if sum([info.nbytes for _, info in members]) > half else []

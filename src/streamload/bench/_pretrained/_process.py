@@ -1,0 +1,188 @@
+"""Load a model once, in a process of its own: `python -m streamload.bench._pretrained._process REQUEST FILE`.
+
+Part of `bench._pretrained`; needs torch and transformers. Before the clock starts, all is imported, and a small Llama
+is loaded the stock way and computes: what transformers and torch do once in a process is in nobody's figures, what
+streamload does once is in its own. The result goes to FILE as JSON.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+import zlib
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ..._machine import peak_bytes, restart_peak
+from ...transformers import patch
+from .._memory import MemoryWatch
+
+__all__ = ["CHECK", "RESIDENT", "STOCK", "STREAMED", "TOKEN", "Load", "LoadRequest"]
+
+STOCK, STREAMED = "stock", "streamed"
+TOKEN, RESIDENT, CHECK = "token", "resident", "check"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """Say what to load, and how.
+
+    Attributes:
+        path: Directory of the checkpoint.
+        way: STOCK or STREAMED.
+        goal: TOKEN computes at once; RESIDENT waits for all, computing nothing; CHECK does both, while its memory is
+            watched, which costs time, and sums all weights.
+        device: "cpu" or "cuda:N".
+        tokens: Length of the prompt.
+        small: Directory of the small Llama.
+    """
+
+    path: str
+    way: str
+    goal: str
+    device: str
+    tokens: int
+    small: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Hold what one load did.
+
+    Attributes:
+        return_seconds: From the call until `from_pretrained` returned.
+        first_token_seconds: Until the first token was on the host; None where none was computed.
+        resident_seconds: Until all was resident.
+        copied_seconds: Until the parameters, mapped files till then, were copied to memory; None where they are not.
+        peak_memory_bytes: Most memory above that before the call, pages of mapped files counted; None where unknown.
+        private_peak_bytes: The same without pages of mapped files; None where it was not watched.
+        device_peak_bytes: Most that torch held on the GPU; None on the host.
+        token: The first token, or None.
+        weights: CRC-32 of all weights' names, dtypes, shapes and bytes; None where they were not summed.
+        dtype: The weights', as torch says it.
+        title: The model's class.
+    """
+
+    return_seconds: float
+    first_token_seconds: float | None
+    resident_seconds: float
+    copied_seconds: float | None
+    peak_memory_bytes: int | None
+    private_peak_bytes: int | None
+    device_peak_bytes: int | None
+    token: int | None
+    weights: int | None
+    dtype: str
+    title: str
+
+
+def load_once(request: LoadRequest, logits_file: Path) -> Load:
+    """Do what is asked for; with CHECK the logits are saved too.
+
+    Raises:
+        ValueError: The model is no causal language model, or was not streamed.
+    """
+    kind = _class_of(request.path)
+    _compute(_load(transformers.LlamaForCausalLM, request.small, request.device), 2)
+    gc.collect()
+    on_gpu = request.device != "cpu"
+    if on_gpu:
+        torch.cuda.synchronize(request.device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(request.device)
+    restart_peak()
+    before = peak_bytes()
+    watch = MemoryWatch() if request.goal == CHECK else None
+    with watch or nullcontext():
+        began = time.perf_counter()
+        with patch() if request.way == STREAMED else nullcontext():
+            model = _load(kind, request.path, request.device)
+        returned = time.perf_counter()
+        token, logits = (None, None) if request.goal == RESIDENT else _compute(model, request.tokens)
+        computed = time.perf_counter()
+        _wait_until_resident(model, request)
+        resident = time.perf_counter()
+    peak = peak_bytes()
+    if logits is not None and request.goal == CHECK:
+        torch.save(logits.cpu().clone(), logits_file)  # of a view all of the storage would be saved
+    return Load(
+        return_seconds=returned - began,
+        first_token_seconds=None if token is None else computed - began,
+        resident_seconds=resident - began,
+        copied_seconds=_copied(model, began) if request.way == STOCK and not on_gpu else None,
+        peak_memory_bytes=None if peak is None or before is None else peak - before,
+        private_peak_bytes=None if watch is None else watch.peak_bytes,
+        device_peak_bytes=torch.cuda.max_memory_allocated(request.device) if on_gpu else None,
+        token=token,
+        weights=_sum_weights(model) if request.goal == CHECK else None,
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        title=type(model).__name__,
+    )
+
+
+def _class_of(path: str) -> Any:  # noqa: ANN401 - a class of transformers, which has no types
+    """Return the model's class, imported."""
+    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    names = config.architectures or []
+    kind = getattr(transformers, names[0], None) if names else None
+    if kind is None or not kind.can_generate() or config.is_encoder_decoder:
+        raise ValueError(f"{path}: a causal language model is wanted, got {names[0] if names else 'no architecture'}")
+    return kind
+
+
+def _load(kind: Any, path: str, device: str) -> Any:  # noqa: ANN401
+    where = {} if device == "cpu" else {"device_map": device}
+    return kind.from_pretrained(path, dtype="auto", local_files_only=True, **where)
+
+
+def _compute(model: Any, tokens: int) -> tuple[int, torch.Tensor]:  # noqa: ANN401
+    """Return the token that follows a prompt, and its logits."""
+    vocabulary = model.config.get_text_config().vocab_size
+    prompt = (torch.arange(1, tokens + 1) % vocabulary).unsqueeze(0).to(model.device)
+    with torch.no_grad():
+        logits = model(input_ids=prompt, use_cache=False).logits[0, -1]
+    return int(logits.argmax()), logits
+
+
+def _wait_until_resident(model: Any, request: LoadRequest) -> None:  # noqa: ANN401
+    if request.way == STREAMED:
+        stream = getattr(model, "streamload", None)
+        if stream is None:
+            raise ValueError(f"{request.path}: this model was not streamed, but loaded the stock way")
+        stream.wait()
+    if request.device != "cpu":
+        torch.cuda.synchronize(request.device)
+
+
+def _copied(model: Any, began: float) -> float:  # noqa: ANN401
+    copies = [parameter.detach().clone() for parameter in model.parameters()]
+    seconds = time.perf_counter() - began
+    del copies
+    return seconds
+
+
+def _sum_weights(model: Any) -> int:  # noqa: ANN401
+    found = 0
+    for name, tensor in model.state_dict().items():
+        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
+        found = zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy(), found)
+    return found
+
+
+def _main(text: str, file: Path) -> None:
+    try:
+        found: dict[str, object] = asdict(load_once(LoadRequest(**json.loads(text)), file.with_suffix(".logits")))
+    except ValueError as error:
+        found = {"refused": str(error)}
+    file.write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], Path(sys.argv[2]))

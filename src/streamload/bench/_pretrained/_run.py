@@ -1,0 +1,189 @@
+"""The whole benchmark of `from_pretrained`: pairs of processes, stock and streamed, by turns.
+
+Part of `bench._pretrained`; needs torch and transformers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from ... import _native
+from ..._engine import open_device
+from ..._machine import machine_facts
+from ...testing import LlamaShape, make_checkpoint
+from .._memory import touch_free_memory
+from .._overlap._place import open_files
+from .._result import BenchError, cache_state
+from ._process import CHECK, RESIDENT, STOCK, STREAMED, TOKEN, Load, LoadRequest
+from ._result import LoadTimes, PretrainedBench
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._overlap._place import Files
+    from .._settings import PretrainedSettings
+
+__all__ = ["run"]
+
+_OWN_SHAPE = LlamaShape(
+    layers=20, hidden=1024, heads=16, kv_heads=16, intermediate=2816, vocab=8192, dtype="F32"
+)  # about 1 GB, as the engine benchmark's
+_SMALL_SHAPE = LlamaShape(layers=1, hidden=32, heads=2, kv_heads=2, intermediate=32, vocab=32, dtype="F32")
+_TOKENS = 16
+_QUICK_PAIRS = 2
+_WAYS = (STOCK, STREAMED)
+
+
+@dataclass(slots=True)
+class _Course:
+    """Run processes over one checkpoint, and gather what they found."""
+
+    path: Path
+    files: Files
+    nbytes: int
+    device: str
+    scratch: Path
+    progress: Callable[[], object]
+    cached: list[float | None] = field(default_factory=list)
+
+    def load(self, way: str, goal: str) -> Load:
+        """Load it once in a process of its own.
+
+        Raises:
+            BenchError: The process refused, or failed.
+        """
+        file = self.scratch / f"{way}.json"
+        file.unlink(missing_ok=True)
+        request = LoadRequest(
+            path=str(self.path),
+            way=way,
+            goal=goal,
+            device=self.device,
+            tokens=_TOKENS,
+            small=str(self.scratch / "small"),
+        )
+        if self.device == "cpu":
+            touch_free_memory(self.nbytes)
+        self.cached.append(self.files.cached())
+        command = [
+            sys.executable,
+            "-m",
+            "streamload.bench._pretrained._process",
+            json.dumps(asdict(request)),
+            str(file),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or not file.exists():
+            said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+            raise BenchError(f"a {way} load ended with {done.returncode}, its last words were: {said}")
+        found = json.loads(file.read_text())
+        if "refused" in found:
+            raise BenchError(found["refused"])
+        self.progress()
+        return Load(**found)
+
+    def logits(self, way: str) -> torch.Tensor:
+        """Return what the last load that was checked computed."""
+        found: torch.Tensor = torch.load(self.scratch / f"{way}.logits", weights_only=True)
+        return found
+
+
+def run(settings: PretrainedSettings) -> PretrainedBench:
+    """Do what `run_pretrained_bench` says."""
+    try:
+        open_device(settings.device)
+    except ValueError as error:
+        raise BenchError(str(error)) from error
+    pairs = min(settings.repeat, _QUICK_PAIRS) if settings.quick else settings.repeat
+    with tempfile.TemporaryDirectory(prefix="streamload-pretrained-") as name:
+        scratch = Path(name)
+        path = _written(scratch / "checkpoint") if settings.path is None else Path(settings.path)
+        make_checkpoint(scratch / "small", _SMALL_SHAPE, shards=1)
+        files = open_files(path)
+        nbytes = sum(tensor.nbytes for tensor in files.tensors)
+        with tqdm(total=2 * (1 + 2 * pairs), desc="loads", leave=False, disable=None) as bar:
+            course = _Course(path, files, nbytes, settings.device, scratch, bar.update)
+            checked = {way: course.load(way, CHECK) for way in _WAYS}  # which warms the page cache too
+            output = _compare(checked, course)
+            course.cached.clear()
+            token, resident = _race(course, pairs)
+    same = {load.token for load in [*checked.values(), *token[STOCK], *token[STREAMED]]}
+    if len(same) > 1:
+        raise BenchError(f"loads gave different first tokens: {sorted(map(str, same))}")
+    return PretrainedBench(
+        model=checked[STOCK].title,
+        dtype=checked[STOCK].dtype,
+        nbytes=nbytes,
+        tensors=len(files.tensors),
+        device=settings.device,
+        tokens=_TOKENS,
+        pairs=pairs,
+        cache=cache_state(asked_cold=False, cached=course.cached),
+        cached=tuple(course.cached),
+        output=output,
+        stock=_times(checked[STOCK], token[STOCK], resident[STOCK]),
+        streamed=_times(checked[STREAMED], token[STREAMED], resident[STREAMED]),
+        command=settings.command,
+        machine=machine_facts(native_build=_native.build_type),
+    )
+
+
+def _written(path: Path) -> Path:
+    with tqdm(total=_OWN_SHAPE.nbytes, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None) as bar:
+        return make_checkpoint(path, _OWN_SHAPE, progress=bar.update)
+
+
+def _race(course: _Course, pairs: int) -> tuple[dict[str, list[Load]], dict[str, list[Load]]]:
+    """Load in pairs, whoever comes first taking turns; by goal and way."""
+    found: dict[str, dict[str, list[Load]]] = {goal: {way: [] for way in _WAYS} for goal in (TOKEN, RESIDENT)}
+    for number in range(pairs):
+        for turn, goal in enumerate((TOKEN, RESIDENT)):
+            for way in _WAYS if (number + turn) % 2 else _WAYS[::-1]:
+                found[goal][way].append(course.load(way, goal))
+    return found[TOKEN], found[RESIDENT]
+
+
+def _compare(checked: dict[str, Load], course: _Course) -> str:
+    """Return how equal the logits are.
+
+    Mapped weights lie at addresses that are not aligned, where matrix products may round in another way.
+
+    Raises:
+        BenchError: Weights or logits differ.
+    """
+    if checked[STOCK].weights != checked[STREAMED].weights:
+        raise BenchError("the streamed weights are not those of the stock load; no figure is worth that")
+    stock, streamed = (course.logits(way) for way in _WAYS)
+    if torch.equal(stock, streamed):
+        return "equal"
+    if checked[STOCK].token != checked[STREAMED].token or not torch.allclose(
+        stock.float(), streamed.float(), rtol=1e-2, atol=1e-2 * float(stock.float().abs().max())
+    ):
+        raise BenchError("the streamed model's logits are not those of the stock one; no figure is worth that")
+    return "equal to rounding"
+
+
+def _times(checked: Load, token: Sequence[Load], resident: Sequence[Load]) -> LoadTimes:
+    return LoadTimes(
+        return_seconds=tuple(load.return_seconds for load in [*token, *resident]),
+        first_token_seconds=tuple(load.first_token_seconds or 0.0 for load in token),
+        resident_seconds=tuple(load.resident_seconds for load in resident),
+        copied_seconds=_known(resident, "copied_seconds"),
+        peak_memory_bytes=tuple(map(int, _known(token, "peak_memory_bytes"))),
+        private_peak_bytes=checked.private_peak_bytes,
+        device_peak_bytes=tuple(map(int, _known(token, "device_peak_bytes"))),
+    )
+
+
+def _known(loads: Sequence[Load], name: str) -> tuple[float, ...]:
+    found = [getattr(load, name) for load in loads]
+    return () if None in found else tuple(found)

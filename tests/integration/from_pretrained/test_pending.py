@@ -1,0 +1,165 @@
+"""What others do with a model whose weights are still arriving: what they get from one that was loaded, or they wait.
+
+Fused experts, and weights that are cast, are among those that arrive.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from streamload.options import StreamOptions  # noqa: E402 - after the skips
+from streamload.transformers import patch  # noqa: E402 - after the skips
+
+from . import zoo  # noqa: E402 - needs torch
+from .compare import differences  # noqa: E402 - needs torch
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # peft asks for it
+]
+
+CASES = {
+    "direct": ("qwen3", "auto"),
+    "fused": ("mixtral", "auto"),
+    "cast": ("llama", torch.bfloat16),
+    "fused and cast": ("qwen2_moe", torch.bfloat16),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def pair(request, saved):
+    """A model loaded by stock, whose weights are its own, and the same still arriving over poisoned memory."""
+    name, dtype = request.param
+    kind, directory = saved(name)
+    stock = kind.from_pretrained(directory, dtype=dtype)
+    for tensor in (*stock.parameters(), *stock.buffers()):
+        tensor.data = tensor.data.clone()
+    with patch(options=StreamOptions(debug=True)):
+        streamed = kind.from_pretrained(directory, dtype=dtype)
+    return stock, streamed, zoo.inputs(name, dtype=stock.dtype)
+
+
+def same(left, right):
+    """Whether two nests of tensors hold the same bits."""
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    return len(left) == len(right) and all(same(*both) for both in zip(left, right, strict=True))
+
+
+def logits(model, given):
+    """Compute without gradients."""
+    with torch.no_grad():
+        return model(**given).logits
+
+
+def trained(model, given):
+    """Take a step of AdamW, and return a few weights."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model(**given).logits.float().square().mean().backward()
+    optimizer.step()
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def saved_state(model, given):
+    """Save the state dict by torch, and read it back."""
+    del given
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    buffer.seek(0)
+    return torch.load(buffer)
+
+
+def resized(model, given):
+    """Add rows to the embedding: the new ones are drawn by chance, the old ones stay."""
+    torch.manual_seed(3)
+    rows = model.get_input_embeddings().num_embeddings
+    model.resize_token_embeddings(rows + 4)
+    return logits(model, given)[..., :rows]
+
+
+USES = {
+    "forward": logits,
+    "inference mode": lambda model, given: torch.inference_mode()(lambda: model(**given).logits.clone())(),
+    "generate": lambda model, given: model.generate(**given, max_new_tokens=3, do_sample=False, pad_token_id=0),
+    "static cache": lambda model, given: model.generate(
+        **given, max_new_tokens=3, do_sample=False, pad_token_id=0, cache_implementation="static"
+    ),
+    "backward and AdamW": trained,
+    "state_dict": lambda model, given: dict(model.state_dict()),
+    "torch.save": saved_state,
+    "deepcopy": lambda model, given: logits(copy.deepcopy(model), given),
+    "pickle": lambda model, given: logits(pickle.loads(pickle.dumps(model)), given),
+    "to another dtype": lambda model, given: dict(model.to(torch.float64).state_dict()),
+    "numpy": lambda model, given: [torch.from_numpy(p.detach().float().numpy().copy()) for p in model.parameters()],
+    "data": lambda model, given: [parameter.data.clone() for parameter in model.parameters()],
+    "functional_call": lambda model, given: torch.func.functional_call(
+        model, dict(model.named_parameters()), (), given
+    ).logits.detach(),
+    "resize_token_embeddings": resized,
+    "a part by itself": lambda model, given: model.get_input_embeddings()(given["input_ids"]).detach(),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_whoever_uses_it_early_gets_what_stock_gives(use, pair):
+    stock, streamed, given = pair
+    found = use(streamed, given)
+    assert same(found, use(stock, given))
+    streamed.streamload.wait(timeout=60)
+
+
+def test_saved_while_it_arrives_it_is_the_same_model(pair, tmp_path):
+    stock, streamed, _ = pair
+    streamed.save_pretrained(tmp_path)
+    again = type(stock).from_pretrained(tmp_path, dtype="auto")
+    assert differences(stock, again) == []
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"use_dora": True}, {"init_lora_weights": "gaussian"}], ids=["lora", "dora", "gaussian"]
+)
+def test_an_adapter_put_on_while_it_arrives(kind, pair):
+    peft = pytest.importorskip("peft")
+    stock, streamed, given = pair
+    outputs = []
+    for model in (streamed, stock):
+        torch.manual_seed(5)
+        config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **kind)
+        adapted = peft.get_peft_model(model, config).eval()
+        outputs.append(logits(adapted, given))
+        outputs.append(logits(adapted.merge_and_unload(), given))
+    assert same(outputs[:2], outputs[2:])
+
+
+def test_it_sleeps_and_wakes_as_the_same_objects(pair):
+    stock, streamed, given = pair
+    handle = streamed.streamload
+    handle.wait(timeout=60)
+    before = {name: id(parameter) for name, parameter in streamed.named_parameters()}
+    for _ in range(3):
+        handle.sleep()
+        assert handle.asleep
+        with pytest.raises(Exception, match="asleep"):
+            logits(streamed, given)
+        handle.wake()
+        assert same(logits(streamed, given), logits(stock, given))
+        handle.wait(timeout=60)
+    assert {name: id(parameter) for name, parameter in streamed.named_parameters()} == before
+    del streamed.streamload
+    assert differences(stock, streamed) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*functools.lru_cache:UserWarning")  # in transformers' experts
+def test_compiled_while_it_arrives(pair):
+    stock, streamed, given = pair
+    compiled = torch.compile(streamed, backend="eager")
+    assert same(logits(compiled, given), logits(stock, given))

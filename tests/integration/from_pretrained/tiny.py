@@ -1,0 +1,31 @@
+"""One tiny model, saved in a moment, and what two loads of it must have in common."""
+
+from __future__ import annotations
+
+import torch
+import transformers
+
+
+def config(**changes: object):
+    """The config of a Llama of 50,000 parameters."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return transformers.LlamaConfig(**{**sizes, "vocab_size": 64, "max_position_embeddings": 64, **changes})
+
+
+def save(directory, kind=transformers.LlamaForCausalLM, *, shard="50GB", **changes: object):
+    """Save a tiny model whose tensors are in `dtype` bfloat16, and return the directory as text."""
+    torch.manual_seed(0)
+    kind(config(**changes)).to(torch.bfloat16).save_pretrained(directory, max_shard_size=shard)
+    return str(directory)
+
+
+def assert_equal(model, other):
+    """Check that two models hold the same, name by name and bit by bit, and that it is numbers."""
+    assert type(model) is type(other)
+    mine, theirs = model.state_dict(), other.state_dict()
+    assert list(mine) == list(theirs)
+    for name, tensor in mine.items():
+        assert tensor.dtype == theirs[name].dtype, name
+        assert torch.equal(tensor, theirs[name]), name
+        assert not tensor.isnan().any(), name
+    assert not [name for name, tensor in model.named_parameters() if tensor.is_meta]
