@@ -11,7 +11,10 @@ import os
 import threading
 import weakref
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
+
+import torch
 
 from ..errors import StreamClosedError, StreamloadError
 from ._convert import Conversion
@@ -21,8 +24,6 @@ from ._gate import close_gate, open_gate, without_gates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import torch
 
     from .._checkpoint import Checkpoint
     from .._format import TensorInfo
@@ -55,7 +56,7 @@ class CastPiece:
         return Conversion(self.info, self.part, tensor.data.as_strided(self.shape, self.stride, self.offset))
 
 
-Cast = tuple["torch.Tensor", "Sequence[CastPiece]"]
+Cast = tuple[torch.Tensor, "Sequence[CastPiece]"]
 
 
 class CastLoad:
@@ -80,6 +81,9 @@ class CastLoad:
         self._over = threading.Event()
         with without_gates():
             jobs = [[piece.into(tensor) for tensor, pieces in group for piece in pieces] for group in groups]
+            if options is not None and options.debug:  # as NaN, so that a use before its bytes arrive shows
+                for tensor in chain(*self._tensors):
+                    tensor.data.reshape(-1).view(torch.uint8).fill_(0xFF)
         for group, tensors in enumerate(self._tensors):
             for tensor in tensors:
                 close_gate(tensor, self, group)
@@ -91,11 +95,6 @@ class CastLoad:
     def over(self) -> bool:
         """Whether every gate is open, or closed for good."""
         return self._over.is_set() or self._process != os.getpid()
-
-    @property
-    def failed(self) -> bool:
-        """Whether it failed or was cancelled."""
-        return self._error is not None
 
     def order(self, group: int) -> bool:
         """Block until a group's tensors are there for everyone; True. What nobody has begun yet is taken next."""
