@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._checkpoint import Checkpoint, open
 from ._lazy import LazyTensor, lazy_state_dict
 from .torch._memory import resolve_device
-from .torch._seats import tensors_of, walk
+from .torch._seats import gather, tensors_of, walk
 from .transformers._adopt import adopt
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def load_with(
         with open(source) as checkpoint:
             return load_with(module, checkpoint, load, device=device, options=options)
     where = resolve_device(device)
-    before = _places(module)
+    before = [(found.tensor, found.places) for found in gather(module)]
     lazies = lazy_state_dict(source)
     try:
         load({name: lazy if where.type == "cpu" else lazy.to(where) for name, lazy in lazies.items()})
@@ -81,17 +81,6 @@ def load_with(
     if lazies:
         stream.read_early = tuple(next(iter(lazies.values()))._source.names_read)
     return stream
-
-
-def _places(module: torch.nn.Module) -> list[tuple[torch.Tensor, Places]]:
-    """Return each of a module's tensors with every place that it is at, in the module's order."""
-    found: dict[int, tuple[torch.Tensor, Places]] = {}
-    for _, owner in walk(module):
-        for attribute, tensor in tensors_of(owner):
-            places = found.setdefault(id(tensor), (tensor, []))[1]
-            if (owner, attribute) not in places:
-                places.append((owner, attribute))
-    return list(found.values())
 
 
 def _tie(before: Sequence[tuple[torch.Tensor, Places]]) -> None:

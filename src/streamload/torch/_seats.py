@@ -165,6 +165,18 @@ def tensors_of(owner: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     return held + [(name, tensor) for name, tensor in owner._buffers.items() if tensor is not None]
 
 
+def gather(module: torch.nn.Module) -> list[Seat]:
+    """Return a module's parameters and buffers, saved or not, in its order, each with every place it is at, once."""
+    seats: dict[int, Seat] = {}
+    for prefix, owner in walk(module):
+        for attribute, tensor in tensors_of(owner):
+            found = seats.setdefault(id(tensor), Seat(tensor))
+            if (owner, attribute) not in found.places:
+                found.places.append((owner, attribute))
+            found.names.append(prefix + attribute)
+    return list(seats.values())
+
+
 def _sets_as_torch_does(owner: torch.nn.Module, attribute: str) -> bool:
     """Whether setting an attribute that is there comes to putting it among the module's own."""
     kind, stock, own = type(owner), torch.nn.Module, owner.__dict__

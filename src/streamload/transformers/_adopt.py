@@ -12,7 +12,7 @@ import torch
 from .._lazy import LazyTensor, assemble
 from .._lazy._casts import cast_pieces
 from ..torch._adopt import check_read, stream_seats
-from ..torch._seats import Seat, tensors_of, walk
+from ..torch._seats import gather
 from ._stream import CastWeights, PretrainedStream
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..options import StreamOptions
     from ..torch._assembly import Assembly
     from ..torch._casting import CastPiece
+    from ..torch._seats import Seat
 
 __all__ = ["adopt"]
 
@@ -39,7 +40,7 @@ def adopt(module: torch.nn.Module, checkpoint: Checkpoint, options: StreamOption
     Raises:
         As `stream_module`; and as `LazyTensor.value`, after which the module keeps lazy tensors.
     """
-    seats = _lazy_seats(module)
+    seats = [found for found in gather(module) if isinstance(found.tensor, LazyTensor)]
     devices = {found.tensor.device for found in seats}
     taken: list[tuple[Seat, TensorInfo | Assembly]] = []
     casts: list[tuple[Seat, list[CastPiece]]] = []
@@ -84,17 +85,3 @@ def _compute(computed: list[Seat], checkpoint: Checkpoint, options: StreamOption
         check_read([info for lazy in lazies for info in lazy.node.files()], checkpoint, lazies[0].device, options)
     for found, tensor in zip(computed, made, strict=True):
         found.put(tensor)
-
-
-def _lazy_seats(module: torch.nn.Module) -> list[Seat]:
-    """Return what of a module is lazy, each tensor with every place it is at."""
-    seats: dict[int, Seat] = {}
-    for prefix, owner in walk(module):
-        for attribute, tensor in tensors_of(owner):
-            if not isinstance(tensor, LazyTensor):
-                continue
-            found = seats.setdefault(id(tensor), Seat(tensor))
-            if (owner, attribute) not in found.places:
-                found.places.append((owner, attribute))
-            found.names.append(prefix + attribute)
-    return list(seats.values())
