@@ -19,6 +19,7 @@ Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, s
       groups_(plan_.group_count),
       unclaimed_(plan_.reads.size()),
       traces_(plan_.reads.size()),
+      choices_(plan_.reads.size()),
       groups_of_source_(sources.size()),
       buffered_only_(plan_.reads.size()),
       sums_(plan_.sums.size()),

@@ -126,6 +126,7 @@ class Ticket final : private Reading {
 
   // ticket_reads.cpp: a read, until its bytes are in host memory.
   [[nodiscard]] Status start_read(std::size_t read, StagingRing::Buffer buffer, Outcome& outcome) noexcept;
+  [[nodiscard]] Status choose(std::size_t read, Choice& choice) noexcept;
   [[nodiscard]] Status start_in_place(std::size_t read, Choice choice, Outcome& outcome) noexcept;
   [[nodiscard]] Status start_direct_in_place(std::size_t read, Choice choice, HostSpan place,
                                              Outcome& outcome) noexcept;
@@ -192,7 +193,8 @@ class Ticket final : private Reading {
   std::size_t reads_landed_ = 0;
   TicketStats stats_;
   Status failure_;
-  std::vector<ChunkTrace> traces_;  // entry i belongs to whoever does read i until it is landed
+  std::vector<ChunkTrace> traces_;              // entry i belongs to whoever does read i until it is landed
+  std::vector<std::optional<Choice>> choices_;  // and so does this one's
 
   std::atomic<bool> failed_{false};
   std::atomic<bool> done_{false};

@@ -139,7 +139,7 @@ Status Ticket::start_read(std::size_t read, StagingRing::Buffer buffer, Outcome&
   trace.nbytes = step.nbytes;
   trace.read_start = elapsed();
   Choice choice;
-  if (Status status = source.choose(step.offset, step.nbytes, choice); !status.ok()) return status;
+  if (Status status = choose(read, choice); !status.ok()) return status;
   if (buffered_only_[read] && choice.route == Route::kDirect) choice.route = Route::kBuffered;
   if (device_->fills_in_place() && step.first_copy < step.last_copy) {
     outcome = Outcome::kReturned;
@@ -164,6 +164,18 @@ Status Ticket::start_read(std::size_t read, StagingRing::Buffer buffer, Outcome&
   if (Status status = source.read(step.offset, step.nbytes, buffer.bytes(), bytes, choice); !status.ok()) return status;
   count(read, choice, false, 0);
   return enqueue(read, bytes, std::move(buffer));
+}
+
+// Once per read, however often it is returned: finding out what the page cache holds may leave pages in it.
+Status Ticket::choose(std::size_t read, Choice& choice) noexcept {
+  std::optional<Choice>& chosen = choices_[read];
+  if (!chosen) {
+    const ReadStep& step = plan_.reads[read];
+    if (Status status = sources_[step.source]->choose(step.offset, step.nbytes, choice); !status.ok()) return status;
+    chosen = choice;
+  }
+  choice = *chosen;
+  return {};
 }
 
 // Reads into the destination itself. Leaves `outcome` alone where these bytes are to be staged.

@@ -64,6 +64,7 @@ TEST(a_fill_that_begins_while_another_is_under_way_is_noticed) {
     const auto device = cuda();
     standin().hold_copies();
     const Turn turn(device, readers(), terms_of(2, 1, Breach::kUnlandedSlot));
+    while (standin().count("in_flight") == 0) std::this_thread::yield();  // the first fill, which nothing lands
     CHECK(says(wait_for_failure(turn, 1), "is under way"));
     standin().release_all_copies();
     turn.rotation->close();

@@ -112,6 +112,28 @@ TEST(a_promoted_group_is_read_next) {
   CHECK_EQ(order[1 + kReadsPerGroup], kChunk);
 }
 
+TEST(how_bytes_are_read_is_chosen_once_though_a_read_may_have_to_wait_for_a_buffer) {
+  struct Choosy final : Source {
+    std::shared_ptr<Source> inner = pattern_source();
+    std::atomic<std::size_t> choices = 0;
+    [[nodiscard]] const std::string& url() const noexcept override { return inner->url(); }
+    Status choose(std::uint64_t /*offset*/, std::size_t /*nbytes*/, Choice& out) noexcept override {
+      out = Choice{Route::kCallback, ++choices % 2 == 0 ? CacheState::kCached : CacheState::kUncached, true};
+      return {};
+    }
+    Status read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
+                Choice& choice) noexcept override {
+      return inner->read(offset, nbytes, buffer, out, choice);
+    }
+  };
+  const auto source = std::make_shared<Choosy>();
+  Load load(std::make_shared<HostDevice>(HostDeviceOptions{}));  // in place, with no buffer, where the route allows it
+  REQUIRE(load.submit(source).ok());
+  CHECK(load.wait_all().ok());
+  CHECK(load.holds(0, kBytes));
+  CHECK_EQ(source->choices.load(), kGroups * kReadsPerGroup);
+}
+
 TEST(a_finished_ticket_ignores_cancel) {
   Load load(std::make_shared<HostDevice>(poisoned()));
   REQUIRE(load.submit(pattern_source()).ok());
