@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from streamload._plan import SLOT_ALIGNMENT, assign_slots, least_reuse_distance, plan_slots
@@ -47,6 +49,18 @@ def test_the_gap_that_is_left_is_filled_with_small_units():
     sizes = [SLOT_ALIGNMENT * size for size in (1, *[10] * 7, 2, 3)]
     plan = plan_slots(sizes, range(10), budget=35 * SLOT_ALIGNMENT)
     assert (plan.resident, plan.slots) == ((8, 9), 3)  # 5 are left: 3 and 2 fill them, 3 and 1 would not
+
+
+def test_small_ends_stay_where_that_costs_little_since_nothing_is_hidden_behind_them():
+    ends, room = 8 * SLOT_ALIGNMENT, 41 * 10 * SLOT_ALIGNMENT
+    plan = plan_slots([ends, *[10 * SLOT_ALIGNMENT] * 80, ends], range(82), budget=room)
+    assert {0, 81} <= set(plan.resident)
+    assert len(plan.resident) == 2 + 36  # 38 without the ends: 436 units of bytes to stream then, 440 now
+    gaps = [later - earlier for earlier, later in pairwise(plan.streamed)]
+    assert max(gaps) == 2
+    ends = 6 * SLOT_ALIGNMENT
+    few = plan_slots([ends, *[10 * SLOT_ALIGNMENT] * 6, ends], range(8), budget=60 * SLOT_ALIGNMENT)
+    assert not {0, 7} <= set(few.resident)  # 42 units of bytes without them; 50 with them would be a fifth more
 
 
 def test_two_slots_are_taken_where_three_do_not_fit():
