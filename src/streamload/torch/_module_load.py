@@ -52,9 +52,8 @@ class ModuleLoad:
         self._used: dict[int, None] = {}  # groups, in the order of their first use
         self._process = os.getpid()
         self._ticket: Ticket | None = ticket  # None: over
-        self._tensors = [
-            (tensor, group) for group, members in enumerate(tensors) for tensor in members if tensor.nbytes
-        ]
+        self._groups = [[tensor for tensor in members if tensor.nbytes] for members in tensors]
+        self._opened: set[int] = set()  # groups whose gates were opened
         self._empty = [tensor for members in tensors for tensor in members if not tensor.nbytes]
         self._error: BaseException | None = None
         self._closed = False  # by whoever started it
@@ -155,13 +154,14 @@ class ModuleLoad:
                 raise
             error.__traceback__ = None  # its frames would keep the ticket alive for as long as the module
         else:
-            for tensor, _ in self._tensors:
-                open_gate(tensor)
+            for members in self._groups:
+                for tensor in members:
+                    open_gate(tensor)
             self._arrived = True
             if self._hooks is not None:
                 self._hooks.remove()
         finally:
-            self._tensors = []
+            self._groups = []
             self._ticket = None
             ticket.close()
             self._rows.close()
@@ -174,19 +174,29 @@ class ModuleLoad:
             return
         self._error = StreamClosedError(f"the load could not be watched: {error!r}")
         self._at_exit.detach()
-        self._tensors = []
+        self._groups = []
         self._ticket = None
         self._over.set()
 
     def _close_gates(self) -> None:
-        for tensor, group in self._tensors:
-            close_gate(tensor, self, group)
+        for group, members in enumerate(self._groups):
+            for tensor in members:
+                close_gate(tensor, self, group)
         empty, self._empty = self._empty, []
         for tensor in empty:  # nothing of them is to come; they may have been asleep
             open_gate(tensor)
 
     def _is_resident(self, group: int) -> bool:
-        """Say True, once what waited for that is gone."""
+        """Say True, once what waited for that is gone: gates of the whole group, as its other tensors are used next."""
+        if group not in self._opened:
+            self._opened.add(group)
+            groups = self._groups
+            members = groups[group] if groups else []  # none once the load is over
+            for tensor in members:
+                open_gate(tensor)
+            if self._error is not None:  # it failed meanwhile: what was opened after its gates were closed
+                for tensor in members:
+                    close_gate(tensor, self, group)
         if self._hooks is not None:
             self._hooks.group_is_resident(group)
         return True
