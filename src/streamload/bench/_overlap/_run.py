@@ -65,7 +65,7 @@ _HOST_OPERATIONS = 2.5e10
 # hold, for what is kept there by chance would decide; models, pairs of each.
 _STEADY_SHAPE = LlamaShape(layers=4, hidden=320, heads=5, kv_heads=5, intermediate=832, vocab=256, dtype="F32")
 _STEADY_LINK = 1e9
-_STEADY, _QUICK_STEADY = (30, 40), (6, 10)
+_STEADY, _QUICK_STEADY = (60, 40), (6, 10)
 _WHOLE_STEADY_PAIRS, _QUICK_WHOLE_STEADY_PAIRS = 100, 12
 # The layers of an oversized prompt take some ten milliseconds, as large ones do on a GPU.
 _OVERSIZED_SECONDS, _OVERSIZED_PAIRS, _QUICK_OVERSIZED_PAIRS, _CUDA_OVERSIZED_PAIRS = 1.5, 12, 6, 8
