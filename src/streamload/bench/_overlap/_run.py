@@ -58,7 +58,7 @@ _QUICK_COMPUTE_TO_MOVE = (0.5, 2.2)
 # its 723 tensors is the part of X that it is there; C / X is what counts, and the prompts give it any value.
 _MOVE_SECONDS, _QUICK_MOVE_SECONDS = 2.5, 0.8
 _LONGEST_MOVES = 0.6  # of that, for the longest prompt: what is held against C needs no long X
-_MORE_PAIRS = 2  # of the longest prompt, whose passes computing makes long: the processor's speed is in them
+_MORE_PAIRS = 4  # of the longer half of the prompts, whose passes computing makes long: a processor's speed is in them
 # Such that prompts of some hundred tokens compute for as long as all weights travel, as on a GPU with its link.
 _HOST_OPERATIONS = 2.5e10
 # Of passes so short that the processor seldom changes its speed between the two of a pair, over more than its caches
@@ -170,7 +170,9 @@ def _middle(subject: Subject, place: Place, resident: nn.Module, tokens: Sequenc
 def _measure(settings: OverlapSettings, courses: Sequence[ColdCourse], steady_course: SteadyCourse) -> OverlapBench:
     course = courses[0]  # the shortest prompt
     repeat = min(settings.repeat, _QUICK_REPEAT) if settings.quick else settings.repeat
-    repeats = [*[repeat] * (len(courses) - 1), repeat + (0 if settings.quick else _MORE_PAIRS)]
+    short = len(courses) // 2
+    more = repeat + (0 if settings.quick else _MORE_PAIRS)
+    repeats = [*[repeat] * short, *[more] * (len(courses) - short)]
     cached = [course.files.cached()]
     with tqdm(total=sum(repeats) + len(courses), desc="runs", leave=False, disable=None) as bar:
         cold = run_cold(courses, repeats, bar.update)
