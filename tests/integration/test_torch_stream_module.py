@@ -294,9 +294,11 @@ def test_a_waiter_is_served_next(build, model_path):
         module = build("meta")
         loading = start(module, model_path, engine)
         module.norm.weight.sum()  # the last but one layer
+        assert not is_arriving(module.norm.bias)  # its group is there
         assert is_arriving(module.rnn.weight_ih_l0)
         assert loading.progress() < 1
         loading.close()
+    assert all(is_arriving(p) for p in module.parameters())  # closed for good, whatever was open
 
 
 def test_close_and_cancel_make_the_module_unusable_and_can_be_repeated(build, model_path, stalled_engine):
