@@ -105,7 +105,7 @@ def load_both(directory):
 
 
 def assert_equal_logits(stock, model):
-    """Compare what two models compute. Stock's get memory of their own: over a mapped file kernels may round otherwise."""
+    """Compare what two models compute. Stock gets memory of its own: over a mapped file kernels may round otherwise."""
     for parameter in stock.parameters():
         with contextlib.suppress(NotImplementedError, RuntimeError):  # of a class of its own
             parameter.data = parameter.data.clone()
