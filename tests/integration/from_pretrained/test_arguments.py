@@ -19,6 +19,8 @@ from streamload.options import StreamOptions  # noqa: E402 - after the skips
 from . import tiny  # noqa: E402 - after the skips
 from .compare import differences, info_differences  # noqa: E402 - after the skips
 
+pytestmark = pytest.mark.slow
+
 Llama = transformers.LlamaForCausalLM
 
 

@@ -25,6 +25,8 @@ from streamload.transformers._scope import current_scope  # noqa: E402 - after t
 
 from . import tiny  # noqa: E402 - after the skips
 
+pytestmark = pytest.mark.slow
+
 Llama = transformers.LlamaForCausalLM
 DEBUG = StreamOptions(debug=True)
 
@@ -93,7 +95,6 @@ def break_reads(monkeypatch, at, opened):
     monkeypatch.setattr(_patch, "open_files", open_files)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["direct", "cast"])
 @pytest.mark.parametrize("at", range(8))
 def test_a_read_that_fails_fails_the_use_and_leaves_nothing(at, dtype, saved, monkeypatch, nothing_left):
@@ -175,7 +176,6 @@ def test_an_error_of_the_models_own_code_is_what_the_caller_gets(method, error, 
     nothing_left()
 
 
-@pytest.mark.slow
 def test_threads_load_at_once_each_its_own(saved):
     expected = [parameter.clone() for parameter in Llama.from_pretrained(saved).parameters()]
     start = threading.Barrier(4)
@@ -197,7 +197,6 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.slow
 def test_fifty_loads_leave_no_file_thread_or_memory(saved, nothing_left):
     def load_and_drop(number):
         model = load(saved)
