@@ -17,6 +17,8 @@ from streamload.transformers import _stream, patch  # noqa: E402 - after the ski
 
 from . import tiny  # noqa: E402 - after the skips
 
+pytestmark = pytest.mark.slow
+
 Llama = transformers.LlamaForCausalLM
 
 
