@@ -10,6 +10,17 @@ LINK_BYTES_PER_SECOND = 4e6  # the model below takes 0.1 s
 
 
 @pytest.fixture
+def one_thread():
+    """Let torch compute in one thread: its own spin, which tiny models on a shared machine pay dearly for."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def nan_memory(monkeypatch):
     """Fill what torch allocates, and new host blocks, with 0xFF bytes, which read as NaN: too early a read shows.
 
@@ -220,16 +231,14 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def start_held(slow_engine, monkeypatch):
+def start_held(slow_engine, monkeypatch, one_thread):
     """A function that starts filling a module from a directory; not one read is done before its first real use.
 
     Extra keywords go to the `FaultySource` that stands before each shard. What is still in flight afterwards is cut
-    off. torch computes in one thread meanwhile: its own spin, which tiny models on a shared machine pay dearly for.
+    off.
     """
     import threading
     from dataclasses import replace
-
-    import torch
 
     import streamload
     from streamload._checkpoint import Checkpoint
@@ -254,10 +263,7 @@ def start_held(slow_engine, monkeypatch):
         assert loading.stats().bytes_read == 0
         return loading
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield start
-    torch.set_num_threads(threads)
     used.set()
     for loading, opened in started:
         loading.close()

@@ -15,19 +15,14 @@ with warnings.catch_warnings():  # of what it imports
     diffusers = pytest.importorskip("diffusers")
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # diffusers warns of itself
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore"),  # diffusers warns of itself
+]
 
 DEBUG = streamload.StreamOptions(debug=True)
 PARTS = ("unet", "vae", "text_encoder")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Torch's own threads spin, which tiny models on a shared machine pay dearly for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_parts():

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,13 @@ from ._convert import Conversion
 from ._failure import raise_again
 from ._fill import fill_converted
 from ._gate import close_gate, open_gate, without_gates
+from ._stats import add_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._checkpoint import Checkpoint
+    from .._engine import LoadStats
     from .._format import TensorInfo
     from ..options import StreamOptions
     from ._layout import Part
@@ -70,12 +73,14 @@ class CastLoad:
 
     def __init__(self, groups: Sequence[Sequence[Cast]], checkpoint: Checkpoint, options: StreamOptions | None) -> None:
         self._tensors = [[tensor for tensor, _ in group] for group in groups]
+        self._nbytes = [sum([piece.part.nbytes for _, pieces in group for piece in pieces]) for group in groups]
         self._options = options
+        self._began = time.perf_counter()
         self._process = os.getpid()
         self._changed = threading.Condition()  # guards what follows
         self._left = dict.fromkeys(range(len(groups)))  # in the order in which they are taken
-        self._done: set[int] = set()
-        self._count = len(groups)
+        self._done: dict[int, LoadStats] = {}
+        self._first_seconds = self._seconds = self._stall_seconds = 0.0
         self._error: BaseException | None = None
         self._cancelled = threading.Event()
         self._over = threading.Event()
@@ -96,6 +101,11 @@ class CastLoad:
         """Whether every gate is open, or closed for good."""
         return self._over.is_set() or self._process != os.getpid()
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended before all was there: by an error, or cancelled."""
+        return self._error is not None
+
     def order(self, group: int) -> bool:
         """Block until a group's tensors are there for everyone; True. What nobody has begun yet is taken next."""
         if self._process != os.getpid() and not self._over.is_set():
@@ -103,7 +113,9 @@ class CastLoad:
         with self._changed:
             if group in self._left:
                 self._left = {group: None, **self._left}
+            began = time.perf_counter()
             self._changed.wait_for(lambda: group in self._done or self._error is not None)
+            self._stall_seconds += time.perf_counter() - began
             if group not in self._done and self._error is not None:
                 raise_again(self._error)
         return True
@@ -124,10 +136,23 @@ class CastLoad:
         if self._error is not None:
             raise_again(self._error)
 
-    def progress(self) -> float:
-        """Return the share of groups that are there."""
+    def stats(self) -> LoadStats:
+        """Return what it did so far. Bytes are the file's; those of a group count once it is there."""
         with self._changed:
-            return len(self._done) / self._count if self._count else 1.0
+            done = dict(self._done)
+            seconds = self._seconds or time.perf_counter() - self._began
+            first, stalled = self._first_seconds, self._stall_seconds
+        return replace(
+            add_up(list(done.values())),
+            bytes_total=sum(self._nbytes),
+            bytes_resident=sum([self._nbytes[group] for group in done]),
+            groups=len(self._nbytes),
+            groups_resident=len(done),
+            seconds=seconds,
+            first_byte_seconds=first,
+            first_group_seconds=first,
+            stall_seconds=stalled,
+        )
 
     def join(self) -> None:
         """Block until the thread has ended."""
@@ -144,8 +169,7 @@ class CastLoad:
                 if self._cancelled.is_set():
                     raise StreamClosedError(_CANCELLED)
                 conversions, jobs[group] = jobs[group], []
-                fill_converted(conversions, checkpoint, self._options)
-                self._open(group)
+                self._open(group, fill_converted(conversions, checkpoint, self._options))
         except BaseException as error:  # the thread's top: every waiter raises it
             error.__traceback__ = None
             with self._changed:
@@ -155,6 +179,7 @@ class CastLoad:
                 raise
         finally:
             self._tensors = []
+            self._seconds = time.perf_counter() - self._began
             self._at_exit.detach()
             self._over.set()
 
@@ -165,9 +190,10 @@ class CastLoad:
                 del self._left[group]
             return group
 
-    def _open(self, group: int) -> None:
+    def _open(self, group: int, stats: LoadStats) -> None:
         with self._changed:
-            self._done.add(group)
+            self._done[group] = stats
+            self._first_seconds = self._first_seconds or time.perf_counter() - self._began
             self._changed.notify_all()
         for tensor in self._tensors[group]:
             open_gate(tensor)

@@ -5,6 +5,7 @@ Part of `transformers`. Finds out the class and the device; all else is `patch` 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -17,7 +18,7 @@ from ._patch import HANDLE, patch
 from ._stream import PretrainedStream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import torch
     from transformers import PreTrainedModel
@@ -87,7 +88,8 @@ def from_pretrained(
     Raises:
         DeviceError: There is no such device.
         ValueError: `device` and `device_map` are both given, or `dtype` and `torch_dtype`, or there is no such class.
-        OSError: There is no such model, or it has no weights, as transformers says it.
+        OSError: There is no such model, or it has no weights, as transformers says it; a note names the model where it
+            does not.
         Exception: Whatever else the stock call raises.
 
     Example:
@@ -97,15 +99,30 @@ def from_pretrained(
     name = _local(name_or_path)
     stock["dtype"] = _one_dtype(dtype, stock.pop("torch_dtype", None))
     stock["device_map"] = _device_map(device, stock.get("device_map"))
-    kind = _named(auto_class) if auto_class is not None else _find_class(name, stock)
-    with patch(options=options):
-        made = kind.from_pretrained(name, output_loading_info=output_loading_info, **stock)
+    with _naming(name):
+        kind = _named(auto_class) if auto_class is not None else _find_class(name, stock)
+        with patch(options=options):
+            made = kind.from_pretrained(name, output_loading_info=output_loading_info, **stock)
     model = made[0] if isinstance(made, tuple) else made
     if HANDLE not in vars(model):
         setattr(model, HANDLE, PretrainedStream(None, reason="its class loads in a way of its own"))
     if wait:
         getattr(model, HANDLE).wait()
     return cast("PreTrainedModel | tuple[PreTrainedModel, dict[str, object]]", made)
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Note on an error of files which model was meant: transformers names none that is neither cached nor reachable.
+
+    Python shows notes from 3.11 on.
+    """
+    try:
+        yield
+    except OSError as error:
+        if name not in str(error):
+            vars(error).setdefault("__notes__", []).append(f"while loading {name!r}")
+        raise
 
 
 def _local(name_or_path: str | os.PathLike[str]) -> str:

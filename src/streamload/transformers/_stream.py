@@ -17,7 +17,7 @@ from .._closing import Closing
 from ..torch._casting import CastLoad
 from ..torch._gate import without_gates
 from ..torch._sleep import Bed, give_memory, put_to_sleep
-from ..torch._stats import add_up
+from ..torch._stats import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,41 +51,44 @@ class CastWeights:
     ) -> None:
         self._checkpoint, self._options = checkpoint, options
         self._beds = [(Bed(found, tensor, pieces[0].info, table=False), pieces) for found, tensor, pieces in taken]
-        self._sleepers: list[torch.Tensor] = []
-        self.nbytes = sum([tensor.nbytes for _, tensor, _ in taken])
-        self.load = self._start([tensor for _, tensor, _ in taken])
+        self._sleepers: list[tuple[torch.Tensor, Bed, Sequence[CastPiece]]] | None = None
+        self.load = self._start([(tensor, pieces) for _, tensor, pieces in taken])
 
     @property
     def asleep(self) -> bool:
         """Whether they have no memory."""
-        return bool(self._sleepers)
+        return self._sleepers is not None
 
-    def check(self) -> list[torch.Tensor]:
-        """Return the tensors, once it is sure that they are as they were loaded."""
-        return [tensor for bed, _ in self._beds if (tensor := bed.tensor()) is not None]
+    def check(self) -> list[tuple[torch.Tensor, Bed, Sequence[CastPiece]]]:
+        """Return those tensors whose module is still there, once it is sure that they are as they were loaded."""
+        return [(tensor, bed, pieces) for bed, pieces in self._beds if (tensor := bed.tensor()) is not None]
 
-    def sleep(self, tensors: list[torch.Tensor]) -> None:
-        """Free their memory."""
+    def sleep(self, found: list[tuple[torch.Tensor, Bed, Sequence[CastPiece]]]) -> None:
+        """Free the memory of what `check` found."""
         self.load.cancel()
         self.load.join()
-        self._sleepers = tensors
-        if tensors:
-            put_to_sleep(tensors, tensors[0].device)
+        self._sleepers = found
+        if found:
+            put_to_sleep([tensor for tensor, _, _ in found], found[0][0].device)
 
     def wake(self) -> None:
-        """Bring them back."""
-        tensors = self._sleepers
+        """Bring back those that sleep, and start anew where the load failed."""
+        if self.load.failed and not self.asleep:
+            self.sleep(self.check())
+        if self._sleepers is None:
+            return
+        tensors = [tensor for tensor, _, _ in self._sleepers]
         give_memory(tensors, [torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in tensors])
         with without_gates():
-            for tensor, (bed, _) in zip(tensors, self._beds, strict=True):
+            for tensor, bed, _ in self._sleepers:
                 bed.remember(tensor)
-        self.load = self._start(tensors)
-        self._sleepers = []
+        self.load = self._start([(tensor, pieces) for tensor, _, pieces in self._sleepers])
+        self._sleepers = None
 
-    def _start(self, tensors: Sequence[torch.Tensor]) -> CastLoad:
+    def _start(self, members: Sequence[tuple[torch.Tensor, Sequence[CastPiece]]]) -> CastLoad:
         groups: list[list[tuple[torch.Tensor, Sequence[CastPiece]]]] = []
         size = _GROUP_BYTES
-        for tensor, (_, pieces) in zip(tensors, self._beds, strict=True):
+        for tensor, pieces in members:
             if size >= _GROUP_BYTES:
                 groups.append([])
                 size = 0
@@ -136,9 +139,11 @@ class PretrainedStream(Closing):
     @property
     def asleep(self) -> bool:
         """Whether the weights were taken off the device, by `sleep`."""
-        if self.module_stream is not None:
-            return self.module_stream.asleep
-        return self._casts is not None and self._casts.asleep
+        sleeping = (
+            self.module_stream is not None and self.module_stream.asleep,
+            self._casts is not None and self._casts.asleep,
+        )
+        return any(sleeping)
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until all is resident and the model is an ordinary one.
@@ -158,17 +163,22 @@ class PretrainedStream(Closing):
             self._casts.load.wait(left)
 
     def progress(self) -> float:
-        """Return the share of bytes that are resident, from 0 to 1."""
-        stream = self.module_stream
-        sizes = [] if stream is None else [(stream.progress(), stream.resident_bytes)]
-        if self._casts is not None:
-            sizes.append((self._casts.load.progress(), self._casts.nbytes))
-        total = sum([nbytes for _, nbytes in sizes])
-        return sum([part * nbytes for part, nbytes in sizes]) / total if total else 1.0
+        """Return the share of bytes that are resident, from 0 to 1; of what is cast, bytes of the file."""
+        if self.asleep:
+            return 0.0
+        stats = self.stats()
+        return stats.bytes_resident / stats.bytes_total if stats.bytes_total else 1.0
 
     def stats(self) -> LoadStats:
-        """Return what the load did so far, without what is cast; zeros where nothing was streamed."""
-        return add_up([]) if self.module_stream is None else self.module_stream.stats()
+        """Return what the load did so far; zeros where nothing was streamed.
+
+        What is cast on the way is in it, by its bytes in the file and in groups of its own. What was computed before
+        the model was returned is not (`read_early`).
+        """
+        parts = [] if self.module_stream is None else [self.module_stream.stats()]
+        if self._casts is not None:
+            parts.append(self._casts.load.stats())
+        return at_once(parts)
 
     def cancel(self) -> None:
         """Stop the load; using the model raises `StreamClosedError`. Does not block; no effect once it is done."""
@@ -194,22 +204,18 @@ class PretrainedStream(Closing):
             StreamClosedError: This was closed.
         """
         with self._lock:
-            if self.asleep:
-                return
             if self.module_stream is None and self._casts is None:
                 why = "" if self.reason is None else f": {self.reason}"
                 raise RuntimeError(f"the model was not streamed, so nothing could wake it{why}")
-            cast = [] if self._casts is None else self._casts.check()
+            found = None if self._casts is None or self._casts.asleep else self._casts.check()
             if self.module_stream is not None:
                 self.module_stream.sleep()
-            if self._casts is not None:
-                self._casts.sleep(cast)
+            if self._casts is not None and found is not None:
+                self._casts.sleep(found)
 
     def wake(self) -> None:
         """Stream the weights back; returns at once. `ModuleStream.wake` says what that means."""
         with self._lock:
-            if not self.asleep:
-                return
             if self.module_stream is not None:
                 self.module_stream.wake()
             if self._casts is not None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -150,38 +149,13 @@ def test_variants_subfolders_shards_and_file_urls_are_found(tmp_path):
         load("s3://bucket/model")
 
 
-def cached(root, saved, name="someone/model", revision="main"):
-    """Put a model into a hub cache, as if it had been downloaded."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = root / f"models--{name.replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / revision).write_text(commit)
-    (repository / "blobs").mkdir()
-    snapshot = repository / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    for number, file in enumerate(sorted(Path(saved).iterdir())):
-        shutil.copy(file, repository / "blobs" / f"{number:040x}")
-        (snapshot / file.name).symlink_to(Path("../../blobs") / f"{number:040x}")
-    return name
-
-
 def test_a_repository_in_the_cache_is_loaded_without_a_network(saved, tmp_path):
-    name = cached(tmp_path, saved, revision="v1")
+    name = tiny.cached(tmp_path, saved, revision="v1")
     stock = Llama.from_pretrained(name, cache_dir=tmp_path, revision="v1", local_files_only=True)
     model = load(name, cache_dir=tmp_path, revision="v1", local_files_only=True)
     assert streams(model)
     assert model.name_or_path == stock.name_or_path == name
     tiny.assert_equal(model, stock)
-
-
-def test_a_download_that_is_not_whole_is_not_loaded(saved, tmp_path):
-    name = cached(tmp_path, saved)
-    (weights,) = (tmp_path / "models--someone--model").rglob("model.safetensors")
-    blob = weights.resolve()
-    blob.rename(blob.with_name(blob.name + ".incomplete"))
-    weights.unlink()
-    with pytest.raises(OSError, match=r"model\.safetensors"):
-        load(name, cache_dir=tmp_path, local_files_only=True)
 
 
 @pytest.mark.slow

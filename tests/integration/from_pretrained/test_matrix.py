@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 from streamload.options import StreamOptions  # noqa: E402 - after the skips
 from streamload.transformers import patch  # noqa: E402 - after the skips
@@ -21,15 +21,6 @@ READ_EARLY = {
     "hubert": ("parametrizations.weight.original",),
 }
 """Architectures whose own code needs values while it loads, and of which tensors, by parts of their names."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny models on a shared machine pay dearly for torch's own threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def both(kind, directory, dtype):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -22,6 +24,7 @@ from .compare import differences  # noqa: E402 - needs torch
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # peft asks for it
 ]
 
@@ -86,8 +89,24 @@ def resized(model, given):
     return logits(model, given)[..., :rows]
 
 
+def in_two_threads(model, given):
+    """Compute in two threads at once."""
+    with ThreadPoolExecutor(2) as pool:
+        return [answer.result(60) for answer in [pool.submit(logits, model, given) for _ in range(2)]]
+
+
+@torch.no_grad()
+def parts_alone(model, given):
+    """Call modules on their own, the last ones first."""
+    hidden = model.get_input_embeddings()(given["input_ids"])
+    *_, last = model.model.layers
+    parts = model.lm_head, model.model.norm, last.input_layernorm, last.self_attn.q_proj
+    return [part(hidden) for part in parts]
+
+
 USES = {
     "forward": logits,
+    "two threads": in_two_threads,
     "inference mode": lambda model, given: torch.inference_mode()(lambda: model(**given).logits.clone())(),
     "generate": lambda model, given: model.generate(**given, max_new_tokens=3, do_sample=False, pad_token_id=0),
     "static cache": lambda model, given: model.generate(
@@ -98,14 +117,15 @@ USES = {
     "torch.save": saved_state,
     "deepcopy": lambda model, given: logits(copy.deepcopy(model), given),
     "pickle": lambda model, given: logits(pickle.loads(pickle.dumps(model)), given),
-    "to another dtype": lambda model, given: dict(model.to(torch.float64).state_dict()),
+    "to float64": lambda model, given: dict(model.to(torch.float64).state_dict()),
+    "to bfloat16": lambda model, given: dict(model.to(torch.bfloat16).state_dict()),
     "numpy": lambda model, given: [torch.from_numpy(p.detach().float().numpy().copy()) for p in model.parameters()],
     "data": lambda model, given: [parameter.data.clone() for parameter in model.parameters()],
     "functional_call": lambda model, given: torch.func.functional_call(
         model, dict(model.named_parameters()), (), given
     ).logits.detach(),
     "resize_token_embeddings": resized,
-    "a part by itself": lambda model, given: model.get_input_embeddings()(given["input_ids"]).detach(),
+    "parts by themselves": parts_alone,
 }
 
 
@@ -124,9 +144,15 @@ def test_saved_while_it_arrives_it_is_the_same_model(pair, tmp_path):
     assert differences(stock, again) == []
 
 
-@pytest.mark.parametrize(
-    "kind", [{}, {"use_dora": True}, {"init_lora_weights": "gaussian"}], ids=["lora", "dora", "gaussian"]
-)
+ADAPTERS = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "pissa": {"init_lora_weights": "pissa"},  # reads the base's weights, and writes them
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS.values(), ids=ADAPTERS.keys())
 def test_an_adapter_put_on_while_it_arrives(kind, pair):
     peft = pytest.importorskip("peft")
     stock, streamed, given = pair
@@ -158,8 +184,75 @@ def test_it_sleeps_and_wakes_as_the_same_objects(pair):
     assert differences(stock, streamed) == []
 
 
-@pytest.mark.filterwarnings("ignore:.*functools.lru_cache:UserWarning")  # in transformers' experts
-def test_compiled_while_it_arrives(pair):
+HOOKS = {
+    "dispatch_model": lambda accelerate, model: accelerate.dispatch_model(model, {"": "cpu"}, force_hooks=True),
+    "cpu_offload": lambda accelerate, model: accelerate.cpu_offload(model, "cpu"),
+}
+
+
+@pytest.mark.parametrize("put", HOOKS.values(), ids=HOOKS.keys())
+def test_hooks_of_accelerate_put_on_while_it_arrives(put, pair):
+    accelerate = pytest.importorskip("accelerate")
     stock, streamed, given = pair
-    compiled = torch.compile(streamed, backend="eager")
+    for model in (streamed, stock):
+        put(accelerate, model)
+    assert same([logits(streamed, given), logits(streamed, given)], [logits(stock, given)] * 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")  # torch's, of the call itself
+@pytest.mark.parametrize("pair", [("gpt2", "auto"), ("bert", "auto"), ("llama", "auto")], indirect=True, ids=str)
+def test_quantised_to_8_bits_while_it_arrives(pair):
+    stock, streamed, given = pair
+    quantized = [
+        torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+        for model in (streamed, stock)
+    ]
+    assert any("quantized.dynamic" in type(module).__module__ for module in quantized[0].modules())
+    assert same(*[logits(model, given) for model in quantized])
+
+
+def compile_layers(model, backend):
+    """Compile each layer by itself."""
+    for layer in model.model.layers:
+        layer.compile(backend=backend)
+    return model
+
+
+COMPILERS = {
+    "whole model": lambda model, backend: torch.compile(model, backend=backend),
+    "each layer": compile_layers,
+}
+
+
+@pytest.fixture
+def _fresh_dynamo():
+    """Compile as if nothing had been compiled before."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.filterwarnings("ignore:.*functools.lru_cache:UserWarning")  # in transformers' experts
+@pytest.mark.parametrize("compiler", COMPILERS.values(), ids=COMPILERS.keys())
+def test_compiled_while_it_arrives(compiler, pair):
+    stock, streamed, given = pair
+    compiled = compiler(streamed, "eager")
     assert same(logits(compiled, given), logits(stock, given))
+    streamed.streamload.wait(timeout=60)
+    assert same(logits(compiled, given), logits(stock, given))
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # inductor's own
+@pytest.mark.parametrize("compiler", COMPILERS.values(), ids=COMPILERS.keys())
+@pytest.mark.parametrize("pair", [("llama", "auto"), ("llama", torch.bfloat16)], indirect=True, ids=str)
+def test_compiled_by_inductor_while_it_arrives(compiler, pair):
+    stock, streamed, given = pair
+    compiled = compiler(streamed, "inductor")
+    first = logits(compiled, given)
+    streamed.streamload.wait(timeout=60)
+    assert same(logits(compiled, given), first)
+    torch._dynamo.reset()
+    assert same(first, logits(compiler(stock, "inductor"), given))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import torch
 import transformers
 
@@ -29,3 +32,18 @@ def assert_equal(model, other):
         assert torch.equal(tensor, theirs[name]), name
         assert not tensor.isnan().any(), name
     assert not [name for name, tensor in model.named_parameters() if tensor.is_meta]
+
+
+def cached(root, saved, name="someone/model", revision="main"):
+    """Put a model into a hub cache, as if it had been downloaded."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = root / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / revision).write_text(commit)
+    (repository / "blobs").mkdir()
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted(Path(saved).iterdir())):
+        shutil.copy(file, repository / "blobs" / f"{number:040x}")
+        (snapshot / file.name).symlink_to(Path("../../blobs") / f"{number:040x}")
+    return name
