@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 import transformers
 
+VERSION = transformers.__version__
+TRANSFORMERS_4 = VERSION.startswith("4.")
+
 
 def config(**changes: object):
     """The config of a Llama of 50,000 parameters."""
