@@ -363,15 +363,18 @@ def test_an_adapter_is_loaded_while_its_base_streams(saved, tmp_path):
     settings = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     peft.get_peft_model(Llama.from_pretrained(saved), settings).save_pretrained(tmp_path)
     stock = Llama.from_pretrained(tmp_path)
+    before = Llama.from_pretrained(saved)
     with patch(options=DEBUG):
         model = Llama.from_pretrained(tmp_path)
         assert streams(model)
         later = Llama.from_pretrained(saved)
         later.load_adapter(str(tmp_path))
         assert streams(later)
+        before.load_adapter(str(tmp_path))
+        assert is_stock(before)
     model.streamload.wait()
-    tiny.assert_equal(model, stock)
-    tiny.assert_equal(later, stock)
+    for each in (model, later, before):
+        tiny.assert_equal(each, stock)
 
 
 def test_sleep_and_wake_bring_the_same_weights_back(saved):
