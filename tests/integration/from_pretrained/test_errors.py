@@ -121,7 +121,7 @@ def test_a_shape_that_does_not_fit_is_stocks_error(saved):
         tensors["model.layers.0.self_attn.q_proj.weight"] = torch.ones(3, 3, dtype=torch.bfloat16)
 
     rewrite(saved, change)
-    with pytest.raises(RuntimeError, match="mismatched") as raised:
+    with pytest.raises(RuntimeError, match="mismatch") as raised:
         load(saved)
     assert_stocks(raised, saved)
 
@@ -131,11 +131,12 @@ def test_a_shape_that_does_not_fit_is_passed_over_as_in_stock(saved):
     rewrite(saved, lambda tensors: tensors.update({name: torch.ones(3, 3, dtype=torch.bfloat16)}))
     given = {"ignore_mismatched_sizes": True, "output_loading_info": True}
     torch.manual_seed(5)
-    stock, stock_info = Llama.from_pretrained(saved, **given)
+    stock, stock_info = Llama.from_pretrained(saved, dtype="auto", **given)
     torch.manual_seed(5)
     model, info = load(saved, **given)
     assert info == stock_info
-    assert {mismatched[0] for mismatched in info["mismatched_keys"]} == {name}
+    keys = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]  # from 5 on with the shapes
+    assert keys == [name]
     tiny.assert_equal(model, stock)
 
 
@@ -146,12 +147,12 @@ def test_unknown_and_missing_tensors_are_reported_as_in_stock(saved):
 
     rewrite(saved, change)
     torch.manual_seed(5)
-    stock, stock_info = Llama.from_pretrained(saved, output_loading_info=True)
+    stock, stock_info = Llama.from_pretrained(saved, dtype="auto", output_loading_info=True)
     torch.manual_seed(5)
     model, info = load(saved, output_loading_info=True)
     assert info == stock_info
-    assert info["missing_keys"] == {"model.layers.1.mlp.down_proj.weight"}
-    assert info["unexpected_keys"] == {"model.layers.9.nonsense"}
+    assert set(info["missing_keys"]) == {"model.layers.1.mlp.down_proj.weight"}
+    assert set(info["unexpected_keys"]) == {"model.layers.9.nonsense"}
     tiny.assert_equal(model, stock)
 
 
@@ -160,7 +161,7 @@ def test_an_index_that_names_what_no_shard_has_is_left_to_stock(saved):
     found = json.loads(index.read_text())
     found["weight_map"]["model.nonsense"] = shards(saved)[0].name
     index.write_text(json.dumps(found))
-    tiny.assert_equal(load(saved), Llama.from_pretrained(saved))
+    tiny.assert_equal(load(saved), Llama.from_pretrained(saved, dtype="auto"))
 
 
 def test_a_config_without_weights_is_stocks_error(saved):
@@ -172,10 +173,12 @@ def test_a_config_without_weights_is_stocks_error(saved):
         assert_stocks(raised, saved)
 
 
-def test_weights_without_a_config_are_stocks_error(saved):
+def test_weights_without_a_config_are_stocks_error(saved, monkeypatch):
     (saved / "config.json").unlink()
+    saved.rename(saved.with_name("weights"))  # transformers 4 takes a path with "llama" in it for a Llama
+    monkeypatch.chdir(saved.parent)
     with pytest.raises(ValueError, match="Unrecognized model"):
-        load(saved, auto_class=None)
+        load("weights", auto_class=None)
 
 
 @pytest.mark.parametrize("auto_class", [Llama, None])
@@ -187,7 +190,7 @@ def test_a_repository_that_does_not_exist_is_stocks_error(tmp_path, auto_class):
 
 
 def test_pickles_are_loaded_by_transformers_with_one_warning(saved, caplog):
-    stock = Llama.from_pretrained(saved)
+    stock = Llama.from_pretrained(saved, dtype="auto")
     for file in (*shards(saved), saved / "model.safetensors.index.json"):
         file.unlink()
     torch.save(stock.state_dict(), saved / "pytorch_model.bin")

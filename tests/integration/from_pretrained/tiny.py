@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 import transformers
 
+VERSION = transformers.__version__
+TRANSFORMERS_4 = VERSION.startswith("4.")
+
 
 def config(**changes: object):
     """The config of a Llama of 50,000 parameters."""

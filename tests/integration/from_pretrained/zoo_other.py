@@ -57,9 +57,9 @@ def _llava():
 
 
 def _qwen2_vl():
-    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2]}  # named as before transformers 5, which reads it too
     config = t.Qwen2VLConfig(
-        text_config={**GROUPED, "rope_parameters": rope},
+        text_config={**GROUPED, "rope_scaling": rope, "rope_theta": 10000.0},
         vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4},
         image_token_id=IMAGE_TOKEN,
         video_token_id=VIDEO_TOKEN,

@@ -166,6 +166,7 @@ STATE_SPACES = {
             expert_layer_offset=1,
             mamba_d_state=8,
             mamba_dt_rank=4,
+            use_mamba_kernels=False,  # transformers 4 will not compute without them
         ),
         t.JambaForCausalLM,
     ),
