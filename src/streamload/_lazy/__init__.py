@@ -5,6 +5,7 @@ record of where each element is to come from. Most records say no more than whic
 engine can put them in place; the others are replayed. The map:
 
     _node     what was written down: tensors of the file, and steps
+    _forms    what comes of joining tensors, foretold
     _tensor   LazyTensor: records, or computes where it has to
     _pieces   a record turned around: which part of which tensor goes into which part of the result
 """

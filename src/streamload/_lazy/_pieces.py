@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ._tensor import LazyTensor
 
     View = tuple[Node, torch.Tensor]  # what goes where
+    Lie = tuple[torch.Size, tuple[int, ...], int, tuple[int, ...], int]  # shape, strides, offset; strides; item size
+    Way = tuple[Part, tuple[int, ...]]
 
 __all__ = ["MOVES", "assemble", "overlaps"]
 
@@ -45,13 +47,14 @@ def assemble(tensor: LazyTensor) -> TensorInfo | Assembly | None:
         return None
     place = torch.empty(form.shape, dtype=form.dtype, device="meta")
     pieces: list[Piece] = []
+    ways: dict[Lie, Way | None] = {}  # experts of a layer go the same way, each to its place
     ahead: list[View] = [(tensor.node, place)]
     while ahead:
         node, view = ahead.pop()
         if not view.numel():
             continue
         if node.info is not None:
-            piece = _piece(node, node.info, view)
+            piece = _piece(node, node.info, view, ways)
             if piece is None:
                 return None
             pieces.append(piece)
@@ -77,14 +80,21 @@ def _joined_up(form: torch.Tensor, dtype: str, pieces: Sequence[Piece]) -> Tenso
     return Assembly(first.name, dtype, shape, form.numel() * form.element_size(), tuple(pieces))
 
 
-def _piece(node: Node, info: TensorInfo, view: torch.Tensor) -> Piece | None:
+def _piece(node: Node, info: TensorInfo, view: torch.Tensor, ways: dict[Lie, Way | None]) -> Piece | None:
     form, size = node.form, view.element_size()
-    if overlaps(form):
-        return None
-    offset, to = int(form.storage_offset()) * size, int(view.storage_offset()) * size
-    part = Part(offset, tuple(form.shape), tuple([step * size for step in form.stride()]), size)
-    stride = tuple([step * size for step in view.stride()])
-    return Piece(info, part, to, stride) if suits(part, stride) and not _is_crumbs(part, stride) else None
+    lie = (form.shape, form.stride(), int(form.storage_offset()), view.stride(), size)
+    if lie not in ways:
+        ways[lie] = None if overlaps(form) else _way(lie)
+    way = ways[lie]
+    return None if way is None else Piece(info, way[0], int(view.storage_offset()) * size, way[1])
+
+
+def _way(lie: Lie) -> Way | None:
+    """Return which part goes into which strides, in bytes; None if rows are no good way to put it there."""
+    shape, steps, offset, to, size = lie
+    part = Part(offset * size, tuple(shape), tuple([step * size for step in steps]), size)
+    stride = tuple([step * size for step in to])
+    return (part, stride) if suits(part, stride) and not _is_crumbs(part, stride) else None
 
 
 def overlaps(form: torch.Tensor) -> bool:
@@ -158,8 +168,7 @@ def _joined(node: Node, view: torch.Tensor) -> Iterator[View]:
 
 
 def _stacked(node: Node, view: torch.Tensor) -> Iterator[View]:
-    for number, above in enumerate(cast("Sequence[Node]", _argument(node))):
-        yield above, view.select(_dimension(node), number)
+    yield from zip(cast("Sequence[Node]", _argument(node)), view.unbind(_dimension(node)), strict=True)
 
 
 MOVES: Mapping[object, Callable[[Node, torch.Tensor], Iterator[View]]] = MappingProxyType(

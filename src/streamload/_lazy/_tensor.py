@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 
 from ..torch._dtypes import torch_dtype, torch_shape
+from ._forms import joined_form
 from ._node import LazySource, Node, Step, change, flat
 
 if TYPE_CHECKING:
@@ -299,7 +300,9 @@ def _record(func: Operation, args: tuple[object, ...], kwargs: dict[str, object]
     asked = kwargs.get("device")
     device = lazies[0].device if asked is None else torch.device(cast("torch.device", asked))
     try:
-        formed = func(*change(_formed, args), **change(_formed, kwargs))
+        formed = None if kwargs else joined_form(func, [each.node.form for each in lazies], args[1:])
+        if formed is None:
+            formed = func(*change(_formed, args), **change(_formed, kwargs))
     except NotImplementedError:
         return _run(func, args, kwargs)
     except RuntimeError:

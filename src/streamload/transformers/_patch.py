@@ -85,12 +85,13 @@ def _load(scope: Scope, stock: Stock, given: inspect.BoundArguments) -> object:
 
 
 def _open(files: Sequence[str]) -> tuple[Checkpoint, dict[str, LazyTensor]]:
-    checkpoint = open_files(files)
-    try:
-        return checkpoint, lazy_state_dict(checkpoint)
-    except BaseException:
-        checkpoint.close()
-        raise
+    with collector_paused():
+        checkpoint = open_files(files)
+        try:
+            return checkpoint, lazy_state_dict(checkpoint)
+        except BaseException:
+            checkpoint.close()
+            raise
 
 
 def _as_stock(reason: str, stock: Stock, given: inspect.BoundArguments) -> object:

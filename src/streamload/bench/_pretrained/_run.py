@@ -20,7 +20,6 @@ from ... import _native
 from ..._engine import open_device
 from ..._machine import machine_facts
 from ...testing import LlamaShape, make_checkpoint
-from .._memory import touch_free_memory
 from .._overlap._place import open_files
 from .._result import BenchError, cache_state
 from ._process import CHECK, RESIDENT, STOCK, STREAMED, TOKEN, Load, LoadRequest
@@ -70,9 +69,8 @@ class _Course:
             device=self.device,
             tokens=_TOKENS,
             small=str(self.scratch / "small"),
+            touched_bytes=self.nbytes if self.device == "cpu" else 0,
         )
-        if self.device == "cpu":
-            touch_free_memory(self.nbytes)
         self.cached.append(self.files.cached())
         command = [
             sys.executable,
