@@ -152,7 +152,10 @@ def test_with_this_argument_it_fails_as_stock_does(given, saved):
     assert assert_alike(saved, given) is None
 
 
-def test_what_is_no_model_fails_as_in_stock():
+def test_what_is_no_model_fails_as_in_stock(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     for name in ("someone/nothing", "nothing", "/nonexistent"):
         assert assert_alike(None, {"name": name}, where=None) is None
 

@@ -29,7 +29,7 @@ def saved(tmp_path_factory):
 def cached(request, saved, tmp_path):
     """The name of a repository that was downloaded, and the arguments that find it."""
     name = tiny.cached(tmp_path, saved / request.param)
-    given = {"cache_dir": tmp_path, "local_files_only": True}
+    given = {"cache_dir": tmp_path, "local_files_only": True, "dtype": "auto"}
     model = streamload.from_pretrained(name, device="cpu", **given)
     assert model.streamload.reason is None
     tiny.assert_equal(model, Llama.from_pretrained(name, **given))
