@@ -121,11 +121,19 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("given", STREAMS.values(), ids=STREAMS.keys())
-def test_with_this_argument_it_streams_what_stock_loads(given, saved):
+REFUSED_BY_4 = ("device_map of a part", "key_mapping", "disable_mmap")
+"""What transformers 4 itself fails at, and so do we."""
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_with_this_argument_it_streams_what_stock_loads(name, saved):
+    given = STREAMS[name]
     if torch.cuda.is_available() and given.get("device_map") in ("auto", "balanced", "sequential"):
         pytest.skip("goes to the GPU here")
     handle = assert_alike(saved, given)
+    if tiny.TRANSFORMERS_4 and name in REFUSED_BY_4:
+        assert handle is None
+        return
     assert handle is not None
     assert handle.reason is None
 

@@ -126,6 +126,8 @@ STREAMED = {
 def test_a_quantised_checkpoint_streams_and_is_stocks_bit_for_bit(package, make, tmp_path):
     if package is not None:
         pytest.importorskip(package)
+    elif tiny.TRANSFORMERS_4:
+        pytest.skip(f"transformers {tiny.VERSION} reads FP8 on a GPU only")
     stock, model = load_both(make(tmp_path))
     assert model.streamload.reason is None
     assert model.streamload.progress() == 1.0  # quantisers' kernels take memory past torch: all is there
