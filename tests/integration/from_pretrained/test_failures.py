@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -35,7 +36,7 @@ DEBUG = StreamOptions(debug=True)
 class Picky(Llama):
     """One that keeps some weights in float32, whatever is asked for: some are cast, some are not."""
 
-    _keep_in_fp32_modules_strict = ("down_proj",)
+    _keep_in_fp32_modules_strict: ClassVar = ["down_proj"]
 
 
 @pytest.fixture(scope="module")

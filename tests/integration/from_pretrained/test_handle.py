@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -25,7 +26,7 @@ Llama = transformers.LlamaForCausalLM
 class Picky(Llama):
     """One that keeps some weights in float32, whatever is asked for."""
 
-    _keep_in_fp32_modules_strict = ("down_proj",)
+    _keep_in_fp32_modules_strict: ClassVar = ["down_proj"]
 
 
 @pytest.fixture(scope="module")

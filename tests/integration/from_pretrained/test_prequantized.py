@@ -126,7 +126,7 @@ STREAMED = {
 def test_a_quantised_checkpoint_streams_and_is_stocks_bit_for_bit(package, make, tmp_path):
     if package is not None:
         pytest.importorskip(package)
-    elif tiny.TRANSFORMERS_4:
+    elif tiny.VERSION.startswith(("4.", "5.0.")):
         pytest.skip(f"transformers {tiny.VERSION} reads FP8 on a GPU only")
     stock, model = load_both(make(tmp_path))
     assert model.streamload.reason is None
