@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -31,12 +30,6 @@ pytestmark = pytest.mark.slow
 
 Llama = transformers.LlamaForCausalLM
 DEBUG = StreamOptions(debug=True)
-
-
-class Picky(Llama):
-    """One that keeps some weights in float32, whatever is asked for: some are cast, some are not."""
-
-    _keep_in_fp32_modules_strict: ClassVar = ["down_proj"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +58,7 @@ def nothing_left(open_descriptors):
     return check
 
 
-def load(saved, kind=Picky, dtype=torch.bfloat16):
+def load(saved, kind=tiny.Picky, dtype=torch.bfloat16):
     with patch(options=DEBUG):
         return kind.from_pretrained(saved, dtype=dtype)
 

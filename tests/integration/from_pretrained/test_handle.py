@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from typing import ClassVar
 
 import pytest
 
@@ -23,12 +22,6 @@ pytestmark = pytest.mark.slow
 Llama = transformers.LlamaForCausalLM
 
 
-class Picky(Llama):
-    """One that keeps some weights in float32, whatever is asked for."""
-
-    _keep_in_fp32_modules_strict: ClassVar = ["down_proj"]
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tiny")
@@ -36,7 +29,7 @@ def saved(tmp_path_factory):
     return directory / "float32"
 
 
-@pytest.fixture(params=[Llama, Picky], ids=["all cast", "some cast"])
+@pytest.fixture(params=[Llama, tiny.Picky], ids=["all cast", "some cast"])
 def kind(request):
     return request.param
 

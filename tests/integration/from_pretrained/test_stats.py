@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import ClassVar
 
 import pytest
 
@@ -18,12 +17,6 @@ from streamload.transformers import _stream, patch  # noqa: E402 - after the ski
 from . import tiny  # noqa: E402 - after the skips
 
 Llama = transformers.LlamaForCausalLM
-
-
-class Picky(Llama):
-    """One that keeps some weights in float32, whatever is asked for."""
-
-    _keep_in_fp32_modules_strict: ClassVar = ["down_proj"]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +41,8 @@ CASES = {
     "as it is": ("float32", "auto", Llama),
     "all cast": ("float32", torch.bfloat16, Llama),
     "all widened": ("bfloat16", torch.float32, Llama),
-    "some cast": ("float32", torch.bfloat16, Picky),
-    "some widened": ("bfloat16", torch.bfloat16, Picky),
+    "some cast": ("float32", torch.bfloat16, tiny.Picky),
+    "some widened": ("bfloat16", torch.bfloat16, tiny.Picky),
 }
 
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import transformers
 
 VERSION = transformers.__version__
 TRANSFORMERS_4 = VERSION.startswith("4.")
+
+
+class Picky(transformers.LlamaForCausalLM):
+    """One that keeps some weights in float32, whatever is asked for: some are cast, some are not."""
+
+    _keep_in_fp32_modules_strict: ClassVar = ["down_proj"]
 
 
 def config(**changes: object):
