@@ -21,7 +21,6 @@ Ticket::Ticket(std::shared_ptr<Device> device, std::shared_ptr<ReadPool> pool, s
       traces_(plan_.reads.size()),
       choices_(plan_.reads.size()),
       groups_of_source_(sources.size()),
-      buffered_only_(plan_.reads.size()),
       sums_(plan_.sums.size()),
       sources_(std::move(sources)) {
   for (std::size_t i = 0; i < plan_.reads.size(); ++i) {

@@ -201,7 +201,6 @@ class Ticket final : private Reading {
   std::atomic<bool> abandoned_{false};
   std::atomic<std::int64_t> stall_nanoseconds_{0};
   std::vector<std::atomic<std::size_t>> groups_of_source_;  // groups not issued yet that read from source i
-  std::vector<std::atomic<bool>> buffered_only_;            // reads that a file system refused to do directly
   std::vector<std::uint32_t> sums_;  // entry i belongs to whoever does its read until it is issued
 
   // Set before the first read and let go of after the last.

@@ -140,7 +140,6 @@ Status Ticket::start_read(std::size_t read, StagingRing::Buffer buffer, Outcome&
   trace.read_start = elapsed();
   Choice choice;
   if (Status status = choose(read, choice); !status.ok()) return status;
-  if (buffered_only_[read] && choice.route == Route::kDirect) choice.route = Route::kBuffered;
   if (device_->fills_in_place() && step.first_copy < step.last_copy) {
     outcome = Outcome::kReturned;
     Status status = start_in_place(read, choice, outcome);
@@ -272,7 +271,8 @@ Status Ticket::take_direct(Flight& flight, std::int64_t result, Outcome& outcome
   if (!status.ok()) return status;
   if (again) {
     // What a ring that broke gives back is read directly all the same, by the reading threads.
-    buffered_only_[flight.read] = result != -ECANCELED || pool_->direct_reader() != nullptr;
+    if (result != -ECANCELED || pool_->direct_reader() != nullptr) flight.choice.route = Route::kBuffered;
+    choices_[flight.read] = flight.choice;
     outcome = Outcome::kReturned;
     return {};
   }

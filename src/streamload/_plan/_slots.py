@@ -217,7 +217,7 @@ def _plan_with(
     _, largest, room = best
     kinds = _kinds(nbytes, uses, largest)
     stays = {unit for unit, size in enumerate(nbytes) if size > largest or not size}
-    counts = _all_small(kinds, room) or _fill_room(kinds, room)
+    counts = _small_first(kinds, room, _fill_room(kinds, room))
     for (size, used, _), count in zip(kinds, counts, strict=True):
         alike = [unit for unit in _in_order(order, nbytes) if nbytes[unit] == size and uses[unit] == used]
         stays.update(_spread(alike, count))
@@ -269,28 +269,24 @@ def _fill_room(kinds: Sequence[_Kind], room: int) -> tuple[int, ...]:
     return max([plain, *sums.values()], key=lambda choice: choice[0])[1]
 
 
-def _all_small(kinds: Sequence[_Kind], room: int) -> tuple[int, ...] | None:
-    """Return how many of each kind stay where all but the largest units do, None where that does not fit or not pay.
+def _small_first(kinds: Sequence[_Kind], room: int, fewest: tuple[int, ...]) -> tuple[int, ...]:
+    """Return how many of each kind stay: all but the largest units where that fits and costs little, else `fewest`.
 
-    It pays where it costs a unit and a tenth of the bytes at most.
+    Little is a unit and a tenth of the bytes at most.
     """
     largest = max([size for size, _, _ in kinds], default=0)
-    small = [kind for kind in kinds if kind[0] < largest]
-    left = room - sum([size * count for size, _, count in small])
-    if not small or left < 0:
-        return None
-    stays = {kind: kind[2] for kind in small}
-    for kind in kinds:
-        if kind[0] == largest:
-            stays[kind] = min(kind[2], left // largest)
-            left -= stays[kind] * largest
-    counts = tuple([stays[kind] for kind in kinds])
+    left = room - sum([size * count for size, _, count in kinds if size < largest])
+    counts = []
+    for size, _, count in kinds:
+        stays = count if size < largest else min(count, max(left, 0) // largest)
+        left -= stays * size if size == largest else 0
+        counts.append(stays)
 
     def streamed(chosen: Sequence[int]) -> int:
         return sum([size * used * (count - some) for (size, used, count), some in zip(kinds, chosen, strict=True)])
 
-    cost, least = streamed(counts), streamed(_fill_room(kinds, room))
-    return counts if 0 < cost <= min(least + largest, least / _WORTH) else None
+    cost, least = streamed(counts), streamed(fewest)
+    return tuple(counts) if left >= 0 and 0 < cost <= min(least + largest, least / _WORTH) else fewest
 
 
 def _in_order(order: Sequence[int], nbytes: Sequence[int]) -> list[int]:
