@@ -18,6 +18,18 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from .servers.fixtures import (  # noqa: F401 - fixtures for every room
+    _origin_proxy,
+    _swift_proxy,
+    fault_proxy,
+    moto,
+    nginx,
+    origin,
+    swift,
+    swift_faults,
+    swift_tls,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
