@@ -76,8 +76,7 @@ async def _main(upstream: str, bytes_per_second: float, latency: float) -> None:
         writer.close()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=_BLOCK, backlog=1024)
-    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
-    sys.stdout.flush()
+    os.write(1, f"{server.sockets[0].getsockname()[1]}\n".encode())
     await server.serve_forever()
 
 
