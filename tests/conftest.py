@@ -40,6 +40,11 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a short run, and a long one, choose how many random schedules of faults are run."""
+    parser.addoption("--fault-schedules", type=int, default=1000, help="random schedules of faults (default: 1000)")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
     """Let SIGINT interrupt, also where the tests run in the background of a shell, which has it ignored."""

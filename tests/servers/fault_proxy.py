@@ -44,7 +44,8 @@ class Fault:
             "status" (answers `status`, with `retry_after` seconds if given); "half" (half the body, and a
             Content-Length that agrees); "whole" (200 and the whole object); "shifted" (Content-Range names another
             offset); "total" (Content-Range names another length); "etag" (another ETag).
-        at: Where in the body, as a part of it; `BEFORE_HEAD` for "reset" and "stall" before anything is sent.
+        at: Where in the body, as a part of it; `BEFORE_HEAD` for "reset" and "stall" before anything is sent. From 1 on
+            it counts bytes: a body that is shorter passes.
         times: How many ranged GETs meet it; 0 for all.
         after: How many ranged GETs pass before.
     """
@@ -169,7 +170,10 @@ class FaultProxy(LoopServer):
             await _copy(upstream[0], writer, length)
             return True
         writer.write(_changed(got, fault, length).to_bytes())
-        cut = length // 2 if fault.kind == "half" else min(length, int(fault.at * length))
+        cut = length // 2 if fault.kind == "half" else int(fault.at * (length if fault.at < 1 else 1))
+        if cut > length:
+            await _copy(upstream[0], writer, length)
+            return True
         await _copy(upstream[0], writer, cut)
         if fault.kind == "half":
             upstream[1].close()
