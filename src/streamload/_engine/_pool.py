@@ -56,7 +56,7 @@ class ReadPool:
             debug_seed=DEBUG_SEED if options.debug else 0,
         )
         self.engines: weakref.WeakValueDictionary[tuple[str, StreamOptions], CopyEngine] = weakref.WeakValueDictionary()
-        receivers = min(_MOST_RECEIVERS, max(1, usable_cpus() // 2))
+        receivers = min(_MOST_RECEIVERS, max(2, usable_cpus() // 2))
         self.remote = RemoteClient(connections=options.connections or 0, threads=receivers)
         # Made before any engine's, and so runs behind theirs when the interpreter ends.
         self._finalizer = weakref.finalize(self, self.remote.close)
