@@ -168,11 +168,18 @@ def open_store(
     scheme = scheme_of(url)
     if scheme in LOCAL:
         return LocalStore(local_path(url))
-    module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
-    opened: Store = module.open_store(
-        str(url), dict(storage_options or {}), StreamOptions() if options is None else options
-    )
-    return opened
+    chosen = StreamOptions() if options is None else options
+
+    def make() -> Store:
+        module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
+        opened: Store = module.open_store(str(url), dict(storage_options or {}), chosen)
+        return opened
+
+    if chosen.cache_dir is None and chosen.memory_dir is None and not chosen.offline:
+        return make()
+    from ._tiers import TieredStore
+
+    return TieredStore(str(url), make, chosen)
 
 
 def open_source(
