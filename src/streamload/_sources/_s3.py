@@ -153,9 +153,7 @@ class S3Signer:
 class S3Store(HttpStore):
     """Open objects below a prefix of a bucket."""
 
-    def __init__(
-        self, url: str, access: S3Access, connections: Connections, options: StreamOptions
-    ) -> None:
+    def __init__(self, url: str, access: S3Access, connections: Connections, options: StreamOptions) -> None:
         super().__init__(url, connections, options)
         self._access = access
         path = url.partition("://")[2].partition("/")[2].strip("/")
