@@ -55,7 +55,8 @@ void HttpLoop::attempt(const std::shared_ptr<HttpFetch>& fetch) noexcept {
   const std::size_t missing = fetch->target.nbytes() - fetch->received;
   const Transfer::Part part{fetch->offset + fetch->received, missing, fetch->received,
                             fetch->target.nbytes() == facts.nbytes, fresh};
-  fetch->first = std::make_unique<Transfer>(shared_.curl, easy, fetch->object, fetch->request, fetch->target, part, now_);
+  fetch->first =
+      std::make_unique<Transfer>(shared_.curl, easy, fetch->object, fetch->request, fetch->target, part, now_);
   fetch->state = HttpFetch::State::kRunning;
   fetch->hedged = false;
   ++fetch->attempts;

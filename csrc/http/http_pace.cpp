@@ -5,8 +5,8 @@
 namespace streamload {
 namespace {
 
-constexpr std::size_t kMostConnections = 256;   // 100 Gbit/s at 50 MB/s each
-constexpr std::size_t kFirstConnections = 16;   // 10 Gbit/s likewise
+constexpr std::size_t kMostConnections = 256;  // 100 Gbit/s at 50 MB/s each
+constexpr std::size_t kFirstConnections = 16;  // 10 Gbit/s likewise
 constexpr std::size_t kLeastSamples = 16;
 constexpr std::size_t kLeastBytes = 256 << 10;  // a smaller request takes as long: it is latency that counts
 constexpr double kSlow = 3;                     // times what 95 % of the requests take

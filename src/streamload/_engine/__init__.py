@@ -231,7 +231,8 @@ class CopyEngine(Closing):
                 renewal = Renewal(source)
                 callbacks.append(renewal)
                 return open_remote(client, source, renewal)
-        callback = CallbackSource(source)
+        reopen = getattr(source, "reopen", None)  # the clone lives with the ticket, whatever becomes of the source
+        callback = CallbackSource(source if reopen is None else reopen())
         callbacks.append(callback)
         return _native.callback_source(source.url, callback.read_into)
 
