@@ -59,7 +59,7 @@ def parse_hub_url(url: str) -> HubPlace:
     Raises:
         ValueError: It names no repository.
     """
-    rest = url.partition("://")[2].strip("/")
+    rest = url.partition("://")[2].rstrip("/")
     kind = "model"
     first, slash, after = rest.partition("/")
     if first in _KINDS and slash:
