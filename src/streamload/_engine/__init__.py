@@ -229,7 +229,8 @@ class CopyEngine(Closing):
         remote = self._open_remote(source, callbacks)
         if remote is not None:
             return remote
-        callback = CallbackSource(source)
+        reopen = getattr(source, "reopen", None)  # the clone lives with the ticket, whatever becomes of the source
+        callback = CallbackSource(source if reopen is None else reopen())
         callbacks.append(callback)
         return _native.callback_source(source.url, callback.read_into)
 

@@ -126,5 +126,5 @@ def open_remote(client: _native.HttpClient, source: RemoteSource, renewal: Renew
         list(headers),
         ca_file,
         renewal.renew,
-        tuple(source.policy),
+        source.policy,
     )
