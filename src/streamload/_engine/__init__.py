@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from .. import _native
 from .._closing import Closing
-from .._sources import FileSource
+from .._sources import FileSource, HttpSource
 from .._sources._tiers import TieredSource
 from ..errors import StreamClosedError
 from ..options import StreamOptions
 from ._failures import raise_typed
 from ._pool import DEBUG_SEED, ReadPool, shared_pool
-from ._remote import RemoteSource, Renewal, open_remote
+from ._remote import Renewal, open_remote
 from ._rotation import Rotation, RotationStats
 from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
 
@@ -229,6 +229,8 @@ class CopyEngine(Closing):
         remote = self._open_remote(source, callbacks)
         if remote is not None:
             return remote
+        if self._options.read_threads is None:
+            self._pool.widen(getattr(source, "read_concurrency", 1))
         reopen = getattr(source, "reopen", None)  # the clone lives with the ticket, whatever becomes of the source
         callback = CallbackSource(source if reopen is None else reopen())
         callbacks.append(callback)
@@ -239,8 +241,10 @@ class CopyEngine(Closing):
         if isinstance(source, TieredSource):
             inner = self._open_remote(source.inner, callbacks)
             return None if inner is None else _native.tiered_source(self._pool.tiers, inner, source.cache)
-        client = self._pool.remote.native() if isinstance(source, RemoteSource) and not source.by_python else None
-        if client is None or not isinstance(source, RemoteSource):
+        if not isinstance(source, HttpSource) or source.by_python:
+            return None
+        client = self._pool.remote.native()
+        if client is None:
             return None
         renewal = Renewal(source)
         callbacks.append(renewal)
