@@ -6,6 +6,8 @@ blocks. Read next: `_host`, `_submit`.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -13,18 +15,20 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .._checkpoint import Shard
 from .._checkpoint import open as open_checkpoint
+from .._engine import fetch_whole
 from .._format import header_nbytes, parse_header
 from .._sources import MemorySource
 from ._dtypes import torch_dtype, torch_shape
 from ._fill import fill
 from ._groups import cut
-from ._host import HostTensors
+from ._host import HostTensors, can_map
 from ._memory import place, resolve_device
 from ._seats import tensors_of, walk
 from ._submit import Target, check_options, choose_engine, known_sums, submit
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from .._checkpoint import Checkpoint
     from ..options import StreamOptions
@@ -36,16 +40,19 @@ def load_file(
     filename: str | os.PathLike[str],
     device: str | int | torch.device = "cpu",
     *,
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Load all tensors of a safetensors file, or of a directory that holds a checkpoint.
+    """Load all tensors of a safetensors file, or of a directory or prefix that holds a checkpoint.
 
-    On the CPU the tensors are private mappings of the file, copied by nobody until they are written to. On CUDA, and
-    where `options.verify` asks for checksums, the copy engine reads, and the call blocks until every byte is there.
+    On the CPU the tensors of local files are private mappings, copied by nobody until they are written to; so are those
+    of objects in a store where `options.memory_dir` names a tier in memory, which a machine's processes then share.
+    Else, and where `options.verify` asks for checksums, the copy engine reads. Blocks until every byte is there.
 
     Args:
-        filename: Path of the file or directory.
+        filename: Path or URL of the file or directory.
         device: "cpu", "cuda", "cuda:<n>", a number of a CUDA device, or a `torch.device`.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read, where the copy engine reads.
 
     Returns:
@@ -62,10 +69,11 @@ def load_file(
     """
     where = resolve_device(device)
     check_options(options)
-    with open_checkpoint(filename) as checkpoint:
+    with open_checkpoint(filename, storage_options=storage_options, options=options) as checkpoint:
         if where.type == "cpu" and (options is None or not options.verify):
-            host = HostTensors(checkpoint.shards)
-            return {info.name: host.tensor(info) for info in checkpoint.values()}
+            mapped = _map_all(checkpoint, options)
+            if mapped is not None:
+                return mapped
         return _load_to_device(checkpoint, where, options)
 
 
@@ -95,6 +103,8 @@ def load_model(
     filename: str | os.PathLike[str],
     strict: bool = True,
     device: str | int | torch.device = "cpu",
+    *,
+    storage_options: Mapping[str, object] | None = None,
 ) -> tuple[set[str], list[str]]:
     """Load a file into a model's parameters and buffers, as `safetensors.torch.load_model` does; blocks.
 
@@ -103,10 +113,11 @@ def load_model(
 
     Args:
         model: What to fill; its tensors stay where they are and keep their dtypes.
-        filename: Path of the file or directory.
+        filename: Path or URL of the file or directory.
         strict: Refuse names that only one of the two has.
         device: Where the file's tensors are loaded before they are copied into the model, where they cannot go
             straight into its own: a shape differs, or a module changes its state dict while it loads.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
 
     Returns:
         The names that the file lacks, and those that the model lacks (or has twice).
@@ -116,10 +127,10 @@ def load_model(
         FileNotFoundError, FormatError, SourceError, DeviceError: As `load_file`.
     """
     where = resolve_device(device)
-    with open_checkpoint(filename) as checkpoint:
+    with open_checkpoint(filename, storage_options=storage_options) as checkpoint:
         tensors = _fill_model(model, checkpoint)
     if tensors is None:
-        tensors = load_file(filename, where)
+        tensors = load_file(filename, where, storage_options=storage_options)
     shared = _shared_names(model.state_dict())
     incompatible = model.load_state_dict(tensors, strict=False)
     missing, unexpected = set(incompatible.missing_keys), list(incompatible.unexpected_keys)
@@ -138,6 +149,24 @@ def load_model(
                 text += f"\n    {label} key(s) in state_dict: " + ", ".join(f'"{name}"' for name in sorted(found))
         raise RuntimeError(text)
     return missing, unexpected
+
+
+def _map_all(checkpoint: Checkpoint, options: StreamOptions | None) -> dict[str, torch.Tensor] | None:
+    """Return every tensor as a mapping of its file; None where one is not a file and no tier in memory makes it one."""
+    shards, fetched = checkpoint.shards, ExitStack()
+    if not can_map(shards):
+        if options is None or options.memory_dir is None:
+            return None
+        engine = choose_engine(torch.device("cpu"), options, None)
+        files = fetch_whole(engine, [shard.source for shard in shards])
+        if files is None:
+            return None
+        for file in files:
+            fetched.callback(file.close)
+        shards = tuple([replace(shard, source=file) for shard, file in zip(shards, files, strict=True)])
+    with fetched:
+        host = HostTensors(shards)
+        return {info.name: host.tensor(info) for info in checkpoint.values()}
 
 
 def _load_to_device(
