@@ -7,7 +7,7 @@
 namespace streamload {
 namespace {
 
-// libcurl's own 16 KiB cost 1.7 × the processor time; from 128 KiB on it is all the same, and so many stay in the cache.
+// libcurl's own 16 KiB cost 1.7 × the processor time; from 128 KiB on it is all the same, and these stay in the cache.
 constexpr long kReceiveBytes = 128 << 10;
 // Of the body of an error: what is looked at, and after how much of it the connection is better dropped.
 constexpr std::size_t kErrorBytesKept = 2 << 10;
