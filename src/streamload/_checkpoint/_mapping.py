@@ -25,7 +25,7 @@ from ._layers import Layer, group_layers
 from ._objects import Objects, find_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Self
 
@@ -62,8 +62,15 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
         ...     checkpoint["lm_head.weight"].shape
     """
 
-    def __init__(self, url: str, shards: Sequence[Shard], tensors: Mapping[str, TensorInfo]) -> None:
+    def __init__(
+        self,
+        url: str,
+        shards: Sequence[Shard],
+        tensors: Mapping[str, TensorInfo],
+        beside: Callable[[str], Source] | None = None,
+    ) -> None:
         self._url = url
+        self._beside = beside
         self._shards = tuple(shards)
         self._tensors = dict(tensors)
         self._layers: tuple[Layer, ...] | None = None
@@ -111,12 +118,24 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
     def detached(self) -> Checkpoint:
         """Return a checkpoint of the same headers that stays open when this one is closed.
 
-        Its sources are this one's: once they are closed only the copy engine can read them, which opens files itself.
+        Its sources are this one's: once they are closed only the copy engine can read them, which opens them itself.
         """
         self._check_open()
-        detached = Checkpoint(self._url, self._shards, self._tensors)
+        detached = Checkpoint(self._url, self._shards, self._tensors, self._beside)
         detached._layers = self.layers
         return detached
+
+    def open_beside(self, name: str) -> Source:
+        """Open another object of the store that the checkpoint is in, by its name; the caller closes it.
+
+        Raises:
+            ValueError: The checkpoint is local.
+            FileNotFoundError: There is none of the name.
+            PermissionError, SourceError: It cannot be opened.
+        """
+        if self._beside is None:
+            raise ValueError(f"{self._url}: the checkpoint is in no store")
+        return self._beside(name)
 
     def close(self) -> None:
         """Close every file. Harmless when repeated."""
@@ -221,17 +240,21 @@ def _open_objects(objects: Objects, url: str) -> Checkpoint:
     """Open the shards of a store, many at once: each takes a round trip."""
     with ExitStack() as opened:
         parts = objects.open_all(opened, _read_header)
-        checkpoint = _assemble(parts, objects.index_url, objects.weight_map, url)
+        checkpoint = _assemble(parts, objects.index_url, objects.weight_map, url, objects.open_beside)
         opened.pop_all()
     return checkpoint
 
 
 def _assemble(
-    parts: Sequence[tuple[Source, Header]], index: str | None, weight_map: Mapping[str, int] | None, url: str
+    parts: Sequence[tuple[Source, Header]],
+    index: str | None,
+    weight_map: Mapping[str, int] | None,
+    url: str,
+    beside: Callable[[str], Source] | None = None,
 ) -> Checkpoint:
     shards = [Shard(source.url, source.nbytes, source, header.metadata) for source, header in parts]
     tensors = _merge([header for _, header in parts], [shard.url for shard in shards], index, weight_map or {})
-    return Checkpoint(url, shards, tensors)
+    return Checkpoint(url, shards, tensors, beside)
 
 
 def _open_shard(path: str, files: CheckpointFiles) -> FileSource:
