@@ -265,3 +265,20 @@ def test_checksums_beside_the_weights_are_compared(weights, origin, tmp_path, mo
     origin.put(f"{folder}/model.safetensors", bytes(data))
     with pytest.raises(ChecksumError):
         load_file(weights, options=options)
+
+
+def test_second_load_comes_from_the_tier_and_offline_asks_nobody(weights, fault_proxy, model, tmp_path):
+    from streamload.torch import load_file
+
+    options = StreamOptions(cache_dir=str(tmp_path / "tier"))
+    same(load_file(weights, options=options), model)
+    before = len(fault_proxy.requests)
+    same(load_file(weights, options=options), model)
+    assert len(fault_proxy.requests) <= before + 1, "one request to see that it is the same version"
+    before = len(fault_proxy.requests)
+    offline = StreamOptions(cache_dir=str(tmp_path / "tier"), offline=True)
+    same(load_file(weights, options=offline), model)
+    same(load_file(weights.rpartition("/")[0], options=offline), model)
+    assert len(fault_proxy.requests) == before
+    with pytest.raises(FileNotFoundError, match="offline"):
+        load_file(weights + "x.safetensors", options=offline)

@@ -192,6 +192,18 @@ def test_redirect_that_has_expired_is_resolved_again():
         assert [head.path for head in server.heads] == ["/file", "/signed-1", "/signed-1", "/file", "/signed-4"]
 
 
+def test_renewed_redirect_is_followed_before_others_use_it():
+    def respond(head, number):
+        return answer(302, "Found", Location=f"/signed-{number}") if head.path == "/file" else part(head)
+
+    with Recorder(respond) as server, open_source(server.url + "/file") as source:
+        assert source.request()[0] == server.url + "/signed-1"
+        source.close()
+        assert source.renew(403)[0] == server.url + "/signed-3"
+        assert source.request()[0] == server.url + "/signed-3"
+        assert [head.get("range") for head in server.heads[2:]] == ["bytes=0-0"] * 2
+
+
 def test_redirects_in_a_circle_end():
     with (
         Recorder(lambda head, _: answer(302, "Found", Location=head.path)) as server,

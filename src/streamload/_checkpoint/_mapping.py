@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 from typing import TYPE_CHECKING, TypeVar, overload
 
@@ -19,7 +19,7 @@ from .._closing import Closing
 from .._collector import collector_paused
 from .._format import Header, TensorInfo, header_nbytes, parse_header
 from .._sources import HEAD_BYTES, FileSource, Source, is_remote, local_path, read_head, redact
-from ..errors import FormatError, StreamClosedError
+from ..errors import FormatError, SourceError, StreamClosedError
 from ._files import CheckpointFiles, find_files, is_pickle_name
 from ._layers import Layer, group_layers
 from ._objects import Objects, find_objects
@@ -124,6 +124,27 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
         detached = Checkpoint(self._url, self._shards, self._tensors, self._beside)
         detached._layers = self.layers
         return detached
+
+    def reopen(self) -> Checkpoint:
+        """Open the same shards once more, for the caller to close; no header is read again.
+
+        Raises:
+            ChangedError: A file is another one by now.
+            FileNotFoundError, PermissionError, SourceError: A file can no longer be opened.
+        """
+        with ExitStack() as opened:
+            shards = []
+            for shard in self._shards:
+                reopen: Callable[[], Source] | None = getattr(shard.source, "reopen", None)
+                if reopen is None:
+                    raise SourceError(f"{shard.url}: cannot be opened again", url=shard.url)
+                source = reopen()
+                opened.callback(source.close)
+                shards.append(replace(shard, source=source))
+            opened.pop_all()
+        again = Checkpoint(self._url, shards, self._tensors, self._beside)
+        again._layers = self._layers
+        return again
 
     def open_beside(self, name: str) -> Source:
         """Open another object of the store that the checkpoint is in, by its name; the caller closes it.
