@@ -14,7 +14,7 @@ from .._closing import Closing
 from ..errors import ChangedError, ShortReadError, SourceError, StreamClosedError, StreamloadError
 from ._file import FileSource
 from ._http import HEAD_BYTES
-from ._stores import missing_library, through_tiers
+from ._stores import missing_library
 from ._urls import join, redact, scheme_of, scrub
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class FsspecStore:
             except Exception as error:
                 raise typed(error, url) from None
             return FileSource(local, url=url)
-        return through_tiers(FsspecSource(self._fs, path, url=url), self._options)
+        return FsspecSource(self._fs, path, url=url)
 
     def __repr__(self) -> str:
         return f"FsspecStore({self.url!r})"

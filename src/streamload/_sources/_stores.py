@@ -103,45 +103,10 @@ class HttpStore:
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name; errors as those of `Store.open`."""
         url = redact(join(self._place, name))
-        source = HttpSource(self.signer(name), self._connections, url=url, head_bytes=head_bytes)
-        return through_tiers(source, self._options)
+        return HttpSource(self.signer(name), self._connections, url=url, head_bytes=head_bytes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
-
-
-class OfflineStore:
-    """Open what tiers hold of the objects of a place; asks no store.
-
-    Args:
-        url: The place; shown redacted.
-        options: Which tiers there are.
-    """
-
-    def __init__(self, url: str, options: StreamOptions) -> None:
-        self._place = url
-        self._options = options
-
-    @property
-    def url(self) -> str:
-        """Name of the place, as error messages give it."""
-        return redact(self._place)
-
-    def names(self, *, deep: bool = False) -> set[str] | None:
-        """Return the names of the objects that a tier knows."""
-        from ._tiers import known_names
-
-        found = known_names(self.url, self._options)
-        return found if deep else {name for name in found if "/" not in name}
-
-    def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
-        """Open an object by its name."""
-        from ._tiers import open_known
-
-        return open_known(redact(join(self._place, name)), self._options)
-
-    def __repr__(self) -> str:
-        return f"OfflineStore({self.url!r})"
 
 
 class LocalStore:
@@ -197,13 +162,18 @@ def open_store(
     scheme = scheme_of(url)
     if scheme in LOCAL:
         return LocalStore(local_path(url))
-    if options is not None and options.offline:
-        return OfflineStore(str(url), options)
-    module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
-    opened: Store = module.open_store(
-        str(url), dict(storage_options or {}), StreamOptions() if options is None else options
-    )
-    return opened
+    chosen = StreamOptions() if options is None else options
+
+    def make() -> Store:
+        module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
+        opened: Store = module.open_store(str(url), dict(storage_options or {}), chosen)
+        return opened
+
+    if chosen.cache_dir is None and chosen.memory_dir is None and not chosen.offline:
+        return make()
+    from ._tiers import TieredStore
+
+    return TieredStore(str(url), make, chosen)
 
 
 def open_source(
@@ -232,15 +202,6 @@ def open_source(
     if not name:
         raise ValueError(f"{redact(str(url))!r}: expected the URL of an object")
     return open_store(directory, storage_options=storage_options, options=options).open(name)
-
-
-def through_tiers(source: Source, options: StreamOptions) -> Source:
-    """Put the tiers that options name before a source; it is closed where a tier holds all of it."""
-    if options.cache_dir is None and options.memory_dir is None:
-        return source
-    from ._tiers import attach
-
-    return attach(source, options)
 
 
 def policy_of(options: StreamOptions, *, verify_tls: bool = True) -> HttpPolicy:
