@@ -6,9 +6,12 @@ stay.
 
 from __future__ import annotations
 
+from array import array
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .._checksums import UNKNOWN, plan_sums
 from .._plan import make_reading_plan
 from .._sources import FileSource
 from .._sources._tiers import TieredSource
@@ -44,6 +47,8 @@ def fetch_whole(engine: CopyEngine, sources: Sequence[Source]) -> list[FileSourc
     ]
     if ranges:
         plan = make_reading_plan(ranges, chunk_bytes=engine.options.chunk_bytes)
+        sums, _ = plan_sums(plan, ranges)  # a read must be for something, and this costs least
+        plan = replace(plan, sums=sums, expected=array("Q", [UNKNOWN]) * len(ranges))
         with engine.submit(plan, remote) as ticket:
             ticket.wait()
     with ExitStack() as opened:
