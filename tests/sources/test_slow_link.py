@@ -18,8 +18,8 @@ pytest.importorskip("safetensors")
 
 pytestmark = pytest.mark.slow
 BYTES_PER_SECOND, LATENCY_SECONDS = 100e6, 0.02
-SHAPE = LlamaShape(layers=24, hidden=512, heads=8, kv_heads=4, intermediate=1408, vocab=1024, dtype="F32")
-MOST = 1.1  # times the longer of link and computing
+SHAPE = LlamaShape(layers=32, hidden=512, heads=8, kv_heads=4, intermediate=1408, vocab=1024, dtype="F32")
+GOAL, MOST = 1.1, 1.2  # times the longer of link and computing: where we stop, and where we fail
 TRIES = 3  # what else runs here slows one or another
 
 
@@ -47,7 +47,7 @@ def test_the_first_token_comes_with_the_last_byte(served, compute_part):
     prompt = Prompt(SHAPE, tokens=512, compute_seconds=compute_part * SHAPE.nbytes / BYTES_PER_SECOND)
     with slow_link(nginx.url, bytes_per_second=BYTES_PER_SECOND, latency_seconds=LATENCY_SECONDS) as near:
         tries: list[FirstToken] = []
-        while len(tries) < TRIES and not (tries and tries[-1].ratio() < MOST):
+        while len(tries) < TRIES and not (tries and tries[-1].ratio() < GOAL):
             tries.append(measure_first_token(f"{near}/{folder.name}", folder, prompt))
     best = min(tries, key=lambda found: found.ratio())
     assert best.nbytes / best.download < 1.05 * BYTES_PER_SECOND, "the link is faster than it should be"
