@@ -87,7 +87,9 @@ TEST(a_retry_asks_only_for_what_is_missing) {
 TEST(every_body_cut_still_arrives_piece_by_piece) {
   if (!has_libcurl()) return;
   for (const Fault& fault : {Fault(reset_at), Fault(close_at)}) {
-    Remote remote(first_broken(kAll, 5, fault));
+    RetryPolicy policy = hasty();
+    policy.retry_seconds = 0.5;
+    Remote remote(first_broken(kAll, 5, fault), policy);
     const Fetched fetched(*remote.source, kOffset, kRange);
     // A reset may take bytes with it that had come; a last byte of which half comes never does.
     CHECK(fetched.margin_kept);

@@ -46,7 +46,7 @@ TEST(where_each_connection_is_slow_more_are_opened) {
   // 100 ms for a request whatever the others do: the more, the faster.
   for (int i = 0; i < 20'000 && pace.depth() < 200; ++i) {
     while (pace.has_room()) pace.opened();
-    now += 100ms / static_cast<int>(pace.depth());
+    now += std::chrono::nanoseconds(100ms) / static_cast<int>(pace.depth());
     pace.completed(8 << 20, 100ms, now);
     pace.closed();
   }
