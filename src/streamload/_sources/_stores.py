@@ -13,7 +13,6 @@ from ..options import StreamOptions
 from ._file import FileSource, local_path
 from ._http import HEAD_BYTES, HttpSource
 from ._retry import HttpPolicy
-from ._tiers import attach, known_names, open_known
 from ._urls import LOCAL, join, redact, scheme_of, split
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class HttpStore:
         """Open an object by its name; errors as those of `Store.open`."""
         url = redact(join(self._place, name))
         source = HttpSource(self.signer(name), self._connections, url=url, head_bytes=head_bytes)
-        return attach(source, self._options)
+        return through_tiers(source, self._options)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -130,11 +129,15 @@ class OfflineStore:
 
     def names(self, *, deep: bool = False) -> set[str] | None:
         """Return the names of the objects that a tier knows."""
+        from ._tiers import known_names
+
         found = known_names(self.url, self._options)
         return found if deep else {name for name in found if "/" not in name}
 
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name."""
+        from ._tiers import open_known
+
         return open_known(redact(join(self._place, name)), self._options)
 
     def __repr__(self) -> str:
@@ -229,6 +232,15 @@ def open_source(
     if not name:
         raise ValueError(f"{redact(str(url))!r}: expected the URL of an object")
     return open_store(directory, storage_options=storage_options, options=options).open(name)
+
+
+def through_tiers(source: Source, options: StreamOptions) -> Source:
+    """Put the tiers that options name before a source; it is closed where a tier holds all of it."""
+    if options.cache_dir is None and options.memory_dir is None:
+        return source
+    from ._tiers import attach
+
+    return attach(source, options)
 
 
 def policy_of(options: StreamOptions, *, verify_tls: bool = True) -> HttpPolicy:
