@@ -15,11 +15,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from .._format import MAX_JSON_NBYTES, Manifest, TensorSum, format_manifest, parse_manifest
-from .._sources import FileSource, local_path
-from ..errors import FormatError, ShortReadError
+from .._sources import FileSource, is_remote, local_path, read_head
+from ..errors import FormatError
 
 if TYPE_CHECKING:
     from .._checkpoint import Checkpoint
+    from .._sources import Source
 
 MANIFEST_NAME: Final = "streamload-checksums.json"
 
@@ -59,15 +60,26 @@ def read_manifest(path: str, *, url: str | os.PathLike[str]) -> Manifest:
         code = error.errno or errno.EACCES
         raise PermissionError(code, f"{os.strerror(code)}: the manifest cannot be read", path) from error
     with source:
-        if source.nbytes > MAX_JSON_NBYTES:
-            raise FormatError(f"{path}: manifest of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
-        data = bytearray(source.nbytes)
-        count = source.read_into(0, memoryview(data))
-    if count != len(data):
-        raise ShortReadError(
-            f"{path}: the file ended after {count} of {len(data)} bytes", url=path, offset=0, nbytes=len(data)
-        )
-    return parse_manifest(memoryview(data), url=path)
+        return _parse(source)
+
+
+def _read_remote(checkpoint: Checkpoint) -> tuple[Manifest, str]:
+    """Read the manifest beside a checkpoint in a store; return it and its URL."""
+    try:
+        source = checkpoint.open_beside(MANIFEST_NAME)
+    except FileNotFoundError as error:
+        text = "no such object: there are no checksums to compare with; make them with `streamload manifest` where the "
+        raise FileNotFoundError(errno.ENOENT, f"{text}files are, and upload {MANIFEST_NAME}", error.filename) from error
+    try:
+        return _parse(source), source.url
+    finally:
+        source.close()
+
+
+def _parse(source: Source) -> Manifest:
+    if source.nbytes > MAX_JSON_NBYTES:
+        raise FormatError(f"{source.url}: manifest of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
+    return parse_manifest(read_head(source, source.nbytes), url=source.url)
 
 
 def known_sums(checkpoint: Checkpoint) -> dict[str, int]:
@@ -78,10 +90,12 @@ def known_sums(checkpoint: Checkpoint) -> dict[str, int]:
     Raises:
         FileNotFoundError, PermissionError, SourceError: As `read_manifest`.
         FormatError: The manifest is not valid, or belongs to another checkpoint.
-        ValueError: The checkpoint is not local.
     """
-    path = manifest_path(checkpoint.url)
-    manifest = read_manifest(path, url=checkpoint.url)
+    if is_remote(checkpoint.url):
+        manifest, path = _read_remote(checkpoint)
+    else:
+        path = manifest_path(checkpoint.url)
+        manifest = read_manifest(path, url=checkpoint.url)
     tensors: dict[str, TensorSum] = {}
     for shard in manifest.shards.values():
         tensors.update(shard.tensors)

@@ -11,10 +11,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
 
-from .._sources import local_path
+from .._sources import is_remote, local_path
 from ..torch._memory import resolve_device
 from ._auto import StreamedClass
-from ._patch import HANDLE, patch
+from ._from_url import refuse_stock, remote_model
+from ._patch import HANDLE, patch_for
 from ._stream import PretrainedStream
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..options import StreamOptions
+    from ._from_url import RemoteModel
 
 __all__ = ["from_pretrained"]
 
@@ -39,6 +41,7 @@ def from_pretrained(
     auto_class: type | StreamedClass | str | None = None,
     device: str | int | torch.device = "cuda",
     dtype: str | torch.dtype = "auto",
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
     wait: bool = False,
     **stock: object,
@@ -51,6 +54,7 @@ def from_pretrained(
     auto_class: type | StreamedClass | str | None = None,
     device: str | int | torch.device = "cuda",
     dtype: str | torch.dtype = "auto",
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
     wait: bool = False,
     **stock: object,
@@ -62,6 +66,7 @@ def from_pretrained(
     auto_class: type | StreamedClass | str | None = None,
     device: str | int | torch.device = "cuda",
     dtype: str | torch.dtype = "auto",
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
     wait: bool = False,
     **stock: object,
@@ -74,13 +79,14 @@ def from_pretrained(
 
     Args:
         name_or_path: A directory or its `file://` URL, or the id of a repository on the hub, of which what is not in
-            the local cache is downloaded first.
+            the local cache is downloaded first. Or the URL of a directory in a store (`s3://`, `https://`, … as for
+            `streamload.open`): its small files are fetched, and its weights stream.
         output_loading_info: Return the model and a dict: missing, unexpected and mismatched keys.
         auto_class: A class of transformers or its name, `AutoModelForCausalLM` say. None takes the class that the
             config names in `architectures`, or else `AutoModel`.
-        device: Where the model goes: "cuda", "cuda:<n>", a number, a `torch.device`, or "cpu". Leave it out to give
-            `device_map`.
+        device: Where to: "cuda", "cuda:<n>", a number, a `torch.device`, or "cpu". Leave it out to give `device_map`.
         dtype: Of the parameters; "auto" takes the one of the config, or else of the file. Also as `torch_dtype`.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read and stage.
         wait: Return when all is resident.
         **stock: What the stock `from_pretrained` takes.
@@ -88,27 +94,57 @@ def from_pretrained(
     Raises:
         DeviceError: There is no such device.
         ValueError: `device` and `device_map` are both given, or `dtype` and `torch_dtype`, or there is no such class.
-        OSError: There is no such model, or it has no weights, as transformers says it; a note names the model where it
-            does not.
+        OSError: There is no such model, or it has no weights; a note names the model where transformers does not.
         Exception: Whatever else the stock call raises.
 
     Example:
-        >>> model = streamload.from_pretrained("path/to/model", auto_class="AutoModelForCausalLM")
+        >>> model = streamload.from_pretrained("path/to/model")
         >>> model.generate(**tokens)  # runs while later layers arrive
     """
-    name = _local(name_or_path)
     stock["dtype"] = _one_dtype(dtype, stock.pop("torch_dtype", None))
     stock["device_map"] = _device_map(device, stock.get("device_map"))
-    with _naming(name):
-        kind = _named(auto_class) if auto_class is not None else _find_class(name, stock)
-        with patch(options=options):
-            made = kind.from_pretrained(name, output_loading_info=output_loading_info, **stock)
-    model = made[0] if isinstance(made, tuple) else made
+    stock["output_loading_info"] = output_loading_info
+    with contextlib.ExitStack() as stack:
+        remote = _remote(name_or_path, stack, stock, storage_options, options)
+        name = _local(name_or_path) if remote is None else remote.directory
+        with _naming(name if remote is None else remote.url):
+            kind = _named(auto_class) if auto_class is not None else _find_class(name, stock)
+            with patch_for(options, remote):
+                made = kind.from_pretrained(name, **stock)
+        model = made[0] if isinstance(made, tuple) else made
+        if remote is not None:
+            _settle(model, remote)
     if HANDLE not in vars(model):
         setattr(model, HANDLE, PretrainedStream(None, reason="its class loads in a way of its own"))
     if wait:
         getattr(model, HANDLE).wait()
     return cast("PreTrainedModel | tuple[PreTrainedModel, dict[str, object]]", made)
+
+
+def _remote(
+    name_or_path: str | os.PathLike[str],
+    stack: contextlib.ExitStack,
+    stock: Mapping[str, object],
+    storage_options: Mapping[str, object] | None,
+    options: StreamOptions | None,
+) -> RemoteModel | None:
+    """Open the model in a store that a URL names, for as long as the stack lasts; None for what is no URL."""
+    if is_remote(name_or_path):
+        variant = cast("str | None", stock.get("variant"))
+        stands = remote_model(str(name_or_path), variant=variant, storage_options=storage_options, options=options)
+        return stack.enter_context(stands)
+    if storage_options:
+        raise ValueError(f"{name_or_path}: storage_options are for stores, and this is none")
+    return None
+
+
+def _settle(model: PreTrainedModel, remote: RemoteModel) -> None:
+    """Make sure that no stand-in was loaded, and give the model its store's name."""
+    if HANDLE not in vars(model):
+        refuse_stock(remote, "its class loads in a way of its own")
+    for holder in (model, model.config):
+        if str(getattr(holder, "_name_or_path", getattr(holder, "name_or_path", ""))) == remote.directory:
+            holder.name_or_path = remote.url
 
 
 @contextlib.contextmanager
