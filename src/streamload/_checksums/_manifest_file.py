@@ -104,9 +104,19 @@ def write_manifest(path: str, manifest: Manifest) -> None:
         FormatError: What stands there is not a regular file, or a name in the manifest cannot be read back, such as a
             shard's with a backslash.
     """
-    _check_replaceable(path)
     data = format_manifest(manifest).encode()
     parse_manifest(data, url=path)
+    replace_file(path, data)
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Write a whole file in one step: whoever reads sees the old one or the new one.
+
+    Raises:
+        OSError: The file cannot be written; nothing is left behind, and what stood there before still does.
+        FormatError: What stands there is not a regular file.
+    """
+    _check_replaceable(path)
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}")  # noqa: PTH118 - as in manifest_path
     try:
@@ -125,11 +135,11 @@ def write_manifest(path: str, manifest: Manifest) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, path) from error  # the subclass that the number has
         raise
-    _sync_directory(directory or ".")
+    sync_directory(directory or ".")
 
 
 def _check_replaceable(path: str) -> None:
-    """Check that a manifest may be renamed over what is at a path: nothing, a file, or a link to one of these.
+    """Check that a file may be renamed over what is at a path: nothing, a file, or a link to one of these.
 
     Raises:
         FormatError: Something else is there, such as a FIFO, a device or a directory.
@@ -140,11 +150,11 @@ def _check_replaceable(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
-        raise FormatError(f"{path}: is not a regular file; a manifest is not written over it")
+        raise FormatError(f"{path}: is not a regular file; nothing is written over it")
 
 
-def _sync_directory(directory: str) -> None:
-    """Let the new name outlive a power failure. Where the system refuses, the manifest is in its place all the same."""
+def sync_directory(directory: str) -> None:
+    """Let new names in a directory outlive a power failure. Where the system refuses, they are there all the same."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
