@@ -74,6 +74,7 @@ void bind_errors(nb::module_& m);
 void bind_memory(nb::module_& m);
 void bind_devices(nb::module_& m);
 void bind_sources(nb::module_& m);
+void bind_cache(nb::module_& m);
 void bind_engine(nb::module_& m);
 void bind_rotation(nb::module_& m);
 
