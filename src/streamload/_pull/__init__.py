@@ -1,8 +1,9 @@
 """Bring models from where they are stored into a directory, whole and verified: the work of `streamload pull`.
 
-Floor 4; needs no torch. `_places` says which files a model has at its sources and opens them, `_partial` holds one file
-on its way, `_fetch` fills it through the native engine or by threads, `_digest` sums it meanwhile, `_run` does all files
-of all models, `_list_file` keeps `models.json`, `_check` holds a directory to it. Read `_run` next.
+Floor 4; needs no torch. `_wanted` names models, `_places` says which files they have at their sources and opens them,
+`_partial` holds one file on its way, `_fetch` fills it through the native engine or by threads, `_digest` sums it
+meanwhile, `_run` does all files of all models, `_list_file` keeps `models.json`, `_check` holds a directory to it. Read
+`_run` next.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ def pull(
     directory wait for each other file by file. Ctrl-C keeps what has arrived.
 
     Args:
-        sources: One URL or several; each is a file, a place that can be listed (`s3://bucket/llama/`, `hf://org/name`, a
-            directory), or an index, which brings its shards. Or models by name, each with a URL or with the fields of an
-            entry of `models.json` (`source`, `files`, `sha256`, `include`, `exclude`, `storage_options`).
+        sources: One URL or several; each is a file, a place that can be listed (`s3://bucket/llama/`, `hf://org/name`,
+            a directory), or an index, which brings its shards. Or models by name, each with a URL or with the fields of
+            an entry of `models.json` (`source`, `files`, `sha256`, `include`, `exclude`, `storage_options`).
         to: The directory; made where it is missing.
-        name: What the model is called; all URLs then belong to it. None: the last part of a place's URL, and of a file's
-            URL the part before its name.
+        name: What the model is called; all URLs then belong to it. None: the last part of a place's URL, and of a
+            file's URL the part before its name.
         include: Glob patterns, on paths and on names; where there are any, only files that match one are pulled.
         exclude: Glob patterns; files that match one are not pulled.
         storage_options: Credentials and endpoints, as `streamload.open` takes them.
@@ -80,7 +81,8 @@ def pull(
         PermissionError: A store denies it, or the directory may not be written.
         ChangedError: An object kept changing while it was pulled.
         ChecksumError: A file was fetched twice and neither time had the expected SHA-256.
-        FormatError: A file is no safetensors file though named so, an index or the directory's `models.json` is not valid.
+        FormatError: A file is no safetensors file though named so, an index is not valid, or the directory's
+            `models.json` is not.
         SourceError, OSError: A store failed for too long; the disk is full.
     """
     if isinstance(sources, (str, bytes)) or not hasattr(sources, "items"):

@@ -93,7 +93,8 @@ def verify_models(
     stop = threading.Event()
     with ThreadPoolExecutor(max(2, usable_cpus()), "streamload-verify") as readers:
         found = [
-            readers.submit(_compare, Path(directory) / name / file, known, stop, counted) for name, file, known in wanted
+            readers.submit(_compare, Path(directory) / name / file, known, stop, counted)
+            for name, file, known in wanted
         ]
         try:
             texts = [job.result() for job in found]

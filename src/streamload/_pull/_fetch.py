@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from .._closing import Closing
-from .._engine import CopyEngine, fetches_natively, open_device
+from .._engine import CopyEngine, open_device
 from .._plan import make_reading_plan
 from ..errors import ShortReadError, StreamClosedError
 
@@ -54,7 +54,7 @@ class Fetcher(Closing):
         """
         self._put_head(source, files)
         missing = files.missing()
-        if missing and fetches_natively(source):
+        if missing and _fetches_natively(source):
             self._fetch_natively(source, files, digest, missing)
             missing = files.missing()
         if missing:
@@ -74,9 +74,7 @@ class Fetcher(Closing):
         if forget is not None:
             forget()
 
-    def _fetch_natively(
-        self, source: Source, files: WorkFiles, digest: Digest, missing: list[tuple[int, int]]
-    ) -> None:
+    def _fetch_natively(self, source: Source, files: WorkFiles, digest: Digest, missing: list[tuple[int, int]]) -> None:
         source.cache = files.cache  # type: ignore[attr-defined]  # only an HttpSource is fetched natively
         plan = self._plan(missing)
         with self._engine.submit(plan, [source]) as ticket:
@@ -145,3 +143,8 @@ class Fetcher(Closing):
         """Wait for the threads. Harmless when repeated."""
         self._readers.shutdown(cancel_futures=True)
         self._engine.close()
+
+
+def _fetches_natively(source: Source) -> bool:
+    """Whether the engine asks for the source's bytes by itself."""
+    return False

@@ -1,8 +1,8 @@
 """Decide which files a model has at its sources, and open them.
 
-Part of `_pull`. A source is a file, a place that can be listed (a prefix, a directory, a repository), or an index, which
-stands for itself and its shards: over plain HTTP, where nothing can be listed, the only way to name several files at
-once beside a list of models that names them.
+Part of `_pull`. A source is a file, a place that can be listed (a prefix, a directory, a repository), or an index,
+which stands for itself and its shards: over plain HTTP, where nothing can be listed, the only way to name several files
+at once beside a list of models that names them.
 """
 
 from __future__ import annotations

@@ -212,7 +212,8 @@ class PullRun:
             return known.sha256
         listed = self._listed_file(model, file)
         if listed is not None and listed.sha256 and listed.nbytes == record.nbytes:
-            if listed.sha256 == record.expected or (not record.expected and record.etag and listed.etag == record.etag):
+            by_etag = bool(record.etag) and listed.etag == record.etag and not record.expected
+            if by_etag or listed.sha256 == record.expected:
                 return listed.sha256
         if record.expected and sha256_of(target, self._stop)[0] == record.expected:
             return record.expected
@@ -265,7 +266,10 @@ class PullRun:
         """Say in the list, before a file of a listed model is replaced, that its files are not all of one version."""
         if model in self._listed:
             change_list(
-                self._directory, model, lambda listed: None if listed is None else replace(listed, complete=False), self._stop
+                self._directory,
+                model,
+                lambda listed: None if listed is None else replace(listed, complete=False),
+                self._stop,
             )
 
     def _record(self, name: str, model: ListedModel, opened: list[RemoteFile]) -> ListedModel:

@@ -45,9 +45,14 @@ def wanted_models(
             raise ValueError(f"a model cannot be called {found[:120]!r}: its name becomes a directory")
         if name is None and len({directory_of(url) for url in members}) > 1:
             shown = ", ".join([redact(url) for url in members])
-            raise ValueError(f"several models would be called {found!r}: {shown}; pull them one by one, each with --name")
+            raise ValueError(
+                f"several models would be called {found!r}: {shown}; pull them one by one, each with --name"
+            )
     return ModelList(
-        {found: ListedModel(tuple(members), None, {}, tuple(include), tuple(exclude)) for found, members in named.items()}
+        {
+            found: ListedModel(tuple(members), None, {}, tuple(include), tuple(exclude))
+            for found, members in named.items()
+        }
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands: `streamload demo | inspect | plan | manifest | verify | bench`.
+"""The commands: `streamload demo | inspect | plan | pull | manifest | verify | bench`.
 
 Floor 8. Parses arguments, calls the room that does the work, prints what it returns. An error a user can cause
 becomes one line on stderr and exit code 2; anything else is a bug, keeps its traceback and ends with 70. Each command
@@ -21,6 +21,7 @@ from ._bench import bench
 from ._common import Refusal, one_line
 from ._demo import demo
 from ._inspect import inspect, plan
+from ._pull import pull
 from ._verify import manifest, verify
 
 __all__ = ["main"]
@@ -64,5 +65,5 @@ def main() -> None:
     """Stream safetensors weights onto a GPU while the model already computes."""
 
 
-for command in (inspect, plan, manifest, verify, demo, bench):
+for command in (inspect, plan, pull, manifest, verify, demo, bench):
     main.add_command(command)
