@@ -45,8 +45,8 @@ def manifest(path: str, *, file: str | None) -> None:
 def verify(path: str, *, file: str | None, as_json: bool) -> None:
     """Read every byte of a checkpoint, or of pulled models, once and compare it with what is written down.
 
-    A checkpoint is held to the manifest beside its shards (streamload manifest): a CRC-32C for every tensor. A directory
-    with a models.json (streamload pull) is held to that: a SHA-256 for every file of every model.
+    A checkpoint is held to the manifest beside its shards (streamload manifest): a CRC-32C for every tensor. A
+    directory with a models.json (streamload pull) is held to that: a SHA-256 for every file of every model.
 
     Exits with 0 if every byte is right, with 1 if something is wrong, with 2 if that could not be found out.
     What the page cache holds is read from there; STREAMLOAD_OPTION_DIRECT_IO=true asks the drive for every byte of a

@@ -48,7 +48,7 @@ class RangeServer:
             def do_HEAD(self):
                 server.answer(self)
 
-            def log_message(self, *arguments):
+            def log_message(self, *arguments: object):
                 pass
 
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class RangeServer:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         return self
 
-    def __exit__(self, *arguments):
+    def __exit__(self, *arguments: object):
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
