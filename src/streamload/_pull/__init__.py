@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from ._run import Pulled, PullRun
 from ._wanted import wanted_models
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "LIST_NAME",
@@ -85,7 +86,7 @@ def pull(
             `models.json` is not.
         SourceError, OSError: A store failed for too long; the disk is full.
     """
-    if isinstance(sources, (str, bytes)) or not hasattr(sources, "items"):
+    if not isinstance(sources, Mapping):
         urls = [sources] if isinstance(sources, str) else list(sources)
         models = wanted_models(urls, name=name, include=include, exclude=exclude)
     elif name is not None or include or exclude:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import errno
 import re
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from .._format import MAX_JSON_NBYTES, PLAIN_PATH, is_plain_path, parse_index
-from .._sources import FileSource, open_source, open_store
-from ..errors import FormatError, ShortReadError
+from .._sources import FileSource, is_remote, open_source, open_store, read_head, redact, split
+from ..errors import FormatError
 from ._partial import ObjectRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .._format import ListedModel
     from .._sources import Source, Store
@@ -48,9 +48,46 @@ class RemoteFile:
     record: ObjectRecord
 
 
-def open_model(
-    model: ListedModel, storage_options: Mapping[str, object] | None, options: StreamOptions
-) -> list[RemoteFile]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """How one file is opened: from a store by its name, or by its own URL; or it is open already."""
+
+    store: Store | None
+    name: str
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Hold what opening the files of a model takes.
+
+    Attributes:
+        storage_options: For the stores of all models.
+        options: How to read.
+        head_bytes: How many bytes to bring with a file, by its path below the model's directory, as it is opened.
+    """
+
+    storage_options: Mapping[str, object] | None
+    options: StreamOptions
+    head_bytes: Callable[[str], int]
+
+    def store(self, url: str) -> Store:
+        """Return the place of a URL."""
+        return open_store(url, storage_options=self.storage_options, options=self.options)
+
+    def open(self, place: _Place, name: str) -> Source:
+        """Open a file."""
+        if place.source is not None:
+            return place.source
+        if place.store is not None:
+            return place.store.open(place.name, head_bytes=self.head_bytes(name))
+        if not is_remote(place.name):
+            return open_source(place.name)
+        directory, last = split(place.name)
+        return self.store(directory).open(last, head_bytes=self.head_bytes(name))
+
+
+def open_model(model: ListedModel, opening: Opening) -> list[RemoteFile]:
     """Open every wanted file of a model.
 
     Raises:
@@ -60,85 +97,70 @@ def open_model(
         ValueError: A URL is none, or a checksum is given for a file that is not the only one.
         SourceError, OSError: A store cannot be asked.
     """
-    given = {**(storage_options or {}), **model.storage_options} or None
+    given = {**(opening.storage_options or {}), **model.storage_options} or None
+    opening = replace(opening, storage_options=given)
     with ExitStack() as opened, ThreadPoolExecutor(_OPENERS, "streamload-pull") as openers:
-        named: dict[str, tuple[Store | None, str]] = {}
+        named: dict[str, _Place] = {}
         for url in model.sources:
-            for name, place in _names_at(url, model, given, options, opened).items():
+            for name, place in _names_at(url, model, opening).items():
                 if name in named:
-                    raise ValueError(f"{url}: holds {name!r}, as another source of this model does")
+                    raise ValueError(f"{redact(url)}: holds {name!r}, as another source of this model does")
                 named[name] = place
+                if place.source is not None:
+                    opened.callback(place.source.close)
         wanted = [name for name in sorted(named) if _matches(name, model)]
         _check_names(model, wanted)
-        sources = list(openers.map(lambda name: _open(named[name], given, options), wanted))
-        only = model.sha256.get("") if len(wanted) == 1 else None
-        if "" in model.sha256 and only is None:
-            raise ValueError(f"{model.sources[0]}: one checksum is given for {len(wanted)} files; name each file's")
-        return [
-            RemoteFile(name, source, _record(source, named[name], _expected(name, model, only)))
+        if "" in model.sha256 and len(wanted) > 1:
+            text = f"one checksum is given for {len(wanted)} files; name each file's"
+            raise ValueError(f"{redact(model.sources[0])}: {text}")
+        sources = list(openers.map(lambda name: opening.open(named[name], name), wanted))
+        files = [
+            RemoteFile(name, source, _record(source, _expected(name, model)))
             for name, source in zip(wanted, sources, strict=True)
         ]
+        opened.pop_all()
+        return files
 
 
-def _names_at(
-    url: str, model: ListedModel, given: Mapping[str, object] | None, options: StreamOptions, opened: ExitStack
-) -> dict[str, tuple[Store | None, str]]:
+def _names_at(url: str, model: ListedModel, opening: Opening) -> dict[str, _Place]:
     """Return which files a URL stands for: by name, how to open each."""
     path = re.split(r"[?#]", url, maxsplit=1)[0] if "://" in url else url
-    directory, _, last = path.rstrip("/").rpartition("/")
+    last = path.rstrip("/").rpartition("/")[2]
     if model.files is not None and len(model.sources) == 1 and set(model.files) != {last}:
-        store = open_store(url, storage_options=given, options=options)
-        return {name: (store, name) for name in model.files}
+        base = split(url)[0] or "." if last.endswith(_INDEX) else url
+        store = opening.store(base)
+        return {name: _Place(store, name) for name in model.files}
     if last.endswith(_INDEX):
-        store = open_store(directory or ".", storage_options=given, options=options)
-        return {name: (store, name) for name in _follow_index(store, last)}
+        store = opening.store(split(url)[0] or ".")
+        return {name: _Place(store, name) for name in _follow_index(store, last)}
     if not path.endswith("/") and "." in last:  # most likely a file, and one question finds out
         try:
-            open_source(url, storage_options=given, options=options).close()
+            return {last: _Place(None, url, opening.open(_Place(None, url), last))}
         except (FileNotFoundError, IsADirectoryError):
-            names = _listed(url, given, options)
-            if not names:
-                raise
-            return names
-        return {last: (None, url)}
-    return _listed(url, given, options) or {last: (None, url)}
+            if names := _listed(url, opening):
+                return names
+            raise
+    return _listed(url, opening) or {last: _Place(None, url)}
 
 
-def _listed(
-    url: str, given: Mapping[str, object] | None, options: StreamOptions
-) -> dict[str, tuple[Store | None, str]]:
+def _listed(url: str, opening: Opening) -> dict[str, _Place]:
     """Return what a place holds, nothing where it cannot be listed or is no place."""
-    try:
-        store = open_store(url, storage_options=given, options=options)
-        names = store.names(deep=True)
-    except NotADirectoryError:
-        return {}
-    if names is None:
-        return {}
+    store = opening.store(url)
+    names = store.names(deep=True) or ()
     if len(names) > _MOST_FILES:
         raise FormatError(f"{store.url}: holds {len(names)} files, at most {_MOST_FILES} are pulled")
     for name in names:
         if not is_plain_path(name):
             raise FormatError(f"{store.url}: holds {name[:120]!r}, which is refused: expected {PLAIN_PATH}")
-    return {name: (store, name) for name in names}
+    return {name: _Place(store, name) for name in names}
 
 
 def _follow_index(store: Store, name: str) -> list[str]:
-    with store.open(name) as source:
+    with closing(store.open(name)) as source:
         if source.nbytes > MAX_JSON_NBYTES:
             raise FormatError(f"{source.url}: index of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
-        data = bytearray(source.nbytes)
-        count = source.read_into(0, memoryview(data))
-        if count != len(data):
-            text = f"{source.url}: the source ended after {count} of {len(data)} bytes"
-            raise ShortReadError(text, url=source.url, offset=0, nbytes=len(data))
-        shards = parse_index(memoryview(data), url=source.url).weight_map.values()
+        shards = parse_index(read_head(source, source.nbytes), url=source.url).weight_map.values()
     return [name, *dict.fromkeys(shards)]
-
-
-def _open(place: tuple[Store | None, str], given: Mapping[str, object] | None, options: StreamOptions) -> Source:
-    store, name = place
-    return open_source(name, storage_options=given, options=options) if store is None else store.open(name)
 
 
 def _matches(name: str, model: ListedModel) -> bool:
@@ -159,12 +181,12 @@ def _check_names(model: ListedModel, wanted: list[str]) -> None:
             raise FileNotFoundError(errno.ENOENT, "not there, although a checksum is given for it", name)
 
 
-def _expected(name: str, model: ListedModel, only: str | None) -> str:
+def _expected(name: str, model: ListedModel) -> str:
     listed = model.files.get(name) if model.files is not None else None
-    return only or model.sha256.get(name) or (listed.sha256 if listed is not None else None) or ""
+    return model.sha256.get(name) or model.sha256.get("") or (listed.sha256 if listed is not None else None) or ""
 
 
-def _record(source: Source, place: tuple[Store | None, str], expected: str) -> ObjectRecord:
+def _record(source: Source, expected: str) -> ObjectRecord:
     """Name the object. A 64-digit version of a Hub's file is its SHA-256: large files there are named by their sum."""
     etag = _version_of(source)
     record = ObjectRecord(source.url, source.nbytes, etag, expected)

@@ -45,6 +45,7 @@ class Progress:
         self._lock = threading.Lock()  # guards all below
         self._wanted: dict[str, int] = {}
         self._present: dict[str, Callable[[], int]] = {}
+        self._still: dict[str, int] = {}  # of files that nobody writes now and that are not published yet
         self._done: dict[str, int] = {}
         self._fetched = 0
         self._before: dict[str, int] = {}
@@ -60,26 +61,30 @@ class Progress:
         with self._lock:
             self._wanted[name] = nbytes
             self._done.pop(name, None)
+            self._still.pop(name, None)
 
     def watch(self, name: str, present: Callable[[], int]) -> None:
         """Ask `present` from now on how many bytes of a file are there."""
         before = present()
         with self._lock:
+            self._still.pop(name, None)
             self._present[name] = present
             self._before[name] = before
 
     def unwatch(self, name: str) -> None:
         """Ask no more; what came since `watch` counts as fetched."""
         with self._lock:
-            present = self._present.pop(name, None)
-        if present is not None:
-            came = present()
-            with self._lock:
-                self._fetched += max(0, came - self._before.pop(name))
+            present = self._present[name]
+        came = present()
+        with self._lock:
+            del self._present[name]
+            self._still[name] = came
+            self._fetched += max(0, came - self._before.pop(name))
 
     def done(self, name: str) -> None:
         """Count a file as published."""
         with self._lock:
+            self._still.pop(name, None)
             self._done[name] = self._wanted[name]
 
     def note(self, text: str) -> None:
@@ -91,7 +96,7 @@ class Progress:
         """Return how far the pull is."""
         with self._lock:
             watched, before = dict(self._present), dict(self._before)
-            fetched, done = self._fetched, sum(self._done.values())
+            fetched, done = self._fetched, sum(self._done.values()) + sum(self._still.values())
             wanted, files, files_done, notes = (
                 sum(self._wanted.values()),
                 len(self._wanted),

@@ -14,21 +14,21 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from .._format import ListedModel, ModelFile, format_of
-from .._sources import redact
+from .._sources import HEAD_BYTES, redact
 from .._units import say_bytes
 from ..errors import ChangedError, ChecksumError, FormatError
 from ._digest import Digest, sha256_of
 from ._fetch import Fetcher
 from ._list_file import change_list, listed_in
 from ._partial import WorkFiles, check_header, tidy
-from ._places import RemoteFile, open_model
+from ._places import Opening, RemoteFile, open_model
 from ._progress import Progress, PullProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from ..options import StreamOptions
@@ -39,6 +39,7 @@ _REPORT_SECONDS: Final = 0.2
 _MOST_ROUNDS: Final = 3  # a model that changes three times while it is pulled is being written to
 
 _Key = tuple[str, str]  # model, file
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,9 @@ class PullRun:
     def _open(self, models: Mapping[str, ListedModel]) -> dict[str, list[RemoteFile]]:
         with ThreadPoolExecutor(_FILES_AT_ONCE, "streamload-pull") as openers:
             opening = {
-                name: openers.submit(open_model, model, self._storage_options, self._options)
+                name: openers.submit(
+                    open_model, model, Opening(self._storage_options, self._options, self._head_bytes(name))
+                )
                 for name, model in models.items()
             }
             self._watch(list(opening.values()))
@@ -127,6 +130,16 @@ class PullRun:
                 self._progress.want(f"{name}/{file.name}", file.source.nbytes)
         self._check_room(opened)
         return opened
+
+    def _head_bytes(self, model: str) -> Callable[[str], int]:
+        """Return how much to bring with a file as it is opened: nearly nothing where bytes of it are here."""
+
+        def head_bytes(name: str) -> int:
+            work = WorkFiles(self._directory, f"{model}/{name}")
+            here = (str(work.target), work.partial_path)
+            return HEAD_BYTES if all(_nbytes_at(path) is None for path in here) else 1
+
+        return head_bytes
 
     def _check_room(self, opened: Mapping[str, list[RemoteFile]]) -> None:
         """Refuse to begin what cannot end for want of space."""
@@ -159,7 +172,7 @@ class PullRun:
         return changed
 
     def _watch(
-        self, jobs: list[Future[ModelFile]] | list[Future[list[RemoteFile]]], changed: Callable[..., None] | None = None
+        self, jobs: Sequence[Future[_T]], changed: Callable[[Future[_T], ChangedError], None] | None = None
     ) -> None:
         """Wait for jobs and report meanwhile; the first that fails, and Ctrl-C, end them all.
 
