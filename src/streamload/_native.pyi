@@ -56,6 +56,32 @@ class Source:
 def file_source(path: bytes, device: int, inode: int, nbytes: int, mtime_ns: int, direct: bool | None) -> Source: ...
 def callback_source(url: str, read_into: Callable[[int, memoryview], int]) -> Source: ...
 
+class HttpClient:
+    def __init__(self, *, library: str = "libcurl.so.4", connections: int = 0, threads: int = 1) -> None: ...
+    @property
+    def version(self) -> str: ...
+    def close(self) -> None: ...
+
+def http_source(
+    client: HttpClient,
+    url: str,
+    nbytes: int,
+    etag: str,
+    request_url: str,
+    headers: Sequence[str],
+    ca_file: str,
+    renew: Callable[[int], tuple[str, list[str]]] | None,
+    policy: tuple[float, float, float, float, float, bool, bool],
+) -> Source: ...
+def measure_http(
+    host: str,
+    port: int,
+    path: str,
+    ranges: Sequence[tuple[int, int]],
+    connections: int = 8,
+    repeats: int = 1,
+) -> list[tuple[float, float]]: ...
+
 class MappedFile:
     def __init__(self, path: bytes, device: int, inode: int, nbytes: int, mtime_ns: int) -> None: ...
     @property

@@ -67,7 +67,7 @@ class Rotation(Closing):
     def __init__(
         self,
         native: _native.Rotation,
-        callbacks: Sequence[CallbackSource],
+        callbacks: Sequence[CallbackSource | Renewal],
         engine: CopyEngine,
         key_names: Sequence[str] = (),
     ) -> None:
