@@ -109,8 +109,14 @@ def write_manifest(path: str, manifest: Manifest) -> None:
     replace_file(path, data)
 
 
-def replace_file(path: str, data: bytes) -> None:
+def replace_file(path: str, data: bytes, *, temporary: str | None = None) -> None:
     """Write a whole file in one step: whoever reads sees the old one or the new one.
+
+    Args:
+        path: The file.
+        data: All of it.
+        temporary: Where it is written first, on the same file system; nobody else may use that path now, and what an
+            earlier process left there is removed. None: beside the file, under a name of its own.
 
     Raises:
         OSError: The file cannot be written; nothing is left behind, and what stood there before still does.
@@ -118,7 +124,11 @@ def replace_file(path: str, data: bytes) -> None:
     """
     _check_replaceable(path)
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}")  # noqa: PTH118 - as in manifest_path
+    if temporary is None:
+        temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}")  # noqa: PTH118 - as in manifest_path
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108 - as above
     try:
         # O_EXCL follows no symbolic link, and the mode is what the umask leaves of it. Within the try: Ctrl-C may come
         # between the file and its descriptor.

@@ -57,5 +57,7 @@ def change_list(
         after = change(before)
         if after is not None and after != before:
             models[name] = after
-            replace_file(str(directory / LIST_NAME), format_models(ModelList(models)).encode())
+            replace_file(
+                str(directory / LIST_NAME), format_models(ModelList(models)).encode(), temporary=files.temporary
+            )
         files.forget()

@@ -133,8 +133,9 @@ class WorkFiles(Closing):
     def _open_lock(self) -> int:
         while True:
             path = Path(f"{self._stem}.lock")
-            path.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # another pull removed the empty directory meanwhile
+                self._root.mkdir(mode=_PRIVATE, exist_ok=True)  # and so all below it is
+                path.parent.mkdir(parents=True, exist_ok=True)
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def _is_current(self, descriptor: int) -> bool:
@@ -164,9 +165,17 @@ class WorkFiles(Closing):
         changed = known is not None and not resumes and os.path.exists(self.partial_path)  # noqa: PTH110 - a str
         if not resumes:
             self.discard()
-        replace_file(str(self._object_path), json.dumps(asdict(replace(wanted, sha256=""))).encode())
+        self._remember(replace(wanted, sha256=""))
         self._cache = _open_cache(self.partial_path, wanted)
         return changed
+
+    def _remember(self, record: ObjectRecord) -> None:
+        replace_file(str(self._object_path), json.dumps(asdict(record)).encode(), temporary=self.temporary)
+
+    @property
+    def temporary(self) -> str:
+        """Path that the lock's owner may write to before a rename."""
+        return f"{self._stem}.new"
 
     @property
     def cache(self) -> _native.CacheFile:
@@ -200,7 +209,7 @@ class WorkFiles(Closing):
         Raises:
             OSError: It cannot be.
         """
-        replace_file(str(self._object_path), json.dumps(asdict(record)).encode())
+        self._remember(record)
         self.target.parent.mkdir(parents=True, exist_ok=True)
         os.chmod(self.partial_path, 0o666 & ~_umask())  # noqa: PTH101 - a str; private until here
         try:
@@ -214,7 +223,7 @@ class WorkFiles(Closing):
     def discard(self) -> None:
         """Let go of all bytes that are not published."""
         self._cache = None
-        for path in (self.partial_path, f"{self.partial_path}.journal", self._object_path):
+        for path in (self.partial_path, f"{self.partial_path}.journal", self._object_path, self.temporary):
             Path(path).unlink(missing_ok=True)
 
     def forget(self) -> None:

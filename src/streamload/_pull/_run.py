@@ -223,7 +223,9 @@ class PullRun:
         known = work.known()
         if known is not None and known.sha256 and record.same_object(known) and _nbytes_at(work.partial_path) is None:
             return known.sha256
-        listed = self._listed_file(model, file)
+        listed = self._listed_file(self._listed, model, file)
+        if listed is None:  # another pull may have published it just now
+            listed = self._listed_file(listed_in(self._directory), model, file)
         if listed is not None and listed.sha256 and listed.nbytes == record.nbytes:
             by_etag = bool(record.etag) and listed.etag == record.etag and not record.expected
             if by_etag or listed.sha256 == record.expected:
@@ -232,9 +234,9 @@ class PullRun:
             return record.expected
         return None
 
-    def _listed_file(self, model: str, file: RemoteFile) -> ModelFile | None:
-        """Return what the list of the directory says of a file, where it says so of a file from the same place."""
-        listed = self._listed.get(model)
+    def _listed_file(self, models: Mapping[str, ListedModel], model: str, file: RemoteFile) -> ModelFile | None:
+        """Return what a list says of a file, where it says so of a file from the same place."""
+        listed = models.get(model)
         if listed is None or listed.files is None:
             return None
         same = not set(listed.sources).isdisjoint(self._sources[model]) or file.record.expected
