@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from streamload.testing import LlamaShape, make_checkpoint
 
 from .server import RangeServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHAPE = LlamaShape(layers=3, hidden=256, heads=4, kv_heads=2, intermediate=512, vocab=2000, dtype="BF16")
 

@@ -221,7 +221,7 @@ def test_a_pull_that_waits_for_another_says_so_and_can_be_interrupted(server, in
 
 def test_a_disk_that_is_too_small_is_said_before_a_byte_is_fetched(server, index, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=10, f_frsize=4096))
-    with pytest.raises(OSError, match="are needed and 41.0 kB free") as caught:
+    with pytest.raises(OSError, match=r"are needed and 41\.0 kB free") as caught:
         streamload.pull(index, tmp_path)
     assert caught.value.errno == errno.ENOSPC
     assert not [piece for piece in server.asked if piece[2] - piece[1] > 256 << 10]
