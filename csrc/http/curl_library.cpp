@@ -42,7 +42,9 @@ void bind_all(Binder& binder, CurlLibrary& curl) {
   binder.bind(curl.multi_info_read, "curl_multi_info_read");
 }
 
-Status no_library(std::string text) { return Status::failure(Code::kNoLibrary, "no libcurl (" + std::move(text) + ")"); }
+Status no_library(std::string text) {
+  return Status::failure(Code::kNoLibrary, "no libcurl (" + std::move(text) + ")");
+}
 
 }  // namespace
 

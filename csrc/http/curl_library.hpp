@@ -101,10 +101,10 @@ struct CurlMessage {  // struct CURLMsg
   } data{};
 };
 
-inline constexpr int kCurlMessageDone = 1;         // CURLMSG_DONE
-inline constexpr long kCurlGlobalDefault = 3;      // CURL_GLOBAL_DEFAULT
-inline constexpr long kCurlHttp11 = 2;             // CURL_HTTP_VERSION_1_1
-inline constexpr long kCurlProtocolsHttp = 3;      // CURLPROTO_HTTP | CURLPROTO_HTTPS
+inline constexpr int kCurlMessageDone = 1;          // CURLMSG_DONE
+inline constexpr long kCurlGlobalDefault = 3;       // CURL_GLOBAL_DEFAULT
+inline constexpr long kCurlHttp11 = 2;              // CURL_HTTP_VERSION_1_1
+inline constexpr long kCurlProtocolsHttp = 3;       // CURLPROTO_HTTP | CURLPROTO_HTTPS
 inline constexpr std::size_t kCurlErrorSize = 256;  // CURL_ERROR_SIZE
 inline constexpr CurlSocket kCurlSocketTimeout = -1;
 inline constexpr int kCurlPollRemove = 4;  // CURL_POLL_REMOVE; below it, bit 0 asks for reading and bit 1 for writing

@@ -24,7 +24,11 @@ struct HttpFetch {
 
   HttpFetch(std::shared_ptr<HttpObject> of, std::uint64_t from, std::vector<HostSpan> targets, std::stop_token until,
             FetchDone then)
-      : object(std::move(of)), offset(from), target(std::move(targets)), stop(std::move(until)), done(std::move(then)) {}
+      : object(std::move(of)),
+        offset(from),
+        target(std::move(targets)),
+        stop(std::move(until)),
+        done(std::move(then)) {}
 
   const std::shared_ptr<HttpObject> object;
   const std::uint64_t offset;  // in the object

@@ -79,8 +79,7 @@ int HttpLoop::on_socket(CurlEasy* /*easy*/, CurlSocket socket, int what, void* s
 
 int HttpLoop::on_timer(CurlMulti* /*multi*/, long timeout_ms, void* self) noexcept {
   auto& loop = *static_cast<HttpLoop*>(self);
-  loop.curl_due_ =
-      timeout_ms < 0 ? Clock::time_point::max() : Clock::now() + std::chrono::milliseconds(timeout_ms);
+  loop.curl_due_ = timeout_ms < 0 ? Clock::time_point::max() : Clock::now() + std::chrono::milliseconds(timeout_ms);
   return 0;
 }
 

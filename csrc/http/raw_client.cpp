@@ -57,9 +57,9 @@ class RawConnection {
   }
 
   [[nodiscard]] Status read(ByteRange range) {
-    const std::string request = "GET " + address_.path + " HTTP/1.1\r\nHost: " + address_.host + "\r\nRange: bytes=" +
-                                std::to_string(range.first) + "-" + std::to_string(range.first + range.second - 1) +
-                                "\r\n\r\n";
+    const std::string request = "GET " + address_.path + " HTTP/1.1\r\nHost: " + address_.host +
+                                "\r\nRange: bytes=" + std::to_string(range.first) + "-" +
+                                std::to_string(range.first + range.second - 1) + "\r\n\r\n";
     if (::send(socket_.get(), request.data(), request.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(request.size())) {
       return failed(address_, "send", errno);
     }

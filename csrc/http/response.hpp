@@ -62,7 +62,7 @@ enum class Answer : std::uint8_t {
 
 struct Judgement {
   Answer answer = Answer::kFailed;
-  std::string text;  // of all but kBytes and kWhole: got against expected
+  std::string text;        // of all but kBytes and kWhole: got against expected
   bool too_short = false;  // of kStrange: fewer bytes than the range has
 };
 

@@ -20,7 +20,8 @@ class Scatter {
   [[nodiscard]] std::size_t nbytes() const noexcept { return nbytes_; }
   // The next byte goes to this place, counted over all pieces.
   void seek(std::size_t position) noexcept {
-    for (part_ = 0; part_ < parts_.size() && position >= parts_[part_].size(); ++part_) position -= parts_[part_].size();
+    for (part_ = 0; part_ < parts_.size() && position >= parts_[part_].size(); ++part_)
+      position -= parts_[part_].size();
     at_ = position;
   }
   // There must be room for it.

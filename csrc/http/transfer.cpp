@@ -93,7 +93,8 @@ CurlCode Transfer::prepare() {
   set(CurlOption::kBufferSize, kReceiveBytes);
   set(CurlOption::kNoSignal, 1L);
   set(CurlOption::kTcpKeepAlive, 1L);
-  const auto connect = std::chrono::duration_cast<std::chrono::milliseconds>(from_seconds(facts.policy.connect_seconds));
+  const auto connect =
+      std::chrono::duration_cast<std::chrono::milliseconds>(from_seconds(facts.policy.connect_seconds));
   set(CurlOption::kConnectTimeoutMs, static_cast<long>(std::max<std::int64_t>(connect.count(), 1)));
   set(CurlOption::kFreshConnect, part_.fresh ? 1L : 0L);
   set(CurlOption::kDnsCacheTimeout, part_.fresh ? 0L : kDnsSeconds);

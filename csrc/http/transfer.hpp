@@ -19,12 +19,12 @@ namespace streamload {
 // How a transfer ended, or why it was ended.
 struct TransferEnd {
   Answer answer = Answer::kFailed;
-  bool complete = false;       // every byte is in its place
-  bool fell_short = false;     // the body ended before its end
-  int error = 0;               // errno
-  std::string text = {};       // of all but a complete one
-  double retry_after = 0;      // seconds
-  std::string location = {};   // of a redirect, absolute
+  bool complete = false;      // every byte is in its place
+  bool fell_short = false;    // the body ended before its end
+  int error = 0;              // errno
+  std::string text = {};      // of all but a complete one
+  double retry_after = 0;     // seconds
+  std::string location = {};  // of a redirect, absolute
 };
 
 class Transfer {
@@ -32,17 +32,16 @@ class Transfer {
   using Clock = std::chrono::steady_clock;
 
   struct Part {
-    std::uint64_t offset = 0;    // in the object
+    std::uint64_t offset = 0;  // in the object
     std::size_t nbytes = 0;
-    std::size_t position = 0;    // in the target, of its first byte
-    bool whole = false;          // the target takes the whole object
-    bool fresh = false;          // connect anew, and look up the name again
+    std::size_t position = 0;  // in the target, of its first byte
+    bool whole = false;        // the target takes the whole object
+    bool fresh = false;        // connect anew, and look up the name again
   };
 
   // `now` is the loop's clock, read when bytes come.
   Transfer(std::shared_ptr<const CurlLibrary> curl, CurlEasy* easy, std::shared_ptr<const HttpObject> object,
-           std::shared_ptr<const HttpRequest> request, Scatter& target, const Part& part,
-           const Clock::time_point& now);
+           std::shared_ptr<const HttpRequest> request, Scatter& target, const Part& part, const Clock::time_point& now);
   Transfer(const Transfer&) = delete;
   Transfer& operator=(const Transfer&) = delete;
   ~Transfer();
@@ -84,7 +83,7 @@ class Transfer {
   std::array<char, kCurlErrorSize> error_{};
   ResponseHead head_;
   bool judged_ = false;
-  Judgement judgement_;      // of a head with bytes behind it
+  Judgement judgement_;       // of a head with bytes behind it
   std::size_t position_ = 0;  // in the target, of the next byte
   bool overran_ = false;
   std::string error_body_;

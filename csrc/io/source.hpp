@@ -45,12 +45,12 @@ struct DirectRange {
 
 // What one fetch took, for statistics.
 struct FetchCounts {
-  std::uint64_t requests = 0;   // sent, repeated ones included
-  std::uint64_t retries = 0;    // of them, those sent because one before had failed
-  std::uint64_t resumes = 0;    // of these, those for the bytes that were missing only
-  std::uint64_t hedges = 0;     // requests sent beside a slow one
-  std::uint64_t throttled = 0;  // answers that said: too many
-  std::uint64_t renewals = 0;   // of a URL or credentials that had run out
+  std::uint64_t requests = 0;            // sent, repeated ones included
+  std::uint64_t retries = 0;             // of them, those sent because one before had failed
+  std::uint64_t resumes = 0;             // of these, those for the bytes that were missing only
+  std::uint64_t hedges = 0;              // requests sent beside a slow one
+  std::uint64_t throttled = 0;           // answers that said: too many
+  std::uint64_t renewals = 0;            // of a URL or credentials that had run out
   std::uint64_t tier_bytes = 0;          // that came from a cache tier instead
   std::uint64_t tier_written_bytes = 0;  // that went into one
   double cpu_seconds = 0;                // of the thread that received them

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from .. import _native
 from .._closing import Closing
-from .._sources import FileSource
+from .._sources import FileSource, HttpSource
 from ..errors import StreamClosedError
 from ..options import StreamOptions
 from ._failures import raise_typed
 from ._pool import DEBUG_SEED, ReadPool, shared_pool
-from ._remote import RemoteSource, Renewal, open_remote
+from ._remote import Renewal, open_remote
 from ._rotation import Rotation, RotationStats
 from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
 
@@ -225,13 +225,16 @@ class CopyEngine(Closing):
                 stamp.mtime_ns,
                 self._options.direct_io,
             )
-        if isinstance(source, RemoteSource) and not source.by_python:
+        if isinstance(source, HttpSource) and not source.by_python:
             client = self._pool.remote.native()
             if client is not None:
                 renewal = Renewal(source)
                 callbacks.append(renewal)
                 return open_remote(client, source, renewal)
-        callback = CallbackSource(source)
+        if self._options.read_threads is None:
+            self._pool.widen(getattr(source, "read_concurrency", 1))
+        reopen = getattr(source, "reopen", None)  # the clone lives with the ticket, whatever becomes of the source
+        callback = CallbackSource(source if reopen is None else reopen())
         callbacks.append(callback)
         return _native.callback_source(source.url, callback.read_into)
 

@@ -56,7 +56,9 @@ class ReadPool:
             debug_seed=DEBUG_SEED if options.debug else 0,
         )
         self.engines: weakref.WeakValueDictionary[tuple[str, StreamOptions], CopyEngine] = weakref.WeakValueDictionary()
-        self.remote = RemoteClient(connections=0, threads=min(_MOST_RECEIVERS, max(1, usable_cpus() // 2)))
+        self.remote = RemoteClient(
+            connections=options.connections or 0, threads=min(_MOST_RECEIVERS, max(1, usable_cpus() // 2))
+        )
         # Made before any engine's, and so runs behind theirs when the interpreter ends.
         self._finalizer = weakref.finalize(self, self.remote.close)
         self._warned = False
@@ -88,6 +90,11 @@ class ReadPool:
         except _native.NativeError as error:
             raise_typed(error)
 
+    def widen(self, threads: int) -> None:
+        """Have at least so many reading threads from the next load on: for sources that wait more than they work."""
+        if threads > 1:
+            self.native.widen(threads)
+
     def close(self) -> None:
         """Join the threads and free the memory, once every engine that uses the pool is closed."""
         self.native.close()
@@ -111,7 +118,14 @@ _SHARED: Final[weakref.WeakValueDictionary[tuple[int | None, ...], ReadPool]] = 
 
 def shared_pool(options: StreamOptions) -> ReadPool:
     """Return the pool that loads with such options share in this process, made on first use."""
-    key = (os.getpid(), options.chunk_bytes, options.staging_bytes, options.read_threads, options.debug)
+    key = (
+        os.getpid(),
+        options.chunk_bytes,
+        options.staging_bytes,
+        options.read_threads,
+        options.connections,
+        options.debug,
+    )
     pool = _SHARED.get(key)
     if pool is None:
         # Two threads may both make one; the loser's pool serves its own load and ends with it.

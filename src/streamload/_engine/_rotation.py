@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from . import CopyEngine
+    from ._remote import Renewal
     from ._ticket import CallbackSource
 
 T = TypeVar("T")

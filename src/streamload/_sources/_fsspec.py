@@ -15,7 +15,8 @@ from ..errors import ChangedError, ShortReadError, SourceError, StreamClosedErro
 from ._file import FileSource
 from ._http import HEAD_BYTES
 from ._stores import missing_library
-from ._urls import redact, scheme_of, scrub
+from ._tiers import attach
+from ._urls import join, redact, scheme_of, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,9 +71,9 @@ class FsspecSource(Closing):
         return self._nbytes
 
     @property
-    def version(self) -> tuple[tuple[str, str], ...]:
-        """What the file system said of the object's version when it was opened; empty where it says nothing."""
-        return self._version
+    def etag(self) -> str:
+        """What the file system said of the object's version when it was opened; "" where it says nothing."""
+        return " ".join([f"{name}={text}" for name, text in self._version])
 
     @property
     def closed(self) -> bool:
@@ -130,14 +131,11 @@ class FsspecSource(Closing):
             )
 
     def reopen(self) -> FsspecSource:
-        """Open the same object once more, also where this source is closed.
-
-        Raises:
-            ChangedError: It is another one by now.
-            FileNotFoundError, PermissionError, SourceError: It cannot be opened.
-        """
-        self.check_unchanged()
-        return FsspecSource(self._fs, self._path, url=self._url)
+        """Open the same object once more, also where this source is closed; asks nobody, as every read does."""
+        again = object.__new__(FsspecSource)
+        again._fs, again._path, again._url = self._fs, self._path, self._url
+        again._nbytes, again._version, again._closed = self._nbytes, self._version, False
+        return again
 
     def close(self) -> None:
         """Refuse further reads. Harmless when repeated."""
@@ -161,12 +159,13 @@ class FsspecStore:
     Args:
         fs: fsspec's file system.
         path: The directory in it.
-        url: What error messages call it.
-        place: The URL itself, for paths below it.
+        url: The place; shown redacted.
+        options: What is kept.
     """
 
-    def __init__(self, fs: Any, path: str, *, url: str) -> None:  # noqa: ANN401 - fsspec has no types
+    def __init__(self, fs: Any, path: str, *, url: str, options: StreamOptions) -> None:  # noqa: ANN401 - as above
         self._fs = fs
+        self._options = options
         self._path = path.rstrip("/")
         self._url = url
 
@@ -196,8 +195,6 @@ class FsspecStore:
 
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name; one that a cache of whole files holds is a local file."""
-        from ._urls import join
-
         path = f"{self._path}/{name}" if self._path else name
         url = redact(join(self._url, name))
         if getattr(self._fs, "local_file", False):  # as fsspec.open_local does it
@@ -207,7 +204,7 @@ class FsspecStore:
             except Exception as error:
                 _raise_typed(error, url, None, None)
             return FileSource(local, url=url)
-        return FsspecSource(self._fs, path, url=url)
+        return attach(FsspecSource(self._fs, path, url=url), self._options)
 
     def __repr__(self) -> str:
         return f"FsspecStore({self.url!r})"
@@ -235,7 +232,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
         ) from None
     if "blockcache" in url.split("::")[:-1]:
         _log.warning("%s: a cache of blocks is slow; StreamOptions.cache_dir keeps what was loaded", redact(url))
-    return FsspecStore(fs, path, url=url)
+    return FsspecStore(fs, path, url=url, options=options)
 
 
 def _version_of(info: Mapping[str, object]) -> tuple[tuple[str, str], ...]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..options import StreamOptions
-    from ._retry import HttpPolicy
 
 _KNOWN = (
     "key, secret, token, profile, anon, endpoint_url, region, use_ssl, client_kwargs, config_kwargs, requester_pays"
@@ -155,9 +154,9 @@ class S3Store(HttpStore):
     """Open objects below a prefix of a bucket."""
 
     def __init__(
-        self, url: str, access: S3Access, connections: Connections, policy: HttpPolicy, options: StreamOptions
+        self, url: str, access: S3Access, connections: Connections, options: StreamOptions
     ) -> None:
-        super().__init__(url, connections, policy, options)
+        super().__init__(url, connections, options)
         self._access = access
         path = url.partition("://")[2].partition("/")[2].strip("/")
         self._prefix = f"{path}/" if path else ""
@@ -200,7 +199,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     policy = policy_of(options, verify_tls=verify_tls)
     config = _mapping(given.get("config_kwargs"), "config_kwargs")
     proxies = _texts(config.get("proxies"), "proxies")
-    return S3Store(url, access, Connections(policy, ca_file=ca_file, proxies=proxies), policy, options)
+    return S3Store(url, access, Connections(policy, ca_file=ca_file, proxies=proxies), options)
 
 
 def _connect(given: Mapping[str, object], region: str | None) -> tuple[Any, Any]:

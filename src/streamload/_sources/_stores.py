@@ -13,6 +13,7 @@ from ..options import StreamOptions
 from ._file import FileSource, local_path
 from ._http import HEAD_BYTES, HttpSource
 from ._retry import HttpPolicy
+from ._tiers import attach, known_names, open_known
 from ._urls import LOCAL, join, redact, scheme_of, split
 
 if TYPE_CHECKING:
@@ -82,10 +83,9 @@ class HttpStore:
         options: How long is waited, what is kept.
     """
 
-    def __init__(self, url: str, connections: Connections, policy: HttpPolicy, options: StreamOptions) -> None:
+    def __init__(self, url: str, connections: Connections, options: StreamOptions) -> None:
         self._place = url
         self._connections = connections
-        self._policy = policy
         self._options = options
 
     @property
@@ -103,16 +103,42 @@ class HttpStore:
 
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name; errors as those of `Store.open`."""
-        return HttpSource(
-            self.signer(name),
-            self._connections,
-            url=redact(join(self._place, name)),
-            policy=self._policy,
-            head_bytes=head_bytes,
-        )
+        url = redact(join(self._place, name))
+        source = HttpSource(self.signer(name), self._connections, url=url, head_bytes=head_bytes)
+        return attach(source, self._options)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+
+class OfflineStore:
+    """Open what tiers hold of the objects of a place; asks no store.
+
+    Args:
+        url: The place; shown redacted.
+        options: Which tiers there are.
+    """
+
+    def __init__(self, url: str, options: StreamOptions) -> None:
+        self._place = url
+        self._options = options
+
+    @property
+    def url(self) -> str:
+        """Name of the place, as error messages give it."""
+        return redact(self._place)
+
+    def names(self, *, deep: bool = False) -> set[str] | None:
+        """Return the names of the objects that a tier knows."""
+        found = known_names(self.url, self._options)
+        return found if deep else {name for name in found if "/" not in name}
+
+    def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
+        """Open an object by its name."""
+        return open_known(redact(join(self._place, name)), self._options)
+
+    def __repr__(self) -> str:
+        return f"OfflineStore({self.url!r})"
 
 
 class LocalStore:
@@ -168,6 +194,8 @@ def open_store(
     scheme = scheme_of(url)
     if scheme in LOCAL:
         return LocalStore(local_path(url))
+    if options is not None and options.offline:
+        return OfflineStore(str(url), options)
     module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
     opened: Store = module.open_store(
         str(url), dict(storage_options or {}), StreamOptions() if options is None else options
