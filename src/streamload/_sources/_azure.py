@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ._connections import Connections
-from ._fsspec import FsspecStore
+from ._fsspec import FsspecStore, raise_typed
 from ._signers import Signed
 from ._stores import HttpStore, missing_library, policy_of
 from ._urls import redact
@@ -35,7 +35,18 @@ class AzureSigner:
         self._path = path
 
     def sign(self) -> Signed:
-        """Return the blob's URL with a signature, or a token beside it."""
+        """Return the blob's URL with a signature, or a token beside it.
+
+        Raises:
+            PermissionError: There are no usable credentials.
+            SourceError: Who gives tokens could not be asked.
+        """
+        try:
+            return self._sign()
+        except Exception as error:
+            raise_typed(error, f"az://{self._path}")
+
+    def _sign(self) -> Signed:
         fs = self._fs
         if fs.account_key or "accountkey=" in str(fs.connection_string or "").lower():
             return Signed(str(fs.sign(self._path, expiration=_EXPIRY_SECONDS)), _VERSION, _GOOD_SECONDS)
@@ -91,7 +102,10 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     except ImportError as error:
         missing_library(error, "az", "azure")
     given = {**AzureBlobFileSystem._get_kwargs_from_urls(url), **storage_options}
-    fs = AzureBlobFileSystem(**given)
+    try:
+        fs = AzureBlobFileSystem(**given)
+    except Exception as error:
+        raise_typed(error, redact(url))
     return AzureStore(url, fs, str(fs._strip_protocol(url)), options)
 
 

@@ -32,6 +32,10 @@ _VERSIONS = (
 )  # fmt: skip
 
 
+_CREDENTIAL_ERRORS = {"GoogleAuthError", "ClientAuthenticationError", "NoCredentialsError", "PartialCredentialsError"}
+"""What libraries raise where nobody can sign: google.auth, azure.core, botocore."""
+
+
 class FsspecSource(Closing):
     """Read one object through fsspec; a context manager.
 
@@ -102,7 +106,7 @@ class FsspecSource(Closing):
         try:
             data = self._fs.cat_file(self._path, start=offset, end=end)  # by keyword: s3fs binds positions otherwise
         except Exception as error:
-            _raise_typed(error, self._url, offset, end - offset)
+            raise_typed(error, self._url, offset, end - offset)
         self.check_unchanged()
         if len(data) != end - offset:
             raise ShortReadError(
@@ -146,7 +150,7 @@ class FsspecSource(Closing):
             self._fs.invalidate_cache(self._fs._parent(self._path))  # else a listing answers
             info: Mapping[str, object] = self._fs.info(self._path)
         except Exception as error:
-            _raise_typed(error, self._url, None, None)
+            raise_typed(error, self._url)
         return info
 
     def __repr__(self) -> str:
@@ -191,7 +195,7 @@ class FsspecStore:
         except FileNotFoundError:
             return set()
         except Exception as error:
-            _raise_typed(error, self.url, None, None)
+            raise_typed(error, self.url)
 
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name; one that a cache of whole files holds is a local file."""
@@ -202,7 +206,7 @@ class FsspecStore:
                 with self._fs.open(path, "rb") as copy:
                     local = str(copy.name)
             except Exception as error:
-                _raise_typed(error, url, None, None)
+                raise_typed(error, url)
             return FileSource(local, url=url)
         return attach(FsspecSource(self._fs, path, url=url), self._options)
 
@@ -239,15 +243,22 @@ def _version_of(info: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     return tuple([(name, str(info[name])) for name in _VERSIONS if info.get(name) is not None])
 
 
-def _raise_typed(error: Exception, url: str, offset: int | None, nbytes: int | None) -> NoReturn:
-    """Raise what an exception of another library stands for; its text may hold a signed URL, so it is not chained."""
+def raise_typed(error: Exception, url: str, offset: int | None = None, nbytes: int | None = None) -> NoReturn:
+    """Raise what an exception of another library stands for.
+
+    Its text may hold a signed URL or a token, so it is not chained.
+    """
     if isinstance(error, StreamloadError):
         raise error
+    if offset is None and type(error) in (TypeError, ValueError):  # of what was given
+        raise type(error)(f"{url}: {scrub(str(error))}") from None
     text = scrub(f"{type(error).__name__}: {error}")
     if isinstance(error, FileNotFoundError):
         raise FileNotFoundError(errno.ENOENT, "no such object", url) from None
     if isinstance(error, PermissionError):
         raise PermissionError(errno.EACCES, f"the file system denies access ({text})", url) from None
+    if {kind.__name__ for kind in type(error).__mro__} & _CREDENTIAL_ERRORS:
+        raise PermissionError(errno.EACCES, f"there are no usable credentials ({text})", url) from None
     if isinstance(error, IsADirectoryError):
         raise IsADirectoryError(errno.EISDIR, "expected an object, got a directory", url) from None
     what = "it could not be asked for" if offset is None else f"reading {nbytes} bytes at offset {offset} failed"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ._connections import Connections
-from ._fsspec import FsspecStore
+from ._fsspec import FsspecStore, raise_typed
 from ._signers import Signed
 from ._stores import HttpStore, missing_library, policy_of
 from ._urls import redact
@@ -31,13 +31,21 @@ class GcsSigner:
         self._path = path
 
     def sign(self) -> Signed:
-        """Return the object's URL and the token, renewed where it is old."""
+        """Return the object's URL and the token, renewed where it is old.
+
+        Raises:
+            PermissionError: There is no usable token.
+            SourceError: Who gives tokens could not be asked.
+        """
         credentials = self._fs.credentials
         base = str(self._fs._location).rstrip("/")
         headers: dict[str, str] = {}
         if credentials.credentials is not None:
-            credentials.maybe_refresh()
-            credentials.apply(headers)
+            try:
+                credentials.maybe_refresh()
+                credentials.apply(headers)
+            except Exception as error:
+                raise_typed(error, f"gs://{self._path}")
         if self._fs.requester_pays:
             headers["x-goog-user-project"] = str(self._fs.project)
         return Signed(f"{base}/{quote(self._path)}", tuple(headers.items()), _GOOD_SECONDS)
@@ -78,5 +86,8 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
         from gcsfs import GCSFileSystem
     except ImportError as error:
         missing_library(error, "gs", "gcs")
-    fs = GCSFileSystem(**storage_options)
+    try:
+        fs = GCSFileSystem(**storage_options)
+    except Exception as error:
+        raise_typed(error, redact(url))
     return GcsStore(url, fs, str(fs._strip_protocol(url)), options)

@@ -59,7 +59,7 @@ def parse_hub_url(url: str) -> HubPlace:
     Raises:
         ValueError: It names no repository.
     """
-    rest = url.partition("://")[2].strip("/")
+    rest = url.partition("://")[2].rstrip("/")
     kind = "model"
     first, slash, after = rest.partition("/")
     if first in _KINDS and slash:
@@ -138,7 +138,7 @@ class HubStore(HttpStore):
                 except (HfHubHTTPError, OSError, ValueError) as error:
                     _raise_typed(error, self.url)
                 self._commit = str(info.sha)
-                self._files = {str(each.rfilename) for each in info.siblings or ()}
+                self._files = {str(each.rfilename) for each in getattr(info, "siblings", None) or ()}
             return self._commit
 
 
@@ -222,10 +222,14 @@ def _raise_typed(error: Exception, url: str) -> NoReturn:
     names = {kind.__name__ for kind in type(error).__mro__}
     text = scrub(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
     if "GatedRepoError" in names or status == 403:
-        raise PermissionError(errno.EACCES, f"the Hub denies access ({text}); ask for it there, then log in", url) from None
+        raise PermissionError(
+            errno.EACCES, f"the Hub denies access ({text}); ask for it there, then log in", url
+        ) from None
     if names & {"RepositoryNotFoundError", "RevisionNotFoundError"} or status in (401, 404):
         raise FileNotFoundError(
-            errno.ENOENT, f"no such repository or revision, or it is private and the token does not open it ({text})", url
+            errno.ENOENT,
+            f"no such repository or revision, or it is private and the token does not open it ({text})",
+            url,
         ) from None
     if "HFValidationError" in names:
         raise ValueError(f"{url}: {text}") from None

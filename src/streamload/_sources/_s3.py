@@ -153,9 +153,7 @@ class S3Signer:
 class S3Store(HttpStore):
     """Open objects below a prefix of a bucket."""
 
-    def __init__(
-        self, url: str, access: S3Access, connections: Connections, options: StreamOptions
-    ) -> None:
+    def __init__(self, url: str, access: S3Access, connections: Connections, options: StreamOptions) -> None:
         super().__init__(url, connections, options)
         self._access = access
         path = url.partition("://")[2].partition("/")[2].strip("/")
@@ -225,11 +223,9 @@ def _connect(given: Mapping[str, object], region: str | None) -> tuple[Any, Any]
         session.set_credentials(
             client["aws_access_key_id"], client.get("aws_secret_access_key"), client.get("aws_session_token")
         )
-    made = session.create_client("s3", config=Config(**config), **client)
-    if not made.meta.region_name or made.meta.region_name == "aws-global":
-        client["region_name"] = "us-east-1"
-        made = session.create_client("s3", config=Config(**config), **client)
-    return session, made
+    # Botocore signs for no region at all where none is named, which stores refuse; this is the one that knows all.
+    client.setdefault("region_name", session.get_config_variable("region") or "us-east-1")
+    return session, session.create_client("s3", config=Config(**config), **client)
 
 
 def _raise_typed(error: Exception, url: str) -> NoReturn:

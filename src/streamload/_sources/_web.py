@@ -24,9 +24,7 @@ _SAFE = "/%:@!$&'()*+,;=~-._"
 class WebStore(HttpStore):
     """Open objects of a web server."""
 
-    def __init__(
-        self, url: str, headers: dict[str, str], connections: Connections, options: StreamOptions
-    ) -> None:
+    def __init__(self, url: str, headers: dict[str, str], connections: Connections, options: StreamOptions) -> None:
         super().__init__(url, connections, options)
         self._headers = headers
 
