@@ -11,15 +11,18 @@ import errno
 import os
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 from .._format import MAX_JSON_NBYTES, Manifest, TensorSum, format_manifest, parse_manifest
-from .._sources import FileSource, local_path
+from .._sources import FileSource, is_remote, join, local_path, open_source, redact, split
 from ..errors import FormatError, ShortReadError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .._checkpoint import Checkpoint
+    from .._sources import Source
 
 MANIFEST_NAME: Final = "streamload-checksums.json"
 
@@ -31,34 +34,44 @@ def manifest_path(url: str | os.PathLike[str]) -> str:
         url: The checkpoint, as `streamload.open` takes it.
 
     Raises:
-        ValueError: The text is empty, holds NUL, or is no local path.
+        ValueError: The text is empty, holds NUL, or is a file URL of another host.
     """
+    if is_remote(url):
+        place = str(url)
+        return join(
+            split(place)[0] if place.partition("?")[0].endswith((".safetensors", ".json")) else place, MANIFEST_NAME
+        )
     path = local_path(url)
     directory = path if os.path.isdir(path) else os.path.split(path)[0]  # noqa: PTH112 - a str path may hold what Path would normalise away
     return os.path.join(directory, MANIFEST_NAME)  # noqa: PTH118 - as above
 
 
-def read_manifest(path: str, *, url: str | os.PathLike[str]) -> Manifest:
+def read_manifest(
+    path: str, *, url: str | os.PathLike[str], storage_options: Mapping[str, object] | None = None
+) -> Manifest:
     """Read and check a manifest.
 
     Args:
-        path: The manifest's file.
+        path: The manifest's file, or its URL.
         url: The checkpoint it should be of, for the error's text.
+        storage_options: For a URL, as `streamload.open` takes them.
 
     Raises:
         FileNotFoundError: There is none; the message says how to make one.
         FormatError: It is not valid, or too large to be one.
         PermissionError, SourceError: It cannot be read.
     """
+    shown = redact(str(url))
     try:
-        source = FileSource(path)
+        source = _opened(path, storage_options)
     except FileNotFoundError as error:
         text = f"{error.strerror}: there are no checksums to compare with; while the files are known to be right, "
-        raise FileNotFoundError(errno.ENOENT, f"{text}make them with: streamload manifest {url!s}", path) from error
+        raise FileNotFoundError(errno.ENOENT, f"{text}make them with: streamload manifest {shown}", path) from error
     except PermissionError as error:  # what FileSource says of modes is about files of weights
         code = error.errno or errno.EACCES
         raise PermissionError(code, f"{os.strerror(code)}: the manifest cannot be read", path) from error
-    with source:
+    path = redact(path)
+    with closing(source):
         if source.nbytes > MAX_JSON_NBYTES:
             raise FormatError(f"{path}: manifest of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
         data = bytearray(source.nbytes)
@@ -68,6 +81,10 @@ def read_manifest(path: str, *, url: str | os.PathLike[str]) -> Manifest:
             f"{path}: the file ended after {count} of {len(data)} bytes", url=path, offset=0, nbytes=len(data)
         )
     return parse_manifest(memoryview(data), url=path)
+
+
+def _opened(path: str, storage_options: Mapping[str, object] | None) -> Source:
+    return open_source(path, storage_options=storage_options) if is_remote(path) else FileSource(path)
 
 
 def known_sums(checkpoint: Checkpoint) -> dict[str, int]:

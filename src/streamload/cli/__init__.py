@@ -1,4 +1,4 @@
-"""The commands: `streamload demo | inspect | plan | pull | manifest | verify | bench`.
+"""The commands: `streamload demo | inspect | plan | pull | manifest | verify | cache | bench`.
 
 Floor 8. Parses arguments, calls the room that does the work, prints what it returns. An error a user can cause
 becomes one line on stderr and exit code 2; anything else is a bug, keeps its traceback and ends with 70. Each command
@@ -18,6 +18,7 @@ import click
 from .. import __version__
 from ..errors import StreamloadError
 from ._bench import bench
+from ._cache import cache
 from ._common import Refusal, one_line
 from ._demo import demo
 from ._inspect import inspect, plan
@@ -65,5 +66,5 @@ def main() -> None:
     """Stream safetensors weights onto a GPU while the model already computes."""
 
 
-for command in (inspect, plan, pull, manifest, verify, demo, bench):
+for command in (inspect, plan, pull, manifest, verify, cache, demo, bench):
     main.add_command(command)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .._checkpoint import Checkpoint
+    from ..options import StreamOptions
 
 __all__ = [
     "Refusal",
@@ -98,22 +99,27 @@ def speaks_unicode() -> bool:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Checkpoint]:
+def opened(path: str, given: tuple[str, ...] = (), options: StreamOptions | None = None) -> Iterator[Checkpoint]:
     """Open a checkpoint for as long as the block runs; what is wrong with the text is refused."""
     from .._checkpoint import open as open_checkpoint
 
+    chosen = storage_options(given)
     with bad_values_refused():
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_checkpoint(path, storage_options=chosen, options=options)
     with checkpoint:
         yield checkpoint
 
 
 @contextmanager
 def bad_values_refused() -> Iterator[None]:
-    """Turn a ValueError about what the user typed into a refusal."""
+    """Turn an error about what the user typed into a refusal; a library that is missing is one, too."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
+        raise Refusal(one_line(error)) from error
+    except TypeError as error:
+        if "storage_options" not in str(error):
+            raise
         raise Refusal(one_line(error)) from error
 
 

@@ -12,20 +12,31 @@ from dataclasses import asdict, replace
 import click
 
 from ..options import StreamOptions
-from ._common import bad_values_refused, opened
+from ._common import bad_values_refused, opened, storage_option
 
 __all__ = ["inspect", "plan"]
 
 
 @click.command()
 @click.argument("path")
+@storage_option
 @click.option("--tensors", is_flag=True, help="List every tensor, not only the layers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def inspect(path: str, *, tensors: bool, as_json: bool) -> None:
-    """Show what a checkpoint holds: shards, layers, dtypes, bytes. Reads headers only."""
+def inspect(path: str, *, given: tuple[str, ...], tensors: bool, as_json: bool) -> None:
+    """Show what a checkpoint holds: shards, layers, dtypes, bytes. Reads headers only.
+
+    PATH is a file, a directory, an index, or the URL of one (s3://, gs://, az://, hf://, https://).
+
+    \b
+    Examples:
+      streamload inspect models/llama-3-8b
+      streamload inspect s3://bucket/llama-3-8b --storage-option endpoint_url=https://s3.example.com
+    """
     from ._describe import describe_checkpoint, inspect_tables
 
-    with opened(path) as checkpoint:
+    with bad_values_refused():
+        options = StreamOptions.from_env(os.environ)
+    with opened(path, given, options) as checkpoint:
         if as_json:
             click.echo(json.dumps(describe_checkpoint(checkpoint), indent=2))
         else:
@@ -34,6 +45,7 @@ def inspect(path: str, *, tensors: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("path")
+@storage_option
 @click.option("--chunk-bytes", type=int, help="Largest single read, in bytes.  [default: the engine's]")
 @click.option("--device", help="Predict times on this device, such as h100, a100-80g, l4 or rtx4090.")
 @click.option("--device-memory", help="What weights may take of it, such as 20GB.  [default: nine tenths]")
@@ -44,6 +56,7 @@ def inspect(path: str, *, tensors: bool, as_json: bool) -> None:
 def plan(
     path: str,
     *,
+    given: tuple[str, ...],
     chunk_bytes: int | None,
     device: str | None,
     device_memory: str | None,
@@ -56,6 +69,11 @@ def plan(
 
     With --device: the memory it needs there, when the first token would come, and how fast passes would be if it does
     not fit. Predicted from a table of devices; config.json beside the checkpoint is read too.
+
+    \b
+    Examples:
+      streamload plan models/llama-3-8b --device h100
+      streamload plan hf://org/name --device l4 --storage 1GB/s
     """
     from ._describe import describe_plan, plan_table
 
@@ -70,7 +88,7 @@ def plan(
     if device is not None:
         from ._forecast import describe_forecast, forecast_layers, forecast_text
 
-        with opened(path) as checkpoint, bad_values_refused():
+        with opened(path, given, options) as checkpoint, bad_values_refused():
             found = forecast_layers(
                 checkpoint,
                 options,
@@ -82,7 +100,7 @@ def plan(
             )
         click.echo(json.dumps(describe_forecast(found), indent=2) if as_json else forecast_text(found))
         return
-    with opened(path) as checkpoint:
+    with opened(path, given, options) as checkpoint:
         layers = describe_plan(checkpoint, chunk_bytes=options.chunk_bytes)
     if as_json:
         described = {"chunk_bytes": options.chunk_bytes, "layers": [asdict(layer) for layer in layers]}

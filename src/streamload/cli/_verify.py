@@ -16,7 +16,7 @@ import click
 
 from .._units import say_bytes, say_count, say_seconds
 from ..options import StreamOptions
-from ._common import bad_values_refused, speaks_unicode
+from ._common import bad_values_refused, speaks_unicode, storage_option, storage_options
 from ._describe import printable, table
 
 if TYPE_CHECKING:
@@ -27,22 +27,32 @@ __all__ = ["manifest", "verify"]
 
 @click.command()
 @click.argument("path")
+@storage_option
 @click.option("--manifest", "file", type=click.Path(dir_okay=False), help="Write here.  [default: beside the shards]")
-def manifest(path: str, *, file: str | None) -> None:
-    """Sum every byte of a checkpoint and write the checksums down, for verify and for loads that check."""
+def manifest(path: str, *, given: tuple[str, ...], file: str | None) -> None:
+    """Sum every byte of a checkpoint and write the checksums down, for verify and for loads that check.
+
+    Of a URL only with --manifest: nothing is written into a store.
+
+    \b
+    Example:
+      streamload manifest models/llama-3-8b
+    """
     from .._verify import make_manifest
     from ._describe import describe_summed
 
     with bad_values_refused():
-        summed = make_manifest(path, manifest=file, options=StreamOptions.from_env(os.environ))
+        options = StreamOptions.from_env(os.environ)
+        summed = make_manifest(path, manifest=file, options=options, storage_options=storage_options(given))
     click.echo(describe_summed(summed))
 
 
 @click.command()
 @click.argument("path")
+@storage_option
 @click.option("--manifest", "file", type=click.Path(), help="Compare with this.  [default: what is there, see above]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a list.")
-def verify(path: str, *, file: str | None, as_json: bool) -> None:
+def verify(path: str, *, given: tuple[str, ...], file: str | None, as_json: bool) -> None:
     """Read every byte of a checkpoint, or of pulled models, once and compare it with what is written down.
 
     A checkpoint is held to the manifest beside its shards (streamload manifest): a CRC-32C for every tensor. A
@@ -56,6 +66,7 @@ def verify(path: str, *, file: str | None, as_json: bool) -> None:
     Examples:
       streamload verify models/llama-3-8b
       streamload verify models --json
+      streamload verify s3://bucket/llama-3-8b
     """
     from .._verify import verify as compare
     from ._describe import describe_verdict, verdict_text
@@ -64,7 +75,8 @@ def verify(path: str, *, file: str | None, as_json: bool) -> None:
         _verify_models(path, file, as_json=as_json)
 
     with bad_values_refused():
-        verdict = compare(path, manifest=file, options=StreamOptions.from_env(os.environ))
+        options = StreamOptions.from_env(os.environ)
+        verdict = compare(path, manifest=file, options=options, storage_options=storage_options(given))
     if as_json:
         click.echo(json.dumps(describe_verdict(verdict), indent=2))
     else:
@@ -76,10 +88,11 @@ def _lists_models(path: str, file: str | None) -> bool:
     """Whether a directory is held to a list of models: by the name of `--manifest`, else by what is in it."""
     from .._checksums import MANIFEST_NAME
     from .._pull import LIST_NAME
+    from .._sources import is_remote
 
     if file is not None:
         return Path(file).name == LIST_NAME
-    return Path(path, LIST_NAME).is_file() and not Path(path, MANIFEST_NAME).exists()
+    return not is_remote(path) and Path(path, LIST_NAME).is_file() and not Path(path, MANIFEST_NAME).exists()
 
 
 def _verify_models(path: str, file: str | None, *, as_json: bool) -> NoReturn:
