@@ -1,4 +1,4 @@
-"""Fuzz the parser of lists of models: `python tests/fuzz/fuzz_models.py -max_total_time=30 tests/fuzz/corpus/models`."""
+"""Fuzz the parser of lists of models: `python tests/fuzz/fuzz_models.py -max_total_time=30`, then corpus folders."""
 
 from driver import fuzz
 

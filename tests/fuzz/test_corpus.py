@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 FUZZ = Path(__file__).parent
+PARSERS = ("header", "index", "manifest", "models")
 CHECKS = runpy.run_path(str(FUZZ / "checks.py"))
 
 
@@ -17,7 +18,7 @@ def corpus(name: str) -> list[Path]:
     return sorted((FUZZ / "corpus" / name).iterdir())
 
 
-@pytest.mark.parametrize("name", ["header", "index", "manifest", "models"])
+@pytest.mark.parametrize("name", PARSERS)
 def test_corpus_passes(name):
     files = corpus(name)
     assert len(files) > 20
@@ -33,7 +34,7 @@ def test_corpus_stays_small():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["header", "index", "manifest", "models"])
+@pytest.mark.parametrize("name", PARSERS)
 def test_fuzzer_runs(name, tmp_path):
     command = [sys.executable, FUZZ / f"fuzz_{name}.py", "-runs=200", tmp_path, FUZZ / "corpus" / name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
