@@ -131,7 +131,10 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
       const auto some = static_cast<std::size_t>(gaps.front().end - start);
       switch (file().try_claim(start, some, claim_)) {
         case ClaimOutcome::kCovered: break;
-        case ClaimOutcome::kClaimed: return fetch_inner(some);
+        case ClaimOutcome::kClaimed:
+          if (file().missing(start, some) == std::vector{gaps.front()}) return fetch_inner(some);
+          claim_.release();  // a part of it was put meanwhile
+          break;
         case ClaimOutcome::kBusy:
           if (is_patient()) return look_again();
           return fetch_inner(some);

@@ -15,7 +15,6 @@ from ..errors import ChangedError, ShortReadError, SourceError, StreamClosedErro
 from ._file import FileSource
 from ._http import HEAD_BYTES
 from ._stores import missing_library
-from ._tiers import attach
 from ._urls import join, redact, scheme_of, scrub
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ class FsspecStore:
             except Exception as error:
                 raise_typed(error, url)
             return FileSource(local, url=url)
-        return attach(FsspecSource(self._fs, path, url=url), self._options)
+        return FsspecSource(self._fs, path, url=url)
 
     def __repr__(self) -> str:
         return f"FsspecStore({self.url!r})"

@@ -13,7 +13,6 @@ from ..options import StreamOptions
 from ._file import FileSource, local_path
 from ._http import HEAD_BYTES, HttpSource
 from ._retry import HttpPolicy
-from ._tiers import attach, known_names, open_known
 from ._urls import LOCAL, join, redact, scheme_of, split
 
 if TYPE_CHECKING:
@@ -104,41 +103,10 @@ class HttpStore:
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name; errors as those of `Store.open`."""
         url = redact(join(self._place, name))
-        source = HttpSource(self.signer(name), self._connections, url=url, head_bytes=head_bytes)
-        return attach(source, self._options)
+        return HttpSource(self.signer(name), self._connections, url=url, head_bytes=head_bytes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
-
-
-class OfflineStore:
-    """Open what tiers hold of the objects of a place; asks no store.
-
-    Args:
-        url: The place; shown redacted.
-        options: Which tiers there are.
-    """
-
-    def __init__(self, url: str, options: StreamOptions) -> None:
-        self._place = url
-        self._options = options
-
-    @property
-    def url(self) -> str:
-        """Name of the place, as error messages give it."""
-        return redact(self._place)
-
-    def names(self, *, deep: bool = False) -> set[str] | None:
-        """Return the names of the objects that a tier knows."""
-        found = known_names(self.url, self._options)
-        return found if deep else {name for name in found if "/" not in name}
-
-    def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
-        """Open an object by its name."""
-        return open_known(redact(join(self._place, name)), self._options)
-
-    def __repr__(self) -> str:
-        return f"OfflineStore({self.url!r})"
 
 
 class LocalStore:
@@ -194,13 +162,18 @@ def open_store(
     scheme = scheme_of(url)
     if scheme in LOCAL:
         return LocalStore(local_path(url))
-    if options is not None and options.offline:
-        return OfflineStore(str(url), options)
-    module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
-    opened: Store = module.open_store(
-        str(url), dict(storage_options or {}), StreamOptions() if options is None else options
-    )
-    return opened
+    chosen = StreamOptions() if options is None else options
+
+    def make() -> Store:
+        module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
+        opened: Store = module.open_store(str(url), dict(storage_options or {}), chosen)
+        return opened
+
+    if chosen.cache_dir is None and chosen.memory_dir is None and not chosen.offline:
+        return make()
+    from ._tiers import TieredStore
+
+    return TieredStore(str(url), make, chosen)
 
 
 def open_source(
