@@ -1,7 +1,6 @@
 """Time the first token of a model whose weights are behind a slow link: streamed, and downloaded first.
 
-Part of `bench._source`; needs torch. The accelerator is simulated (`_models`): what it computes it does not take from
-whoever receives.
+The accelerator is simulated (`streamload._models`): what it computes it does not take from whoever receives.
 """
 
 from __future__ import annotations
@@ -17,19 +16,16 @@ from urllib.parse import urlsplit
 
 import torch
 
-from ..._checkpoint import open as open_checkpoint
-from ..._models import load_plainly, own_subject
-from ...torch import stream_module
-from .._memory import give_back_memory
-from .._result import BenchError
+from streamload._checkpoint import open as open_checkpoint
+from streamload._models import load_plainly, own_subject
+from streamload.bench._memory import give_back_memory
+from streamload.torch import stream_module
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..._models import Subject
-    from ...testing import LlamaShape
-
-__all__ = ["FirstToken", "Prompt", "measure_first_token"]
+    from streamload._models import Subject
+    from streamload.testing import LlamaShape
 
 _BLOCK = 1 << 20
 
@@ -94,7 +90,7 @@ def measure_first_token(url: str, folder: Path, prompt: Prompt) -> FirstToken:
     """Compute the first token of a checkpoint at `url`, whose files are in `folder` too, in three ways.
 
     Raises:
-        BenchError: Outputs differ.
+        AssertionError: Outputs differ.
         SourceError: The server did not serve the files.
     """
     subject = prompt.subject(folder)
@@ -104,7 +100,7 @@ def measure_first_token(url: str, folder: Path, prompt: Prompt) -> FirstToken:
     del resident
     give_back_memory()
     download, usual, output = _usually(url, folder, subject)
-    _check(output, expected)
+    assert torch.equal(output, expected)
     give_back_memory()
     streamed = _streamed(url, subject, expected)
     return replace(streamed, compute=compute, download=download, usual=usual)
@@ -127,7 +123,7 @@ def _streamed(url: str, subject: Subject, expected: torch.Tensor) -> FirstToken:
         handle.remove()
         loading.wait()
         stats = loading.stats()
-    _check(output, expected)
+    assert torch.equal(output, expected)
     return FirstToken(
         nbytes=subject.nbytes,
         compute=0.0,
@@ -162,8 +158,7 @@ def _download(url: str, path: Path) -> None:
     try:
         connection.request("GET", parts.path)
         answer = connection.getresponse()
-        if answer.status != 200:
-            raise BenchError(f"{url}: status {answer.status}")
+        assert answer.status == 200, url
         with path.open("wb") as file:
             while block := answer.read(_BLOCK):
                 file.write(block)
@@ -178,8 +173,3 @@ def _first_token(subject: Subject, module: nn.Module) -> tuple[float, torch.Tens
         output = subject.compute(module, ids)
         int(output.argmax())
     return time.perf_counter() - began, output
-
-
-def _check(output: torch.Tensor, expected: torch.Tensor) -> None:
-    if not torch.equal(output, expected):
-        raise BenchError("a way of loading gave another output than the model loaded plainly; no figure is worth that")
