@@ -8,17 +8,23 @@ the bytes that are there are summed.
 from __future__ import annotations
 
 import threading
+import time
+from array import array
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from .._checksums import UNKNOWN, plan_sums
 from .._closing import Closing
 from .._engine import CopyEngine, open_device
 from .._plan import make_reading_plan
+from .._sources._tiers import TieredSource
 from ..errors import ShortReadError, StreamClosedError
 
 if TYPE_CHECKING:
     from .._engine import Ticket
+    from .._native import CacheFile
     from .._plan import LoadPlan
     from .._sources import Source
     from ..options import StreamOptions
@@ -26,7 +32,15 @@ if TYPE_CHECKING:
     from ._partial import WorkFiles
 
 _LOOK_SECONDS: Final = 0.05  # between two looks for new bytes to sum
+_WRITING_SECONDS: Final = 60.0  # that bytes which arrived may take to be written: 64 MB at most, on a busy disk
 _DEFAULT_CONNECTIONS: Final = 16
+
+
+class _Written(TieredSource):
+    """An object on its way into its partial file, as the engine takes it: read once, never from here."""
+
+    def __init__(self, inner: Source, cache: CacheFile) -> None:
+        super().__init__(inner, cache, None, None)  # type: ignore[arg-type]  # of a tier nothing is asked
 
 
 class Fetcher(Closing):
@@ -53,11 +67,9 @@ class Fetcher(Closing):
             StreamClosedError: The pull was stopped.
         """
         self._put_head(source, files)
-        missing = files.missing()
-        if missing and _fetches_natively(source):
+        if (missing := files.missing()) and self._engine.fetches(source):
             self._fetch_natively(source, files, digest, missing)
-            missing = files.missing()
-        if missing:
+        if missing := files.missing():
             self._fetch_by_threads(source, files, digest, missing)
         while digest.advance(files.cache.covers):
             pass
@@ -75,20 +87,27 @@ class Fetcher(Closing):
             forget()
 
     def _fetch_natively(self, source: Source, files: WorkFiles, digest: Digest, missing: list[tuple[int, int]]) -> None:
-        source.cache = files.cache  # type: ignore[attr-defined]  # only an HttpSource is fetched natively
-        plan = self._plan(missing)
-        with self._engine.submit(plan, [source]) as ticket:
-            while not self._landed(ticket):
-                if files.cache.broken:
-                    raise files.why_broken()
-                while digest.advance(files.cache.covers) and not ticket.done:
+        cache = files.cache
+        with self._engine.submit(self._plan(missing), [_Written(source, cache)]) as ticket:
+            landed = False
+            while not landed and not cache.broken:
+                landed = self._landed(ticket)
+                while digest.advance(cache.covers) and not cache.broken:
                     pass
-        if files.cache.broken:
+        # What landed last is still being written, unless the disk is full.
+        patience = time.monotonic() + _WRITING_SECONDS
+        while not cache.broken and not cache.complete and time.monotonic() < patience:
+            if not digest.advance(cache.covers) and self._stop.wait(_LOOK_SECONDS):
+                raise StreamClosedError("the pull was stopped")
+        if cache.broken:
             raise files.why_broken()
 
     def _plan(self, missing: list[tuple[int, int]]) -> LoadPlan:
         ranges = [(0, start, end) for start, end in missing]
-        return make_reading_plan(ranges, chunk_bytes=self._options.chunk_bytes)
+        plan = make_reading_plan(ranges, chunk_bytes=self._options.chunk_bytes)
+        # The engine refuses a read that is for nothing; a CRC-32C costs least, and nobody compares it.
+        sums, _ = plan_sums(plan, ranges)
+        return replace(plan, sums=sums, expected=array("Q", [UNKNOWN]) * len(ranges))
 
     def _landed(self, ticket: Ticket) -> bool:
         if self._stop.is_set():
@@ -143,8 +162,3 @@ class Fetcher(Closing):
         """Wait for the threads. Harmless when repeated."""
         self._readers.shutdown(cancel_futures=True)
         self._engine.close()
-
-
-def _fetches_natively(source: Source) -> bool:
-    """Whether the engine asks for the source's bytes by itself."""
-    return False
