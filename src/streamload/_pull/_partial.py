@@ -200,8 +200,7 @@ class WorkFiles(Closing):
     def why_broken(self) -> OSError:
         """Return the error that keeps the partial file from being written."""
         code = self.cache.broken or errno.EIO
-        hint = "; the bytes that are there stay: the same pull goes on from them" if code == errno.ENOSPC else ""
-        return OSError(code, f"{os.strerror(code)}{hint}", self.partial_path)
+        return OSError(code, os.strerror(code), self.partial_path)
 
     def publish(self, record: ObjectRecord) -> None:
         """Rename the whole partial file to the target, after its bytes and before its name are on the disk.

@@ -202,6 +202,15 @@ class PullRun:
             self._report(self._progress.now())
 
     def _pull_file(self, model: str, file: RemoteFile, fetcher: Fetcher) -> ModelFile:
+        try:
+            return self._pull_locked(model, file, fetcher)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            text = f"{os.strerror(error.errno)}; the bytes that are there stay: the same pull goes on from them"
+            raise OSError(error.errno, text, error.filename or str(self._directory)) from error
+
+    def _pull_locked(self, model: str, file: RemoteFile, fetcher: Fetcher) -> ModelFile:
         name = f"{model}/{file.name}"
         with WorkFiles(self._directory, name) as work:
             work.lock(self._stop, lambda: self._progress.note(f"{name}: waiting for another pull of this file"))
