@@ -5,6 +5,7 @@ Part of `cli`.
 
 from __future__ import annotations
 
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final, TextIO
 
 import click
@@ -86,6 +87,7 @@ class PullScreen(Closing):
                 desc="pulling",
                 leave=False,
                 bar_format=shape,
+                ncols=get_terminal_size().columns,  # 80 where it is not known; tqdm then shows nothing
                 file=self._stream,
             )
         self._bar.total = progress.nbytes

@@ -235,6 +235,7 @@ def test_on_a_real_terminal_the_bar_is_on_stderr_and_json_alone_on_stdout(index,
     command = [sys.executable, "-m", "streamload", "pull", index, "--to", str(tmp_path), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower) as process:
         out, _ = process.communicate(timeout=60)
+    os.set_blocking(leader, False)
     shown = os.read(leader, 1 << 16)
     os.close(leader)
     os.close(follower)
