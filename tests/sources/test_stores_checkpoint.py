@@ -110,9 +110,9 @@ def test_failed_shard_closes_the_others(hosted, fault_proxy, monkeypatch):
     opened = []
 
     class Recorded(HttpSource):
-        def __init__(self, *arguments, **named) -> None:
-            super().__init__(*arguments, **named)
+        def _take_first(self, response, asked):
             opened.append(self)
+            super()._take_first(response, asked)
 
     monkeypatch.setattr("streamload._sources._stores.HttpSource", Recorded)
     fault_proxy.set(Fault("status", status=404, times=1, after=3))
@@ -244,3 +244,41 @@ def test_failing_store_is_a_source_error(weights, fault_proxy):
         fault_proxy.set(Fault("status", times=0))
         with pytest.raises(SourceError, match="503"):
             dict(iter_tensors(checkpoint, options=options))
+
+
+def test_checksums_beside_the_weights_are_compared(weights, origin, tmp_path, model):
+    from click.testing import CliRunner
+
+    from streamload.cli import main
+    from streamload.errors import ChecksumError
+    from streamload.torch import load_file
+
+    options = StreamOptions(verify=True)
+    with pytest.raises(FileNotFoundError, match=r"upload streamload-checksums\.json"):
+        load_file(weights, options=options)
+    assert CliRunner().invoke(main, ["manifest", str(tmp_path / "model.safetensors")]).exit_code == 0
+    folder = "/" + weights.split("/")[3]
+    origin.put(f"{folder}/streamload-checksums.json", (tmp_path / "streamload-checksums.json").read_bytes())
+    same(load_file(weights, options=options), model)
+    data = bytearray((tmp_path / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    origin.put(f"{folder}/model.safetensors", bytes(data))
+    with pytest.raises(ChecksumError):
+        load_file(weights, options=options)
+
+
+def test_second_load_comes_from_the_tier_and_offline_asks_nobody(weights, fault_proxy, model, tmp_path):
+    from streamload.torch import load_file
+
+    options = StreamOptions(cache_dir=str(tmp_path / "tier"))
+    same(load_file(weights, options=options), model)
+    before = len(fault_proxy.requests)
+    same(load_file(weights, options=options), model)
+    assert len(fault_proxy.requests) <= before + 1, "one request to see that it is the same version"
+    before = len(fault_proxy.requests)
+    offline = StreamOptions(cache_dir=str(tmp_path / "tier"), offline=True)
+    same(load_file(weights, options=offline), model)
+    same(load_file(weights.rpartition("/")[0], options=offline), model)
+    assert len(fault_proxy.requests) == before
+    with pytest.raises(FileNotFoundError, match="offline"):
+        load_file(weights + "x.safetensors", options=offline)

@@ -29,7 +29,7 @@ def test_gcs_token_goes_into_a_header(origin):
 def test_gcs_error_shows_no_token(monkeypatch):
     pytest.importorskip("gcsfs")
 
-    def refuse(*_, **__):
+    def refuse(*_: object, **__: object):
         raise RuntimeError("https://oauth2.test/tokeninfo?access_token=t0k3n is not there")
 
     monkeypatch.setattr("gcsfs.GCSFileSystem.__init__", refuse)

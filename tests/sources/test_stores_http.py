@@ -142,10 +142,8 @@ def test_no_text_shows_a_secret(origin, fault_proxy, caplog):
     caplog.set_level(logging.DEBUG)
     url = fault_proxy.url.replace("://", f"://user:{SECRET}@") + origin.put("x", DATA) + f"?sig={SECRET}"
     with open_source(url, storage_options={"headers": {"X-Key": SECRET}}, options=SHORT) as source:
-        fault_proxy.set(Fault("reset", times=0, at=10))
+        fault_proxy.set(Fault("status", status=503, times=0))
         with pytest.raises(SourceError) as caught:
-            HttpPolicy()
-            fault_proxy.set(Fault("status", status=503, times=0))
             read(source, 300_000)
         error = pickle.loads(pickle.dumps(caught.value))
         signed = source._requests.address.current()
@@ -192,6 +190,18 @@ def test_redirect_that_has_expired_is_resolved_again():
     with Recorder(respond) as server, open_source(server.url + "/file") as source:
         assert read(source, 9) == DATA[9:1009]
         assert [head.path for head in server.heads] == ["/file", "/signed-1", "/signed-1", "/file", "/signed-4"]
+
+
+def test_renewed_redirect_is_followed_before_others_use_it():
+    def respond(head, number):
+        return answer(302, "Found", Location=f"/signed-{number}") if head.path == "/file" else part(head)
+
+    with Recorder(respond) as server, open_source(server.url + "/file") as source:
+        assert source.request()[0] == server.url + "/signed-1"
+        source.close()
+        assert source.renew(403)[0] == server.url + "/signed-3"
+        assert source.request()[0] == server.url + "/signed-3"
+        assert [head.get("range") for head in server.heads[2:]] == ["bytes=0-0"] * 2
 
 
 def test_redirects_in_a_circle_end():
@@ -282,7 +292,7 @@ def test_close_ends_the_wait_for_another_try(origin, fault_proxy):
 
 @pytest.mark.slow
 def test_server_that_is_not_there_fails_soon():
-    with pytest.raises(SourceError, match="4 requests.*refused") as caught:
+    with pytest.raises(SourceError, match=r"4 requests.*refused") as caught:
         open_source("http://127.0.0.1:1/x")
     assert caught.value.errno
 

@@ -81,8 +81,8 @@ def hub(online, fault_proxy):
         yield server
 
 
-def options(server, **changed) -> dict[str, object]:
-    return {"endpoint": server.url, "token": TOKEN, **changed}
+def options(server) -> dict[str, object]:
+    return {"endpoint": server.url, "token": TOKEN}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 from typing import TYPE_CHECKING, TypeVar, overload
 
@@ -19,13 +19,13 @@ from .._closing import Closing
 from .._collector import collector_paused
 from .._format import Header, TensorInfo, header_nbytes, parse_header
 from .._sources import HEAD_BYTES, FileSource, Source, is_remote, local_path, read_head, redact
-from ..errors import FormatError, StreamClosedError
+from ..errors import FormatError, SourceError, StreamClosedError
 from ._files import CheckpointFiles, find_files, is_pickle_name
 from ._layers import Layer, group_layers
 from ._objects import Objects, find_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Self
 
@@ -62,8 +62,15 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
         ...     checkpoint["lm_head.weight"].shape
     """
 
-    def __init__(self, url: str, shards: Sequence[Shard], tensors: Mapping[str, TensorInfo]) -> None:
+    def __init__(
+        self,
+        url: str,
+        shards: Sequence[Shard],
+        tensors: Mapping[str, TensorInfo],
+        beside: Callable[[str], Source] | None = None,
+    ) -> None:
         self._url = url
+        self._beside = beside
         self._shards = tuple(shards)
         self._tensors = dict(tensors)
         self._layers: tuple[Layer, ...] | None = None
@@ -111,12 +118,45 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
     def detached(self) -> Checkpoint:
         """Return a checkpoint of the same headers that stays open when this one is closed.
 
-        Its sources are this one's: once they are closed only the copy engine can read them, which opens files itself.
+        Its sources are this one's: once they are closed only the copy engine can read them, which opens them itself.
         """
         self._check_open()
-        detached = Checkpoint(self._url, self._shards, self._tensors)
+        detached = Checkpoint(self._url, self._shards, self._tensors, self._beside)
         detached._layers = self.layers
         return detached
+
+    def reopen(self) -> Checkpoint:
+        """Open the same shards once more, for the caller to close; no header is read again.
+
+        Raises:
+            ChangedError: A file is another one by now.
+            FileNotFoundError, PermissionError, SourceError: A file can no longer be opened.
+        """
+        with ExitStack() as opened:
+            shards = []
+            for shard in self._shards:
+                reopen: Callable[[], Source] | None = getattr(shard.source, "reopen", None)
+                if reopen is None:
+                    raise SourceError(f"{shard.url}: cannot be opened again", url=shard.url)
+                source = reopen()
+                opened.callback(source.close)
+                shards.append(replace(shard, source=source))
+            opened.pop_all()
+        again = Checkpoint(self._url, shards, self._tensors, self._beside)
+        again._layers = self._layers
+        return again
+
+    def open_beside(self, name: str) -> Source:
+        """Open another object of the store that the checkpoint is in, by its name; the caller closes it.
+
+        Raises:
+            ValueError: The checkpoint is local.
+            FileNotFoundError: There is none of the name.
+            PermissionError, SourceError: It cannot be opened.
+        """
+        if self._beside is None:
+            raise ValueError(f"{self._url}: the checkpoint is in no store")
+        return self._beside(name)
 
     def close(self) -> None:
         """Close every file. Harmless when repeated."""
@@ -221,17 +261,21 @@ def _open_objects(objects: Objects, url: str) -> Checkpoint:
     """Open the shards of a store, many at once: each takes a round trip."""
     with ExitStack() as opened:
         parts = objects.open_all(opened, _read_header)
-        checkpoint = _assemble(parts, objects.index_url, objects.weight_map, url)
+        checkpoint = _assemble(parts, objects.index_url, objects.weight_map, url, objects.open_beside)
         opened.pop_all()
     return checkpoint
 
 
 def _assemble(
-    parts: Sequence[tuple[Source, Header]], index: str | None, weight_map: Mapping[str, int] | None, url: str
+    parts: Sequence[tuple[Source, Header]],
+    index: str | None,
+    weight_map: Mapping[str, int] | None,
+    url: str,
+    beside: Callable[[str], Source] | None = None,
 ) -> Checkpoint:
     shards = [Shard(source.url, source.nbytes, source, header.metadata) for source, header in parts]
     tensors = _merge([header for _, header in parts], [shard.url for shard in shards], index, weight_map or {})
-    return Checkpoint(url, shards, tensors)
+    return Checkpoint(url, shards, tensors, beside)
 
 
 def _open_shard(path: str, files: CheckpointFiles) -> FileSource:

@@ -51,6 +51,11 @@ class Objects:
     weight_map: dict[str, int] | None = None
     opened: dict[str, Source] = field(default_factory=dict)
 
+    def open_beside(self, name: str) -> Source:
+        """Open another object in the directory of the first shard, by its name; errors as those of `Store.open`."""
+        folder, slash, _ = self.names[0].rpartition("/") if self.names else ("", "", "")
+        return self.store.open(f"{folder}{slash}{name}")
+
     def open_all(self, stack: ExitStack, read_header: ReadHeader) -> list[tuple[Source, Header]]:
         """Open every shard and read its header; the stack closes them.
 

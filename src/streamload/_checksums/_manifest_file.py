@@ -15,8 +15,8 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 from .._format import MAX_JSON_NBYTES, Manifest, TensorSum, format_manifest, parse_manifest
-from .._sources import FileSource, is_remote, join, local_path, open_source, redact, split
-from ..errors import FormatError, ShortReadError
+from .._sources import FileSource, is_remote, join, local_path, open_source, read_head, redact, split
+from ..errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,17 +70,25 @@ def read_manifest(
     except PermissionError as error:  # what FileSource says of modes is about files of weights
         code = error.errno or errno.EACCES
         raise PermissionError(code, f"{os.strerror(code)}: the manifest cannot be read", path) from error
-    path = redact(path)
     with closing(source):
-        if source.nbytes > MAX_JSON_NBYTES:
-            raise FormatError(f"{path}: manifest of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
-        data = bytearray(source.nbytes)
-        count = source.read_into(0, memoryview(data))
-    if count != len(data):
-        raise ShortReadError(
-            f"{path}: the file ended after {count} of {len(data)} bytes", url=path, offset=0, nbytes=len(data)
-        )
-    return parse_manifest(memoryview(data), url=path)
+        return _parse(source)
+
+
+def _read_remote(checkpoint: Checkpoint) -> tuple[Manifest, str]:
+    """Read the manifest beside a checkpoint in a store; return it and its URL."""
+    try:
+        source = checkpoint.open_beside(MANIFEST_NAME)
+    except FileNotFoundError as error:
+        text = "no such object: there are no checksums to compare with; make them with `streamload manifest` where the "
+        raise FileNotFoundError(errno.ENOENT, f"{text}files are, and upload {MANIFEST_NAME}", error.filename) from error
+    with closing(source):
+        return _parse(source), source.url
+
+
+def _parse(source: Source) -> Manifest:
+    if source.nbytes > MAX_JSON_NBYTES:
+        raise FormatError(f"{source.url}: manifest of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
+    return parse_manifest(read_head(source, source.nbytes), url=source.url)
 
 
 def _opened(path: str, storage_options: Mapping[str, object] | None) -> Source:
@@ -95,10 +103,12 @@ def known_sums(checkpoint: Checkpoint) -> dict[str, int]:
     Raises:
         FileNotFoundError, PermissionError, SourceError: As `read_manifest`.
         FormatError: The manifest is not valid, or belongs to another checkpoint.
-        ValueError: The checkpoint is not local.
     """
-    path = manifest_path(checkpoint.url)
-    manifest = read_manifest(path, url=checkpoint.url)
+    if is_remote(checkpoint.url):
+        manifest, path = _read_remote(checkpoint)
+    else:
+        path = manifest_path(checkpoint.url)
+        manifest = read_manifest(path, url=checkpoint.url)
     tensors: dict[str, TensorSum] = {}
     for shard in manifest.shards.values():
         tensors.update(shard.tensors)

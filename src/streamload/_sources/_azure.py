@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ._connections import Connections
-from ._fsspec import FsspecStore, raise_typed
+from ._fsspec import FsspecStore, typed
 from ._signers import Signed
 from ._stores import HttpStore, missing_library, policy_of
 from ._urls import redact
@@ -44,7 +44,7 @@ class AzureSigner:
         try:
             return self._sign()
         except Exception as error:
-            raise_typed(error, f"az://{self._path}")
+            raise typed(error, f"az://{self._path}") from None
 
     def _sign(self) -> Signed:
         fs = self._fs
@@ -105,7 +105,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     try:
         fs = AzureBlobFileSystem(**given)
     except Exception as error:
-        raise_typed(error, redact(url))
+        raise typed(error, redact(url)) from None
     return AzureStore(url, fs, str(fs._strip_protocol(url)), options)
 
 

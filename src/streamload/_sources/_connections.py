@@ -169,7 +169,7 @@ class Connections:
 
 
 def _exchange(connection: HTTPConnection, target: str, headers: Mapping[str, str]) -> HTTPResponse:
-    connection.request("GET", target, headers=dict(headers))
+    connection.request("GET", target, headers={"User-Agent": "streamload", **headers})
     return connection.getresponse()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .._closing import Closing
 from ..errors import ChangedError, ShortReadError, SourceError, StreamClosedError, StreamloadError
@@ -105,7 +105,7 @@ class FsspecSource(Closing):
         try:
             data = self._fs.cat_file(self._path, start=offset, end=end)  # by keyword: s3fs binds positions otherwise
         except Exception as error:
-            raise_typed(error, self._url, offset, end - offset)
+            raise typed(error, self._url, offset, end - offset) from None
         self.check_unchanged()
         if len(data) != end - offset:
             raise ShortReadError(
@@ -149,7 +149,7 @@ class FsspecSource(Closing):
             self._fs.invalidate_cache(self._fs._parent(self._path))  # else a listing answers
             info: Mapping[str, object] = self._fs.info(self._path)
         except Exception as error:
-            raise_typed(error, self._url)
+            raise typed(error, self._url) from None
         return info
 
     def __repr__(self) -> str:
@@ -194,7 +194,7 @@ class FsspecStore:
         except FileNotFoundError:
             return set()
         except Exception as error:
-            raise_typed(error, self.url)
+            raise typed(error, self.url) from None
 
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name; one that a cache of whole files holds is a local file."""
@@ -205,7 +205,7 @@ class FsspecStore:
                 with self._fs.open(path, "rb") as copy:
                     local = str(copy.name)
             except Exception as error:
-                raise_typed(error, url)
+                raise typed(error, url) from None
             return FileSource(local, url=url)
         return FsspecSource(self._fs, path, url=url)
 
@@ -242,24 +242,24 @@ def _version_of(info: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     return tuple([(name, str(info[name])) for name in _VERSIONS if info.get(name) is not None])
 
 
-def raise_typed(error: Exception, url: str, offset: int | None = None, nbytes: int | None = None) -> NoReturn:
-    """Raise what an exception of another library stands for.
+def typed(error: Exception, url: str, offset: int | None = None, nbytes: int | None = None) -> Exception:
+    """Return what an exception of another library stands for.
 
     Its text may hold a signed URL or a token, so it is not chained.
     """
     if isinstance(error, StreamloadError):
-        raise error
+        return error
     if offset is None and type(error) in (TypeError, ValueError):  # of what was given
-        raise type(error)(f"{url}: {scrub(str(error))}") from None
+        return type(error)(f"{url}: {scrub(str(error))}")
     text = scrub(f"{type(error).__name__}: {error}")
     if isinstance(error, FileNotFoundError):
-        raise FileNotFoundError(errno.ENOENT, "no such object", url) from None
+        return FileNotFoundError(errno.ENOENT, "no such object", url)
     if isinstance(error, PermissionError):
-        raise PermissionError(errno.EACCES, f"the file system denies access ({text})", url) from None
+        return PermissionError(errno.EACCES, f"the file system denies access ({text})", url)
     if {kind.__name__ for kind in type(error).__mro__} & _CREDENTIAL_ERRORS:
-        raise PermissionError(errno.EACCES, f"there are no usable credentials ({text})", url) from None
+        return PermissionError(errno.EACCES, f"there are no usable credentials ({text})", url)
     if isinstance(error, IsADirectoryError):
-        raise IsADirectoryError(errno.EISDIR, "expected an object, got a directory", url) from None
+        return IsADirectoryError(errno.EISDIR, "expected an object, got a directory", url)
     what = "it could not be asked for" if offset is None else f"reading {nbytes} bytes at offset {offset} failed"
     number = error.errno if isinstance(error, OSError) else None
-    raise SourceError(f"{url}: {what}: {text}", url=url, offset=offset, nbytes=nbytes, errno=number) from None
+    return SourceError(f"{url}: {what}: {text}", url=url, offset=offset, nbytes=nbytes, errno=number)

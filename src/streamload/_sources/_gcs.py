@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ._connections import Connections
-from ._fsspec import FsspecStore, raise_typed
+from ._fsspec import FsspecStore, typed
 from ._signers import Signed
 from ._stores import HttpStore, missing_library, policy_of
 from ._urls import redact
@@ -45,7 +45,7 @@ class GcsSigner:
                 credentials.maybe_refresh()
                 credentials.apply(headers)
             except Exception as error:
-                raise_typed(error, f"gs://{self._path}")
+                raise typed(error, f"gs://{self._path}") from None
         if self._fs.requester_pays:
             headers["x-goog-user-project"] = str(self._fs.project)
         return Signed(f"{base}/{quote(self._path)}", tuple(headers.items()), _GOOD_SECONDS)
@@ -89,5 +89,5 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     try:
         fs = GCSFileSystem(**storage_options)
     except Exception as error:
-        raise_typed(error, redact(url))
+        raise typed(error, redact(url)) from None
     return GcsStore(url, fs, str(fs._strip_protocol(url)), options)

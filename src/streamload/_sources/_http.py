@@ -148,18 +148,30 @@ class HttpSource(Closing):
         Raises:
             PermissionError: There are no credentials.
         """
-        return (*_lines(self._requests.address.current()), self._requests.connections.ca_file)
+        return (*_lines(self._settled(self._requests.address.current())), self._requests.connections.ca_file)
 
     def renew(self, status: int) -> tuple[str, list[str]]:
         """Return another signed URL and its header lines, once one was refused with `status` (0: it is old).
 
-        Works after `close`, too, and from any thread. Not to be shown.
+        Works after `close`, too, and from any thread. Not to be shown. Blocks for as long as who signs, and for a
+        request where the object is behind a redirect.
 
         Raises:
             PermissionError: There are no credentials.
+            FileNotFoundError, ChangedError, SourceError: The redirect could not be followed.
         """
         address = self._requests.address
-        return _lines(address.renew(address.current()))
+        return _lines(self._settled(address.renew(address.current())))
+
+    def _settled(self, signed: Signed) -> Signed:
+        """Return where a redirect leads, if this object's address is one: it is asked for a byte."""
+        mine = self._requests
+        if not mine.address.unsettled:
+            return signed
+        asking = type(mine)(self.url, mine.address, mine.connections, threading.Event())
+        asking.reached = True
+        asking.run(lambda: (0, 1), lambda response, asked: None, etag=self._etag)
+        return mine.address.current()
 
     def forget_head(self) -> None:
         """Let go of the first bytes, once the header was read."""

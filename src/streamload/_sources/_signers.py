@@ -83,8 +83,15 @@ class Address:
         self._lock = threading.Lock()  # guards those below
         self._current: Signed | None = None
         self._moved = False  # whether a redirect was followed to get there
+        self._redirects = False  # whether one ever was
         self._signed_at = 0.0
         self._old_at: float | None = None
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether redirects have led elsewhere before, and a signature made since has not been sent yet."""
+        with self._lock:
+            return self._redirects and not self._moved
 
     def current(self) -> Signed:
         """Return a signature that is not too old, at the place where redirects have led."""
@@ -128,7 +135,7 @@ class Address:
         moved = Signed(url.partition("#")[0], used.headers if same else (), used.good_seconds)
         with self._lock:
             if self._current is used:
-                self._current, self._moved = moved, True
+                self._current, self._moved, self._redirects = moved, True, True
         return moved
 
     def _sign(self) -> Signed:

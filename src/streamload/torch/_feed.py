@@ -21,12 +21,12 @@ from ._stats import add_up
 from ._submit import Target, check_checkpoint, choose_engine, enter_checkpoint, known_sums, submit
 
 if TYPE_CHECKING:
-    from .._checkpoint import Checkpoint
     import os
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import torch
 
+    from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, LoadStats, Ticket
     from .._format import TensorInfo
     from ..options import StreamOptions

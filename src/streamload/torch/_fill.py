@@ -26,13 +26,12 @@ from ._dtypes import torch_dtype, torch_shape
 from ._layout import blocks_of, suits, take_part
 from ._stats import add_up
 from ._submit import check_options, choose_engine, compare, copies_into, enter_checkpoint, known_sums, submit
-from collections.abc import Mapping
 
 if TYPE_CHECKING:
-    from .._checkpoint import Checkpoint
     import os
     from collections.abc import Iterable, Iterator, Sequence
 
+    from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, LoadStats, Ticket
     from .._format import TensorInfo
     from .._plan import Block

@@ -11,10 +11,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
 
-from .._sources import local_path
+from .._sources import is_remote, local_path
 from ..torch._memory import resolve_device
 from ._auto import StreamedClass
-from ._patch import HANDLE, patch
+from ._from_url import refuse_stock, remote_model
+from ._patch import HANDLE, patch_for
 from ._stream import PretrainedStream
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..options import StreamOptions
+    from ._from_url import RemoteModel
 
 __all__ = ["from_pretrained"]
 
@@ -39,6 +41,7 @@ def from_pretrained(
     auto_class: type | StreamedClass | str | None = None,
     device: str | int | torch.device = "cuda",
     dtype: str | torch.dtype = "auto",
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
     wait: bool = False,
     **stock: object,
@@ -51,6 +54,7 @@ def from_pretrained(
     auto_class: type | StreamedClass | str | None = None,
     device: str | int | torch.device = "cuda",
     dtype: str | torch.dtype = "auto",
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
     wait: bool = False,
     **stock: object,
@@ -62,6 +66,7 @@ def from_pretrained(
     auto_class: type | StreamedClass | str | None = None,
     device: str | int | torch.device = "cuda",
     dtype: str | torch.dtype = "auto",
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
     wait: bool = False,
     **stock: object,
@@ -74,13 +79,15 @@ def from_pretrained(
 
     Args:
         name_or_path: A directory or its `file://` URL, or the id of a repository on the hub, of which what is not in
-            the local cache is downloaded first.
+            the local cache is downloaded first. Or the URL of a directory in a store (`s3://`, `https://`, … as for
+            `streamload.open`): its small files are fetched, and its weights stream.
         output_loading_info: Return the model and a dict: missing, unexpected and mismatched keys.
         auto_class: A class of transformers or its name, `AutoModelForCausalLM` say. None takes the class that the
             config names in `architectures`, or else `AutoModel`.
         device: Where the model goes: "cuda", "cuda:<n>", a number, a `torch.device`, or "cpu". Leave it out to give
             `device_map`.
         dtype: Of the parameters; "auto" takes the one of the config, or else of the file. Also as `torch_dtype`.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read and stage.
         wait: Return when all is resident.
         **stock: What the stock `from_pretrained` takes.
@@ -96,19 +103,38 @@ def from_pretrained(
         >>> model = streamload.from_pretrained("path/to/model", auto_class="AutoModelForCausalLM")
         >>> model.generate(**tokens)  # runs while later layers arrive
     """
-    name = _local(name_or_path)
     stock["dtype"] = _one_dtype(dtype, stock.pop("torch_dtype", None))
     stock["device_map"] = _device_map(device, stock.get("device_map"))
-    with _naming(name):
-        kind = _named(auto_class) if auto_class is not None else _find_class(name, stock)
-        with patch(options=options):
-            made = kind.from_pretrained(name, output_loading_info=output_loading_info, **stock)
-    model = made[0] if isinstance(made, tuple) else made
+    with contextlib.ExitStack() as stack:
+        remote, name = None, os.fspath(name_or_path)
+        if is_remote(name_or_path):
+            variant = cast("str | None", stock.get("variant"))
+            stands = remote_model(name, variant=variant, storage_options=storage_options, options=options)
+            remote = stack.enter_context(stands)
+        elif storage_options:
+            raise ValueError(f"{name_or_path}: storage_options are for stores, and this is none")
+        name = _local(name_or_path) if remote is None else remote.directory
+        with _naming(name if remote is None else remote.url):
+            kind = _named(auto_class) if auto_class is not None else _find_class(name, stock)
+            with patch_for(options, remote):
+                made = kind.from_pretrained(name, output_loading_info=output_loading_info, **stock)
+        model = made[0] if isinstance(made, tuple) else made
+        if remote is not None:
+            _settle(model, remote)
     if HANDLE not in vars(model):
         setattr(model, HANDLE, PretrainedStream(None, reason="its class loads in a way of its own"))
     if wait:
         getattr(model, HANDLE).wait()
     return cast("PreTrainedModel | tuple[PreTrainedModel, dict[str, object]]", made)
+
+
+def _settle(model: PreTrainedModel, remote: RemoteModel) -> None:
+    """Make sure that no stand-in was loaded, and give the model its store's name."""
+    if HANDLE not in vars(model):
+        refuse_stock(remote, "its class loads in a way of its own")
+    for holder in (model, model.config):
+        if str(getattr(holder, "_name_or_path", getattr(holder, "name_or_path", ""))) == remote.directory:
+            holder.name_or_path = remote.url
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from .._checkpoint import open_files
 from .._collector import collector_paused
 from .._lazy import lazy_state_dict
 from ._adopt import adopt
+from ._from_url import refuse_stock
 from ._methods import HAS_ADAPTER, find_finalize, replaced
 from ._obstacles import find_obstacle, is_quantized
 from ._scope import Loading, scope
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .._checkpoint import Checkpoint
     from .._lazy import LazyTensor
     from ..options import StreamOptions
+    from ._from_url import RemoteModel
     from ._methods import Stock
     from ._scope import Scope
 
@@ -62,9 +64,16 @@ def patch(*, options: StreamOptions | None = None) -> Iterator[None]:
         >>> with streamload.transformers.patch():
         ...     generator = transformers.pipeline("text-generation", "path/to/model", device_map="cuda")
     """
+    with patch_for(options, None):
+        yield
+
+
+@contextlib.contextmanager
+def patch_for(options: StreamOptions | None, remote: RemoteModel | None) -> Iterator[None]:
+    """Do what `patch` does, where files may stand for a model in a store."""
     from transformers import PreTrainedModel
 
-    with replaced(PreTrainedModel, _load, _finalize), scope(options):
+    with replaced(PreTrainedModel, _load, _finalize), scope(options, remote):
         yield
 
 
@@ -76,17 +85,18 @@ def _load(scope: Scope, stock: Stock, given: inspect.BoundArguments) -> object:
     reason = find_obstacle(given.arguments)
     if reason is None:
         try:
-            checkpoint, lazies = _open(cast("Sequence[str]", given.arguments["checkpoint_files"]))
+            checkpoint, lazies = _open(cast("Sequence[str]", given.arguments["checkpoint_files"]), scope.remote)
         except _FAILURES as error:
             reason = f"{type(error).__name__}: {error}"
-            return _as_stock(reason, stock, given)  # its own error then has ours as its context
+            return _as_stock(scope, reason, stock, given)  # its own error then has ours as its context
         return _planned(scope, stock, given, checkpoint, lazies)
-    return _as_stock(reason, stock, given)
+    return _as_stock(scope, reason, stock, given)
 
 
-def _open(files: Sequence[str]) -> tuple[Checkpoint, dict[str, LazyTensor]]:
+def _open(files: Sequence[str], remote: RemoteModel | None) -> tuple[Checkpoint, dict[str, LazyTensor]]:
     with collector_paused():
-        checkpoint = open_files(files)
+        instead = None if remote is None else remote.open_instead(files)
+        checkpoint = open_files(files) if instead is None else instead
         try:
             return checkpoint, lazy_state_dict(checkpoint)
         except BaseException:
@@ -94,9 +104,11 @@ def _open(files: Sequence[str]) -> tuple[Checkpoint, dict[str, LazyTensor]]:
             raise
 
 
-def _as_stock(reason: str, stock: Stock, given: inspect.BoundArguments) -> object:
-    """Let transformers load, with one warning."""
+def _as_stock(scope: Scope, reason: str, stock: Stock, given: inspect.BoundArguments) -> object:
+    """Let transformers load, with one warning; where files only stand for weights, refuse."""
     model = given.arguments["model"]
+    if scope.remote is not None:
+        refuse_stock(scope.remote, reason)
     _log.warning("%s is not streamed but loaded by transformers: %s", type(model).__name__, reason)
     done = stock(*given.args, **given.kwargs)
     setattr(model, HANDLE, PretrainedStream(None, reason=reason))
@@ -130,7 +142,7 @@ def _planned(
     if failure is not None:
         _forget(scope, loading)
         given.arguments["state_dict"] = plain
-        return _as_stock(failure, stock, given)
+        return _as_stock(scope, failure, stock, given)
     if _ends_with_load():
         _adopt(scope, loading)
     return done

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._checkpoint import Checkpoint
     from .._lazy import LazySource
     from ..options import StreamOptions
+    from ._from_url import RemoteModel
 
 __all__ = ["Loading", "Scope", "current_scope", "scope"]
 
@@ -49,10 +50,12 @@ class Scope:
         outer: The scope around it.
         loading: What is being loaded in it, by the id of the model.
         closed: Whether it was left.
+        remote: The model in a store that files stand for; None for files that are what they seem.
     """
 
     options: StreamOptions | None
     outer: Scope | None
+    remote: RemoteModel | None = None
     loading: dict[int, Loading] = field(default_factory=dict)
     closed: bool = False
 
@@ -73,9 +76,9 @@ def current_scope() -> Scope | None:
 
 
 @contextlib.contextmanager
-def scope(options: StreamOptions | None) -> Iterator[Scope]:
+def scope(options: StreamOptions | None, remote: RemoteModel | None = None) -> Iterator[Scope]:
     """Enter a scope; at its end what is still being loaded in it loses its files."""
-    entered = Scope(options, current_scope())
+    entered = Scope(options, current_scope(), remote)
     _SCOPE.set(entered)
     try:
         yield entered
