@@ -204,15 +204,6 @@ def open_source(
     return open_store(directory, storage_options=storage_options, options=options).open(name)
 
 
-def through_tiers(source: Source, options: StreamOptions) -> Source:
-    """Put the tiers that options name before a source; it is closed where a tier holds all of it."""
-    if options.cache_dir is None and options.memory_dir is None:
-        return source
-    from ._tiers import attach
-
-    return attach(source, options)
-
-
 def policy_of(options: StreamOptions, *, verify_tls: bool = True) -> HttpPolicy:
     """Return how long is waited, from what was chosen."""
     return HttpPolicy(
