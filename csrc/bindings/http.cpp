@@ -77,7 +77,7 @@ PySource http_source(const PyHttpClient& client, std::string url, std::uint64_t 
 }
 
 std::vector<std::pair<double, double>> measure_http(const std::string& host, std::uint16_t port,
-                                                    const std::string& path, const std::vector<ByteRange>& ranges,
+                                                    const std::string& path, const std::vector<RawRange>& ranges,
                                                     std::size_t connections, int repeats) {
   std::vector<std::pair<double, double>> seconds;
   run_released([&] { return measure_raw_http({host, port, path}, ranges, connections, repeats, seconds); });

@@ -66,6 +66,7 @@ enum class CurlOption : int {
   kQuickExit = 322,               // 7.87.0
   kWriteData = 10001,
   kUrl = 10002,
+  kProxy = 10004,
   kErrorBuffer = 10010,
   kHttpHeader = 10023,
   kHeaderData = 10029,

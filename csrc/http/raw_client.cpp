@@ -56,7 +56,7 @@ class RawConnection {
     return {};
   }
 
-  [[nodiscard]] Status read(ByteRange range) {
+  [[nodiscard]] Status read(RawRange range) {
     const std::string request = "GET " + address_.path + " HTTP/1.1\r\nHost: " + address_.host +
                                 "\r\nRange: bytes=" + std::to_string(range.first) + "-" +
                                 std::to_string(range.first + range.second - 1) + "\r\n\r\n";
@@ -79,7 +79,7 @@ class RawConnection {
     return retry_interrupted([&] { return ::recv(socket_.get(), to, nbytes, 0); });
   }
 
-  [[nodiscard]] Status read_head(ByteRange range, std::size_t& body) {
+  [[nodiscard]] Status read_head(RawRange range, std::size_t& body) {
     std::size_t filled = 0;
     std::size_t end = std::string_view::npos;
     while (end == std::string_view::npos) {
@@ -117,7 +117,7 @@ double processor_seconds() noexcept {
 
 }  // namespace
 
-Status measure_raw_http(const RawAddress& address, const std::vector<ByteRange>& ranges, std::size_t connections,
+Status measure_raw_http(const RawAddress& address, const std::vector<RawRange>& ranges, std::size_t connections,
                         int repeats, std::vector<std::pair<double, double>>& seconds) {
   using Clock = std::chrono::steady_clock;
   std::vector<std::vector<char>> buffers(connections, std::vector<char>(kBufferBytes));

@@ -10,7 +10,7 @@
 
 namespace streamload {
 
-using ByteRange = std::pair<std::uint64_t, std::uint64_t>;  // offset, nbytes
+using RawRange = std::pair<std::uint64_t, std::uint64_t>;  // offset, nbytes
 
 struct RawAddress {
   std::string host;  // a numeric address, or a name of this machine
@@ -20,7 +20,7 @@ struct RawAddress {
 
 // Reads all ranges over `connections` connections, each on a thread of its own, into one reused buffer for each,
 // `repeats` times; seconds and processor seconds of each. Plain HTTP. Blocks.
-[[nodiscard]] Status measure_raw_http(const RawAddress& address, const std::vector<ByteRange>& ranges,
+[[nodiscard]] Status measure_raw_http(const RawAddress& address, const std::vector<RawRange>& ranges,
                                       std::size_t connections, int repeats,
                                       std::vector<std::pair<double, double>>& seconds);
 

@@ -227,14 +227,22 @@ inline bool has_libcurl() {
   return status.ok();
 }
 
+// Tries again at once, and waits long enough for what does come.
 inline RetryPolicy hasty() {
   RetryPolicy policy;
-  policy.connect_seconds = 5;
-  policy.stall_seconds = 0.2;
-  policy.retry_seconds = 5;
+  policy.connect_seconds = 20;
+  policy.stall_seconds = 20;
+  policy.retry_seconds = 20;
   policy.first_backoff_seconds = 0.005;
   policy.most_backoff_seconds = 0.02;
   policy.hedge = false;
+  return policy;
+}
+
+// For servers that stall.
+inline RetryPolicy impatient() {
+  RetryPolicy policy = hasty();
+  policy.stall_seconds = 0.3;
   return policy;
 }
 

@@ -55,14 +55,14 @@ TEST(what_happens_once_or_twice_ends_in_the_right_bytes) {
     const bool slow = std::strstr(name, "stall") != nullptr;
     for (std::size_t tenth = 0; tenth < (by_place ? 10U : 1U); tenth += slow ? 4 : 1) {
       for (const std::size_t times : {1U, 2U}) {
-        Remote remote(first_broken(times, tenth, fault));
+        Remote remote(first_broken(times, tenth, fault), slow ? impatient() : hasty());
         const Fetched fetched(*remote.source, kOffset, kRange);
         CHECK_EQ(fetched.status.text, "");
         CHECK(fetched.holds(kOffset));
         CHECK(fetched.margin_kept);
-        // libcurl itself asks again where an old connection was closed before it answered.
-        CHECK(fetched.counts.retries == times);
-        CHECK_EQ(fetched.counts.requests, times + 1);
+        // On a busy machine what is only late counts as stalled.
+        CHECK(slow ? fetched.counts.retries >= times : fetched.counts.retries == times);
+        CHECK_EQ(fetched.counts.requests, fetched.counts.retries + 1);
       }
     }
   }
@@ -115,8 +115,8 @@ TEST(what_lasts_ends_in_an_error_that_says_what_and_where) {
       {"412", answers(412), Code::kChanged, 0, "HTTP status 412"},
   };
   for (const auto& [name, fault, code, error, words] : faults) {
-    RetryPolicy policy = hasty();
-    policy.retry_seconds = 0.5;
+    RetryPolicy policy = std::strstr(name, "stall") != nullptr ? impatient() : hasty();
+    policy.retry_seconds = 1;
     Remote remote(first_broken(kAll, 0, fault), policy);
     const Fetched fetched(*remote.source, kOffset, kRange);
     CHECK_EQ(std::string(code_name(fetched.status.code)), std::string(code_name(code)));
@@ -236,8 +236,8 @@ TEST(a_server_that_says_when_to_come_back_is_obeyed) {
   CHECK_EQ(fetched.counts.throttled, 1U);
   CHECK(std::chrono::steady_clock::now() - before >= std::chrono::seconds(1));  // never sooner
   // Later than this read may take at all: said at once.
-  Remote hasty_one(throttled("Retry-After: 25"));
-  const Fetched refused(*hasty_one.source, kOffset, kRange);
+  Remote late(throttled("Retry-After: 25"));
+  const Fetched refused(*late.source, kOffset, kRange);
   CHECK(refused.status.code == Code::kReadFailed);
   CHECK(refused.status.text.find("the server asks to wait 25 s") != std::string::npos);
   CHECK_EQ(refused.counts.requests, 1U);
