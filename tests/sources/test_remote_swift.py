@@ -234,7 +234,11 @@ def test_renewed_once_when_a_signature_is_refused(swift_faults, url, expected):
     proxy, store = swift_faults
     with streamload.open(url, storage_options=store.options()) as checkpoint:
         proxy.set(Fault("status", status=403))
-        assert same(dict(st.iter_tensors(checkpoint, device="cpu")), expected)
+        with st.stream(checkpoint, "cpu") as layers:
+            assert same({name: tensor for layer in layers for name, tensor in layer.tensors.items()}, expected)
+            stats = layers.stats()
+    assert proxy.ranged[0].fault
+    assert stats.renewals == 1 or stats.callback_bytes
 
 
 def test_faults_on_the_way_to_signed_objects_are_overcome(swift_faults, url, expected):
