@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _INDEX: Final = ".index.json"
 _OPENERS: Final = 16  # objects that are opened at once: one request each
-_SHA256_ETAG: Final = re.compile(r'"?([0-9a-f]{64})"?')
 _MOST_FILES: Final = 100_000
 
 
@@ -75,6 +74,15 @@ class Opening:
         """Return the place of a URL."""
         return open_store(url, storage_options=self.storage_options, options=self.options)
 
+    def told_sha256(self, place: _Place) -> str:
+        """Return the SHA-256 that a store tells of a file; "" where it tells none."""
+        store, name = place.store, place.name
+        if store is None and is_remote(name):
+            directory, name = split(name)
+            store = self.store(directory)
+        sha256_of = getattr(store, "sha256_of", None)
+        return "" if sha256_of is None else str(sha256_of(name))
+
     def open(self, place: _Place, name: str) -> Source:
         """Open a file."""
         if place.source is not None:
@@ -115,7 +123,7 @@ def open_model(model: ListedModel, opening: Opening) -> list[RemoteFile]:
             raise ValueError(f"{redact(model.sources[0])}: {text}")
         sources = list(openers.map(lambda name: opening.open(named[name], name), wanted))
         files = [
-            RemoteFile(name, source, _record(source, _expected(name, model)))
+            RemoteFile(name, source, _record(source, _expected(name, model) or opening.told_sha256(named[name])))
             for name, source in zip(wanted, sources, strict=True)
         ]
         opened.pop_all()
@@ -187,14 +195,7 @@ def _expected(name: str, model: ListedModel) -> str:
 
 
 def _record(source: Source, expected: str) -> ObjectRecord:
-    """Name the object. A 64-digit version of a Hub's file is its SHA-256: large files there are named by their sum."""
-    etag = _version_of(source)
-    record = ObjectRecord(source.url, source.nbytes, etag, expected)
-    if not expected:
-        known = getattr(source, "sha256", None)
-        by_name = _SHA256_ETAG.fullmatch(etag) if source.url.startswith("hf://") else None
-        record = replace(record, expected=known or (by_name[1] if by_name else ""))
-    return record
+    return ObjectRecord(source.url, source.nbytes, _version_of(source), expected)
 
 
 def _version_of(source: Source) -> str:

@@ -79,7 +79,8 @@ class PullScreen(Closing):
         if self._bar is None:
             from tqdm import tqdm
 
-            shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}"
+            size = get_terminal_size()  # 80 by 24 where it is not known; tqdm then shows nothing
+            shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
             self._bar = tqdm(
                 total=progress.nbytes,
                 unit="B",
@@ -87,7 +88,8 @@ class PullScreen(Closing):
                 desc="pulling",
                 leave=False,
                 bar_format=shape,
-                ncols=get_terminal_size().columns,  # 80 where it is not known; tqdm then shows nothing
+                ncols=size.columns,
+                nrows=size.lines,
                 file=self._stream,
             )
         self._bar.total = progress.nbytes

@@ -19,6 +19,7 @@ import pytest
 import streamload
 from streamload._pull import verify_models
 from streamload._pull._partial import WorkFiles
+from streamload._sources import open_source
 
 from .conftest import contents, names_in, weights_of
 from .server import PIECE_BYTES, RangeServer
@@ -137,6 +138,30 @@ def test_bytes_flipped_on_the_way_once_are_fetched_again(server, files, tmp_path
     done = streamload.pull({"llama": {"source": url, "sha256": known}}, tmp_path)
     assert contents(tmp_path / "llama") == {SHARD: files[SHARD]}
     assert any("fetching it again" in note for note in done.notes)
+
+
+def test_a_sha256_that_the_store_tells_is_held_against_the_bytes(server, files, tmp_path, monkeypatch):
+    class Telling:
+        """A store that knows sums, as the Hub does."""
+
+        url = "hf://org/llama"
+
+        def names(self, *, deep: bool = False) -> set[str]:
+            return {SHARD}
+
+        def open(self, name: str, *, head_bytes: int) -> object:
+            return open_source(f"{server.url}/llama/{name}")
+
+        def sha256_of(self, name: str) -> str:
+            return hashlib.sha256(files[name]).hexdigest()
+
+    monkeypatch.setattr("streamload._pull._places.open_store", lambda *arguments, **fields: Telling())
+    server.objects[f"llama/{SHARD}"] = flipped(files[SHARD])
+    with pytest.raises(streamload.ChecksumError, match="SHA-256"):
+        streamload.pull("hf://org/llama", tmp_path)
+    server.objects[f"llama/{SHARD}"] = files[SHARD]
+    streamload.pull("hf://org/llama", tmp_path)
+    assert contents(tmp_path / "llama") == {SHARD: files[SHARD]}
 
 
 @pytest.mark.parametrize("page", [b"<html>not found</html>", b"version https://git-lfs.github.com/spec/v1\noid", b""])
