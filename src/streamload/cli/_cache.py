@@ -50,13 +50,12 @@ def list_(directory: str, *, as_json: bool) -> None:
     from .._sources._tiers import list_entries
 
     entries = list_entries(directory)
+    stored = sum([entry.stored_bytes for entry in entries])
     if as_json:
-        stored = sum([entry.stored_bytes for entry in entries])
         described = {"directory": directory, "stored_bytes": stored, "entries": [asdict(entry) for entry in entries]}
         click.echo(json.dumps(described, indent=2))
         return
-    stored = say_bytes(sum([entry.stored_bytes for entry in entries]))
-    click.echo(f"{say_count(len(entries), 'object')} in {printable(directory)}: {stored}")
+    click.echo(f"{say_count(len(entries), 'object')} in {printable(directory)}: {say_bytes(stored)}")
     if entries:
         rows = [_row(entry, time.time()) for entry in entries]
         click.echo("\n" + table(("object", "bytes", "stored", "state", "used"), rows))
