@@ -60,11 +60,11 @@ class _Group(click.Group):
             ctx.exit(_BUG)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    commands=[inspect, plan, pull, manifest, verify, cache, demo, bench],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="streamload")
 def main() -> None:
     """Stream safetensors weights onto a GPU while the model already computes."""
-
-
-for command in (inspect, plan, pull, manifest, verify, cache, demo, bench):
-    main.add_command(command)

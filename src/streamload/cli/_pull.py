@@ -49,7 +49,26 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM came: as Ctrl-C, but for the exit code. Process 1 of a container has no default for it."""
 
 
-@click.command()
+_EPILOG: Final = """\
+\b
+Exit codes:
+  0    everything is there and verified
+  1    failed: the store, the network, a full disk; the same command goes on from what is there
+  2    the command or --manifest is wrong
+  3    not found
+  4    denied, by the store or by the directory
+  5    wrong bytes: changed while pulled, not the expected SHA-256, no safetensors file though named so
+  130  interrupted, 143 terminated; what has arrived is kept
+
+\b
+Examples:
+  streamload pull s3://bucket/llama-3-8b --to models --storage-option endpoint_url=https://s3.example.com
+  streamload pull hf://org/name@main --to models --include '*.safetensors' --include '*.json'
+  streamload pull --manifest models.json --to models --json
+"""
+
+
+@click.command(epilog=_EPILOG)
 @click.argument("urls", metavar="URL...", nargs=-1)
 @click.option(
     "--to", "directory", required=True, type=click.Path(file_okay=False), help="The directory; made if missing."
@@ -83,22 +102,6 @@ def pull(
     index, which brings its shards. Each model gets a directory of its name below DIR; models.json there says what is
     there. The same command again fetches only what is missing. Credentials come from where the store's own tools take
     them: the environment, profiles, the machine's role.
-
-    \b
-    Exit codes:
-      0    everything is there and verified
-      1    failed: the store, the network, a full disk; the same command goes on from what is there
-      2    the command or --manifest is wrong
-      3    not found
-      4    denied, by the store or by the directory
-      5    wrong bytes: changed while pulled, not the expected SHA-256, no safetensors file though named so
-      130  interrupted, 143 terminated; what has arrived is kept
-
-    \b
-    Examples:
-      streamload pull s3://bucket/llama-3-8b --to models --storage-option endpoint_url=https://s3.example.com
-      streamload pull hf://org/name@main --to models --include '*.safetensors' --include '*.json'
-      streamload pull --manifest models.json --to models --json
     """
     if bool(urls) == (file is not None):
         raise click.UsageError("give URLs, or --manifest, and not both")

@@ -1,1 +1,0 @@
-"""What `streamload pull` keeps: whole, verified files; interrupted, changed, damaged, denied."""
