@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -17,6 +18,7 @@ pytest.importorskip("huggingface_hub")
 COMMIT = "c0ffee" + "0" * 34
 TOKEN = "hf_s3cr3t"
 DATA = b"weights" * 100
+SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,9 @@ class Hub(LoopServer):
             if head.get("authorization") != f"Bearer {TOKEN}":
                 writer.write(answer(401, "Unauthorized", X_Error_Code="RepoNotFound"))
             elif head.path.startswith("/api/models/org/name"):
-                names = [{"rfilename": "model.safetensors"}, {"rfilename": "config.json"}, {"rfilename": "deep/x"}]
+                lfs = {"sha256": SHA256, "size": len(DATA), "pointerSize": 134}
+                names = [{"rfilename": "model.safetensors", "lfs": lfs, "size": len(DATA)}]
+                names += [{"rfilename": "config.json"}, {"rfilename": "deep/x"}]
                 told = {"id": "org/name", "modelId": "org/name", "sha": COMMIT, "siblings": names, "tags": []}
                 body = json.dumps(told | {"downloads": 1, "likes": 1, "private": False}).encode()
                 writer.write(answer(200, "OK", body, Content_Type="application/json"))
@@ -83,6 +87,12 @@ def hub(online, fault_proxy):
 
 def options(server) -> dict[str, object]:
     return {"endpoint": server.url, "token": TOKEN}
+
+
+def test_the_hub_tells_the_sha256_of_large_files(hub):
+    store = open_store("hf://org/name", storage_options=options(hub))
+    assert store.sha256_of("model.safetensors") == SHA256
+    assert store.sha256_of("config.json") == store.sha256_of("not there") == ""
 
 
 @pytest.mark.slow

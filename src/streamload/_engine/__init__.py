@@ -217,6 +217,11 @@ class CopyEngine(Closing):
         if self._owns_pool:
             self._pool.close()
 
+    def fetches(self, source: Source) -> bool:
+        """Whether the native engine asks a source's store by itself, rather than through `read_into`."""
+        remote = isinstance(source, HttpSource) and not source.by_python
+        return remote and self._pool.remote.native() is not None
+
     def _open(self, source: Source, callbacks: list[CallbackSource | Renewal]) -> _native.Source:
         if isinstance(source, FileSource):
             stamp = source.stamp

@@ -107,9 +107,10 @@ class HubStore(HttpStore):
         self._endpoint = str(endpoint or constants.ENDPOINT).rstrip("/")
         self._token = None if token is False else str(token) if isinstance(token, str) else get_token()
         self._api = HfApi(endpoint=self._endpoint, token=self._token or False)
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards all below
         self._commit: str | None = None
         self._files: set[str] = set()
+        self._sums: dict[str, str] = {}
 
     def names(self, *, deep: bool = False) -> set[str]:
         """Return the names of the files here."""
@@ -117,6 +118,11 @@ class HubStore(HttpStore):
         prefix = f"{self._hub.folder}/" if self._hub.folder else ""
         found = {name.removeprefix(prefix) for name in self._files if name.startswith(prefix)}
         return found if deep else {name for name in found if "/" not in name}
+
+    def sha256_of(self, name: str) -> str:
+        """Return the SHA-256 of a large file, as the Hub tells it; "" of a small one."""
+        self._resolve()
+        return self._sums.get(join_path(self._hub.folder, name), "")
 
     def signer(self, name: str) -> HubSigner:
         """Return how a file is asked for."""
@@ -132,11 +138,16 @@ class HubStore(HttpStore):
         with self._lock:
             if self._commit is None:
                 try:
-                    info = self._api.repo_info(self._hub.repo, revision=self._hub.revision, repo_type=self._hub.kind)
+                    info = self._api.repo_info(
+                        self._hub.repo, revision=self._hub.revision, repo_type=self._hub.kind, files_metadata=True
+                    )
                 except (HfHubHTTPError, OSError, ValueError) as error:
                     _raise_typed(error, self.url)
                 self._commit = str(info.sha)
-                self._files = {str(each.rfilename) for each in getattr(info, "siblings", None) or ()}
+                for each in getattr(info, "siblings", None) or ():
+                    self._files.add(str(each.rfilename))
+                    if each.lfs is not None:  # a large file is kept under its sum
+                        self._sums[str(each.rfilename)] = str(each.lfs.sha256)
             return self._commit
 
 
