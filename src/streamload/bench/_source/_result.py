@@ -125,7 +125,9 @@ class SourceBench:
         if peak is not None:
             found["ring_peak_memory_to_staging_cap"] = peak / self.staging_cap_bytes
         if after is not None:
-            found["seconds_to_download_then_load"] = (self.nbytes / rate) * (after.rate(self.nbytes) or 0.0) / self.nbytes
+            found["seconds_to_download_then_load"] = (
+                (self.nbytes / rate) * (after.rate(self.nbytes) or 0.0) / self.nbytes
+            )
         return found
 
     def as_dict(self) -> dict[str, object]:

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["source_table"]
 
 _NAME = 30
-_COLUMNS = {"rate": 10, "spread": 8, "/raw": 7, "busy": 10, "CPU s/GB": 10, "faults/GB": 11, "memory": 10, "1st layer": 11}
+_COLUMNS = {
+    "rate": 10,
+    "spread": 8,
+    "/raw": 7,
+    "busy": 10,
+    "CPU s/GB": 10,
+    "faults/GB": 11,
+    "memory": 10,
+    "1st layer": 11,
+}
 
 
 def source_table(bench: SourceBench) -> str:

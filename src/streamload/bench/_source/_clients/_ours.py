@@ -66,10 +66,7 @@ def existing_tensors(course: Course) -> dict[str, torch.Tensor]:
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    return {
-        name: torch.zeros(torch_shape(info), dtype=torch_dtype(info))
-        for name, info in checkpoint.items()
-    }
+    return {name: torch.zeros(torch_shape(info), dtype=torch_dtype(info)) for name, info in checkpoint.items()}
 
 
 def sums_of(course: Course, tensors: Mapping[str, torch.Tensor]) -> list[int]:
