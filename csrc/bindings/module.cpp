@@ -11,6 +11,8 @@ NB_MODULE(_native, m) {
   streamload::bind_memory(m);
   streamload::bind_devices(m);
   streamload::bind_sources(m);
+  streamload::bind_cache(m);
+  streamload::bind_http(m);
   streamload::bind_engine(m);
   streamload::bind_rotation(m);
 }

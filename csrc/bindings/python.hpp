@@ -59,6 +59,16 @@ struct PyDevice {
 };
 struct PySource {
   std::shared_ptr<Source> source;
+
+  PySource() = default;
+  explicit PySource(std::shared_ptr<Source> opened) : source(std::move(opened)) {}
+  PySource(PySource&&) noexcept = default;
+  PySource& operator=(PySource&&) noexcept = default;
+  ~PySource() {
+    if (!source) return;
+    const GilRelease released;  // its client may end with it, and wait for threads that want the GIL
+    source.reset();
+  }
 };
 
 // A record that for_each_field knows, as a dict.
@@ -74,7 +84,9 @@ void bind_errors(nb::module_& m);
 void bind_memory(nb::module_& m);
 void bind_devices(nb::module_& m);
 void bind_sources(nb::module_& m);
+void bind_cache(nb::module_& m);
 void bind_engine(nb::module_& m);
 void bind_rotation(nb::module_& m);
+void bind_http(nb::module_& m);
 
 }  // namespace streamload

@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "bindings/gil_hold.hpp"
 #include "bindings/python.hpp"
 #include "io/callback_source.hpp"
 #include "io/file_source.hpp"
@@ -14,20 +15,6 @@ using namespace nanobind::literals;
 
 namespace streamload {
 namespace {
-
-// Holds the GIL on an engine's thread. One that comes too late, when the interpreter is going away, stays here.
-class GilHold {
- public:
-  GilHold() {
-    park_if_unwound([this] { state_ = PyGILState_Ensure(); });
-  }
-  GilHold(const GilHold&) = delete;
-  GilHold& operator=(const GilHold&) = delete;
-  ~GilHold() { PyGILState_Release(state_); }
-
- private:
-  PyGILState_STATE state_{};
-};
 
 // A view lent for one call, dead afterwards however the call ends. Slices and arrays over it would live on.
 struct View {
@@ -47,14 +34,9 @@ struct ReadInto {
   nb::callable call;
 
   explicit ReadInto(nb::callable callable) : call(std::move(callable)) {}
-  ~ReadInto() {
-    if (finalizing()) {
-      static_cast<void>(call.release());  // leaked: the interpreter is past counting
-      return;
-    }
-    const GilHold gil;
-    call.reset();
-  }
+  ReadInto(const ReadInto&) = delete;
+  ReadInto& operator=(const ReadInto&) = delete;
+  ~ReadInto() { drop_held(call); }
 
   [[nodiscard]] Status operator()(std::uint64_t offset, HostSpan buffer, std::size_t& got) const {
     if (finalizing()) return Status::failure(Code::kCancelled, "the interpreter is ending");
@@ -86,7 +68,7 @@ struct ReadInto {
 PySource callback_source(std::string url, nb::callable callable) {
   const auto call = std::make_shared<ReadInto>(std::move(callable));
   const auto read = [call](std::uint64_t offset, HostSpan to, std::size_t& got) { return (*call)(offset, to, got); };
-  return {std::make_shared<CallbackSource>(std::move(url), read)};
+  return PySource(std::make_shared<CallbackSource>(std::move(url), read));
 }
 
 PySource file_source(const nb::bytes& path, std::uint64_t device, std::uint64_t inode, std::uint64_t nbytes,

@@ -14,6 +14,7 @@ std::string_view code_name(Code code) noexcept {
     case Code::kChanged: return "changed";
     case Code::kChecksum: return "checksum";
     case Code::kCallbackFailed: return "callback_failed";
+    case Code::kNoLibrary: return "no_library";
     case Code::kNoDevice: return "no_device";
     case Code::kDeviceFailed: return "device_failed";
     case Code::kOutOfDeviceMemory: return "out_of_device_memory";

@@ -23,6 +23,7 @@ enum class Code : std::uint8_t {
   kChanged,         // the file is not the one whose header was read
   kChecksum,        // the bytes are not those that were summed
   kCallbackFailed,  // a callback source raised
+  kNoLibrary,       // a library that is loaded at run time is not there
   kNoDevice,        // no driver, or no such device
   kDeviceFailed,    // a driver call failed
   kOutOfDeviceMemory,

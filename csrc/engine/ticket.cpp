@@ -271,6 +271,7 @@ void Ticket::fail(Status status) noexcept {
     const std::lock_guard lock(starting_stream_);
     if (stream_ || attached()) device_->expedite(stream_view_);
   }
+  stop_.request_stop();
   changed_.notify_all();
   worked_.notify_all();
   tell(Stage::kFailed);

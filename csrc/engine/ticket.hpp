@@ -3,7 +3,8 @@
 //   reading threads (the pool's):  claim the next read → choose its route → read into a staging buffer, or straight
 //                                  into place → enqueue copies → record an event; the read that completes a group
 //                                  records the group's event and marks it issued
-//   the reader of direct reads:    the same from "enqueue copies" on, when such a read completes
+//   the reader of direct reads:    the same from "enqueue copies" on, when such a read completes; and so does a source
+//                                  that fetches, on a thread of its own
 //   lander (one thread a load):    waits for each event → returns the buffer → marks groups resident
 //
 // Waiting is two steps, because a stream that waits on an event not yet recorded does not wait at all: first, on
@@ -19,6 +20,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <vector>
 
 #include "device/device.hpp"
@@ -110,12 +112,19 @@ class Ticket final : private Reading {
     std::uint64_t begin = 0;     // of the part that is read directly, in the source
     std::size_t nbytes = 0;
   };
+  struct Fetched {  // a read that its source fetches
+    std::size_t read = 0;
+    Choice choice;
+    StagingRing::Buffer buffer;     // empty where the read goes straight into place
+    std::vector<HostSpan> targets;  // the place, or the part of the buffer that takes the bytes
+  };
   enum class Outcome : std::uint8_t { kDone, kUnderWay, kReturned };
 
   // As the pool sees it (read_pool.hpp).
   [[nodiscard]] Needs needs() noexcept override;
   [[nodiscard]] bool claim(std::size_t& read) noexcept override;
   [[nodiscard]] bool take_next(std::size_t& read) noexcept;  // under mutex_
+  [[nodiscard]] std::size_t peek_next() const noexcept;      // likewise; there is one
   [[nodiscard]] const std::shared_ptr<Device>& device() const noexcept override { return device_; }
   [[nodiscard]] const std::shared_ptr<std::atomic<std::size_t>>& borrowed() const noexcept override {
     return borrowed_;
@@ -142,6 +151,12 @@ class Ticket final : private Reading {
   void end_stream(bool stranded) noexcept;
   void expect(bool buffer, const Choice& choice) noexcept;
   void count(std::size_t read, const Choice& choice, bool in_place, std::size_t uring_bytes) noexcept;
+
+  // ticket_fetches.cpp: a read that its source fetches.
+  [[nodiscard]] bool waits_for_room() const noexcept;  // under mutex_
+  [[nodiscard]] Status start_fetch(std::size_t read, Choice choice, StagingRing::Buffer buffer,
+                                   Outcome& outcome) noexcept;
+  void take_fetched(std::unique_ptr<Fetched> fetched, Status status, const FetchCounts& counts) noexcept;
 
   // ticket.cpp: from host memory to the device, and to those who wait.
   [[nodiscard]] Status ensure_stream() noexcept;
@@ -196,6 +211,7 @@ class Ticket final : private Reading {
   std::vector<ChunkTrace> traces_;              // entry i belongs to whoever does read i until it is landed
   std::vector<std::optional<Choice>> choices_;  // and so does this one's
 
+  std::stop_source stop_;  // of fetches under way; requested on failure
   std::atomic<bool> failed_{false};
   std::atomic<bool> done_{false};
   std::atomic<bool> abandoned_{false};

@@ -1,4 +1,5 @@
-// How a ticket's reads are done: on the pool's threads, or by its reader of direct reads.
+// How a ticket's reads are done: on the pool's threads, or by its reader of direct reads; ticket_fetches.cpp: by their
+// source.
 #include <time.h>
 
 #include <algorithm>
@@ -27,7 +28,7 @@ double thread_cpu_seconds() noexcept {
 Reading::Needs Ticket::needs() noexcept {
   const std::lock_guard lock(mutex_);
   Needs needs = expected_;
-  needs.read = unclaimed_ > 0 && !done_ && !paused_;
+  needs.read = unclaimed_ > 0 && !done_ && !paused_ && !waits_for_room();
   return needs;
 }
 
@@ -68,6 +69,17 @@ bool Ticket::take_next(std::size_t& read) noexcept {
   }
   while (!take(cursor_)) ++cursor_;  // unclaimed_ says that there is one
   return true;
+}
+
+// The read that take_next would take.
+std::size_t Ticket::peek_next() const noexcept {
+  if (!returned_.empty()) return returned_.front();
+  for (const std::uint32_t index : promoted_) {
+    if (const Group& group = groups_[index]; group.next_read != group.last_read) return group.next_read;
+  }
+  std::uint32_t index = cursor_;
+  while (groups_[index].next_read == groups_[index].last_read) ++index;
+  return groups_[index].next_read;
 }
 
 // Gives a claimed read back to be claimed again, before all others.
@@ -140,6 +152,7 @@ Status Ticket::start_read(std::size_t read, StagingRing::Buffer buffer, Outcome&
   trace.read_start = elapsed();
   Choice choice;
   if (Status status = choose(read, choice); !status.ok()) return status;
+  if (source.fetches()) return start_fetch(read, choice, std::move(buffer), outcome);
   if (device_->fills_in_place() && step.first_copy < step.last_copy) {
     outcome = Outcome::kReturned;
     Status status = start_in_place(read, choice, outcome);

@@ -8,8 +8,6 @@
 
 namespace streamload {
 
-inline constexpr std::size_t kRoutes = 3;  // values of Route
-
 // Where the time of one read went, in seconds since the ticket was made.
 struct ChunkTrace {
   std::uint32_t group = 0;
@@ -38,6 +36,7 @@ struct TicketStats {
   std::uint64_t cached_direct_bytes = 0;
   std::uint64_t uncached_buffered_bytes = 0;
   std::uint64_t uring_bytes = 0;
+  FetchCounts fetches;  // summed; their processor time is counted below
   std::uint32_t groups = 0;
   std::uint32_t groups_resident = 0;
   std::size_t staging_bytes = 0;   // of the ring, now; 0 once closed
@@ -59,6 +58,7 @@ void for_each_field(const TicketStats& stats, Visit&& visit) {
   visit("buffered_bytes", route(Route::kBuffered));
   visit("direct_bytes", route(Route::kDirect));
   visit("callback_bytes", route(Route::kCallback));
+  visit("remote_bytes", route(Route::kRemote));
   visit("in_place_bytes", stats.in_place_bytes);
   visit("cached_bytes", stats.cached_bytes);
   visit("uncached_bytes", stats.uncached_bytes);
@@ -66,6 +66,14 @@ void for_each_field(const TicketStats& stats, Visit&& visit) {
   visit("cached_direct_bytes", stats.cached_direct_bytes);
   visit("uncached_buffered_bytes", stats.uncached_buffered_bytes);
   visit("uring_bytes", stats.uring_bytes);
+  visit("requests", stats.fetches.requests);
+  visit("retries", stats.fetches.retries);
+  visit("resumes", stats.fetches.resumes);
+  visit("hedges", stats.fetches.hedges);
+  visit("throttled", stats.fetches.throttled);
+  visit("renewals", stats.fetches.renewals);
+  visit("tier_bytes", stats.fetches.tier_bytes);
+  visit("tier_written_bytes", stats.fetches.tier_written_bytes);
   visit("groups", stats.groups);
   visit("groups_resident", stats.groups_resident);
   visit("staging_bytes", stats.staging_bytes);

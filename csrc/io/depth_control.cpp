@@ -6,7 +6,6 @@
 namespace streamload {
 namespace {
 
-constexpr std::size_t kFirst = 4;
 constexpr std::size_t kLeast = 2;    // one arrives while the other is asked for
 constexpr double kWorthMore = 1.05;  // a step up brings half as much again where latency is the limit
 constexpr double kAsGood = 0.98;
@@ -19,8 +18,8 @@ constexpr std::size_t below(std::size_t depth) noexcept { return std::max(depth 
 
 }  // namespace
 
-DepthControl::DepthControl(std::size_t most) noexcept
-    : most_(std::max<std::size_t>(most, 1)), depth_(std::min(kFirst, most_)), held_(depth_), settling_(depth_) {}
+DepthControl::DepthControl(std::size_t most, std::size_t first) noexcept
+    : most_(std::max<std::size_t>(most, 1)), depth_(std::min(first, most_)), held_(depth_), settling_(depth_) {}
 
 void DepthControl::completed(std::size_t nbytes, std::size_t outstanding, Time now) noexcept {
   if (outstanding <= 1 && depth_ > 1) return settle(depth_);  // idle: the time until the next one means nothing

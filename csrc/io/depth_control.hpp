@@ -14,7 +14,8 @@ class DepthControl {
  public:
   using Time = std::chrono::nanoseconds;  // since any one moment
 
-  explicit DepthControl(std::size_t most) noexcept;
+  static constexpr std::size_t kFirst = 4;
+  explicit DepthControl(std::size_t most, std::size_t first = kFirst) noexcept;
 
   [[nodiscard]] std::size_t depth() const noexcept { return depth_; }
 

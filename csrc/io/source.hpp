@@ -1,14 +1,17 @@
 // Where a read gets its bytes: the one seam between the engine and files, callbacks or anything else.
 //
 // A source is read by several threads at once. Nothing throws; a failed read names url, offset and length.
-// A read is chosen first (choose) and then done: blocking (read, read_scattered), or by somebody else's asynchronous
-// reader between prepare_direct and finish_direct.
+// A read is chosen first (choose) and then done: blocking (read, read_scattered), by somebody else's asynchronous
+// reader between prepare_direct and finish_direct, or asynchronously by the source itself (fetch).
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
+#include <vector>
 
 #include "core/spans.hpp"
 #include "core/status.hpp"
@@ -19,7 +22,8 @@ namespace streamload {
 // file systems ask of O_DIRECT in practice; a file system that wants more refuses, and the read is buffered.
 inline constexpr std::size_t kDirectAlignment = 4096;
 
-enum class Route : std::uint8_t { kBuffered = 0, kDirect = 1, kCallback = 2 };
+enum class Route : std::uint8_t { kBuffered = 0, kDirect = 1, kCallback = 2, kRemote = 3 };
+inline constexpr std::size_t kRoutes = 4;
 
 // What the page cache held of the bytes of one read when the read was chosen.
 enum class CacheState : std::uint8_t { kUnknown = 0, kCached = 1, kUncached = 2 };
@@ -38,6 +42,21 @@ struct DirectRange {
   HostSpan target;           // where all the bytes read go
   std::size_t lead = 0;      // bytes of `target` before the wanted ones
 };
+
+// What one fetch took, for statistics.
+struct FetchCounts {
+  std::uint64_t requests = 0;            // sent, repeated ones included
+  std::uint64_t retries = 0;             // of them, those sent because one before had failed
+  std::uint64_t resumes = 0;             // of these, those for the bytes that were missing only
+  std::uint64_t hedges = 0;              // requests sent beside a slow one
+  std::uint64_t throttled = 0;           // answers that said: too many
+  std::uint64_t renewals = 0;            // of a URL or credentials that had run out
+  std::uint64_t tier_bytes = 0;          // that came from a cache tier instead
+  std::uint64_t tier_written_bytes = 0;  // that went into one
+  double cpu_seconds = 0;                // of the thread that received them
+};
+// Called once, on any thread.
+using FetchDone = std::function<void(Status, const FetchCounts&)>;
 
 class Source {
  public:
@@ -83,6 +102,18 @@ class Source {
                                              bool& again) noexcept {
     again = true;
     return {};
+  }
+
+  // Whether reads are to be fetched. Then read() works too, but keeps its thread waiting.
+  [[nodiscard]] virtual bool fetches() const noexcept { return false; }
+  // Whether a fetch would begin at once. Takes no lock.
+  [[nodiscard]] virtual bool has_room() const noexcept { return true; }
+  // Reads exactly [offset, offset + sum of targets) into `targets` in order and then calls `done`, perhaps before it
+  // returns. Until then the targets are the source's; they hold anything after a failure. Once `stop` is requested it
+  // is done soon, with kCancelled. Never blocks.
+  virtual void fetch(std::uint64_t /*offset*/, std::vector<HostSpan> /*targets*/, std::stop_token /*stop*/,
+                     FetchDone done) noexcept {
+    done(Status::failure(Code::kInvalid, url() + ": this source does not fetch"), {});
   }
 
   // The grid in bytes on which a direct read may land straight in a caller's memory: address and file offset must

@@ -38,6 +38,17 @@ class StreamOptions:
             through slots, layer by layer, in every pass. None: all of it becomes resident.
         host_memory: Most page-locked host memory, in bytes, that weights which pass through slots are kept in, so that
             later passes need not read them again; on top of `staging_bytes`. Only with `device_memory`.
+        connections: Requests to a store that a process may have in flight. None: as many as bandwidth and latency ask
+            for, at most 256.
+        stall_seconds: A request to a store that brings no byte for so long is given up and sent again.
+        retry_seconds: What a store refuses or breaks off is asked for again until no byte has come for so long.
+        cache_dir: Directory, on a local drive, where what streams from a store is kept for the next load. None: nothing
+            is kept.
+        cache_bytes: Most bytes kept there; what was used least lately goes first. None: no limit but the drive's.
+        memory_dir: Directory in memory (tmpfs), where what streams from a store is kept and shared by the processes of
+            a machine. None: nothing is.
+        memory_bytes: Most bytes kept there. None: no limit but the file system's.
+        offline: Ask no store for anything: only what `cache_dir` or `memory_dir` holds is loaded.
         debug: Look for wrong orders: overwrite new memory before its bytes arrive and slots after they were used, delay
             every step at random, check each rule of order for what passes through slots. Slow.
 
@@ -53,6 +64,14 @@ class StreamOptions:
     verify: bool = False
     device_memory: int | None = None
     host_memory: int = 0
+    connections: int | None = None
+    stall_seconds: float = 20.0
+    retry_seconds: float = 60.0
+    cache_dir: str | None = None
+    cache_bytes: int | None = None
+    memory_dir: str | None = None
+    memory_bytes: int | None = None
+    offline: bool = False
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -64,7 +83,7 @@ class StreamOptions:
             _check_int("read_threads", self.read_threads, 1, 256)
         if self.direct_io is not None and not isinstance(self.direct_io, bool):
             raise TypeError(f"direct_io must be True, False or None, got {self.direct_io!r}")
-        for name in ("verify", "debug"):
+        for name in ("verify", "offline", "debug"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.device_memory is not None:
@@ -72,28 +91,32 @@ class StreamOptions:
         _check_int("host_memory", self.host_memory, 0, 1 << 50)
         if self.host_memory and self.device_memory is None:
             raise ValueError("host_memory keeps weights that pass through slots; give device_memory too")
+        if self.connections is not None:
+            _check_int("connections", self.connections, 1, 1024)
+        for name in ("stall_seconds", "retry_seconds"):
+            object.__setattr__(self, name, _checked_seconds(name, getattr(self, name)))
+        for tier in ("cache", "memory"):
+            _check_tier(tier, getattr(self, f"{tier}_dir"), getattr(self, f"{tier}_bytes"))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> StreamOptions:
         """Build options from `STREAMLOAD_OPTION_<FIELD>` entries of a mapping such as `os.environ`.
 
-        Integers are written in bytes or threads (`STREAMLOAD_OPTION_CHUNK_BYTES=4194304`), booleans as `true` or
-        `false`; an entry that is missing keeps its default, and `none` means None.
+        Integers are written in bytes or threads (`STREAMLOAD_OPTION_CHUNK_BYTES=4194304`), seconds as `2.5`, booleans
+        as `true` or `false`, directories as they are; an entry that is missing keeps its default, `none` means None.
 
         Raises:
             ValueError: An entry names no field, or its text is not a value of that field.
         """
         known = {field.name: field for field in fields(cls)}
-        chosen: dict[str, int | bool | None] = {}
+        chosen: dict[str, float | str | None] = {}
         for key, text in environ.items():
             if not key.startswith(_PREFIX):
                 continue
             name = key.removeprefix(_PREFIX).lower()
             if name not in known:
                 raise ValueError(f"{key} names no option; options are {', '.join(sorted(known))}")
-            chosen[name] = _parse(
-                key, text, optional="None" in str(known[name].type), boolean="bool" in str(known[name].type)
-            )
+            chosen[name] = _parse(key, text, str(known[name].type))
         return cls(**chosen)  # type: ignore[arg-type]  # names and types were just checked against the fields
 
 
@@ -104,16 +127,41 @@ def _check_int(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} must be from {low} to {high}, got {value}")
 
 
-def _parse(key: str, text: str, *, optional: bool, boolean: bool) -> int | bool | None:
+def _checked_seconds(name: str, value: float) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    if not 0.001 <= value <= 86400:
+        raise ValueError(f"{name} must be from 0.001 to 86400 seconds, got {value}")
+    return float(value)
+
+
+def _check_tier(tier: str, directory: str | None, limit: int | None) -> None:
+    if directory is not None and not isinstance(directory, str):
+        raise TypeError(f"{tier}_dir must be a path as text, got {directory!r}")
+    if directory is not None and (not directory or "\0" in directory):
+        raise ValueError(f"{tier}_dir must be the path of a directory, got {directory!r}")
+    if limit is not None:
+        _check_int(f"{tier}_bytes", limit, 1, 1 << 60)
+        if directory is None:
+            raise ValueError(f"{tier}_bytes limits what {tier}_dir keeps; give {tier}_dir too")
+
+
+def _parse(key: str, text: str, kind: str) -> float | str | None:
+    """Read the text of a field whose annotation is `kind`."""
     word = text.strip().lower()
+    optional = "None" in kind
     if optional and word == "none":
         return None
-    if boolean:
+    if "bool" in kind:
         if word in ("true", "false"):
             return word == "true"
         allowed = "true, false or none" if optional else "true or false"
         raise ValueError(f"{key} must be {allowed}, got {text!r}")
+    if "str" in kind:
+        return text
+    number: type[int] | type[float] = float if "float" in kind else int
     try:
-        return int(word)
+        return number(word)
     except ValueError:
-        raise ValueError(f"{key} must be a whole number, got {text!r}") from None
+        what = "a number" if number is float else "a whole number"
+        raise ValueError(f"{key} must be {what}, got {text!r}") from None

@@ -7,6 +7,7 @@ import ast
 # Module state that stays, and the page that says why.
 ALLOWED_STATE = {
     "streamload._engine._pool._SHARED": "2026-11-20-shared-engine.md",
+    "streamload._sources._tiers._tier._SAID": "2026-11-27-tiers.md",
     "streamload.transformers._methods._LOCK": "2026-11-27-patch-scope.md",
     "streamload.transformers._scope._SCOPE": "2026-11-27-patch-scope.md",
 }

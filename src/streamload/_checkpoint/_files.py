@@ -17,17 +17,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .._format import MAX_JSON_NBYTES, Index, parse_index
-from .._sources import FileSource
-from ..errors import FormatError, ShortReadError
+from .._format import MAX_JSON_NBYTES, parse_index
+from .._sources import FileSource, Source, read_head
+from ..errors import FormatError
 from ._layers import natural_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-_STEMS = ("model", "diffusion_pytorch_model")
-_SUFFIX = ".safetensors"
+STEMS = ("model", "diffusion_pytorch_model")
+SUFFIX = ".safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".bin.index.json")
 _NUMBERED = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.safetensors")
@@ -81,31 +81,46 @@ def _find_in_directory(directory: Path, variant: str | None) -> CheckpointFiles:
     except PermissionError as error:
         text = "permission denied: this user may not list the directory"
         raise PermissionError(error.errno, text, str(directory)) from error
-    for stem in _STEMS:
-        single, index_names = _expected_names(stem, variant)
-        if single in names:
-            return CheckpointFiles((str(directory / single),))
-        for index in index_names:
-            if index in names:
-                return _follow_index(str(directory / index))
-    if variant is not None:
-        raise _explain_nothing(directory, names, f"no safetensors file of variant {variant!r}")
-    indices = _without_consolidated(name for name in names if name.endswith(_INDEX_SUFFIX))
-    if len(indices) > 1:
-        raise ValueError(f"{directory}: holds {len(indices)} indices, open one of them: {', '.join(indices[:8])}")
-    if indices:
-        return _follow_index(str(directory / indices[0]))
-    shards = _without_consolidated(name for name in names if name.endswith(_SUFFIX))
-    if not shards:
-        raise _explain_nothing(directory, names, "no safetensors file")
-    _check_numbering(directory, shards)
+    index, shards = choose(names, variant, where=str(directory))
+    if index is not None:
+        return _follow_index(str(directory / index))
     return CheckpointFiles(tuple([str(directory / name) for name in shards]))
 
 
-def _expected_names(stem: str, variant: str | None) -> tuple[str, tuple[str, ...]]:
+def choose(names: set[str], variant: str | None, *, where: str) -> tuple[str | None, list[str]]:
+    """Return the index to follow, or None and the shards, of a directory or prefix that holds such names.
+
+    Raises:
+        ValueError: Several indices compete.
+        FileNotFoundError: Nothing of the kind is there, or a shard of a numbered set is missing.
+        FormatError: There are only pickle files.
+    """
+    for stem in STEMS:
+        single, index_names = expected_names(stem, variant)
+        if single in names:
+            return None, [single]
+        for index in index_names:
+            if index in names:
+                return index, []
+    if variant is not None:
+        raise _explain_nothing(where, names, f"no safetensors file of variant {variant!r}")
+    indices = _without_consolidated(name for name in names if name.endswith(_INDEX_SUFFIX))
+    if len(indices) > 1:
+        raise ValueError(f"{where}: holds {len(indices)} indices, open one of them: {', '.join(indices[:8])}")
+    if indices:
+        return indices[0], []
+    shards = _without_consolidated(name for name in names if name.endswith(SUFFIX))
+    if not shards:
+        raise _explain_nothing(where, names, "no safetensors file")
+    _check_numbering(where, shards)
+    return None, shards
+
+
+def expected_names(stem: str, variant: str | None) -> tuple[str, tuple[str, ...]]:
+    """Return the name of a whole checkpoint, and those that its index may have."""
     if variant is None:
-        return f"{stem}{_SUFFIX}", (f"{stem}{_INDEX_SUFFIX}",)
-    return f"{stem}.{variant}{_SUFFIX}", (
+        return f"{stem}{SUFFIX}", (f"{stem}{_INDEX_SUFFIX}",)
+    return f"{stem}.{variant}{SUFFIX}", (
         f"{stem}.safetensors.index.{variant}.json",  # transformers
         f"{stem}.safetensors.{variant}.index.json",  # diffusers
         f"{stem}.{variant}{_INDEX_SUFFIX}",
@@ -117,7 +132,7 @@ def _without_consolidated(names: Iterable[str]) -> list[str]:
     return [name for name in ordered if not name.startswith("consolidated")] or ordered
 
 
-def _check_numbering(directory: Path, shards: list[str]) -> None:
+def _check_numbering(where: str, shards: list[str]) -> None:
     """Refuse a part of a numbered set (`…-00001-of-00003.safetensors`), which would load a part of a model."""
     present: dict[tuple[str, str], set[int]] = {}
     for name in shards:
@@ -127,43 +142,42 @@ def _check_numbering(directory: Path, shards: list[str]) -> None:
     for (stem, total), numbers in present.items():
         for number in range(1, int(total) + 1):
             if number not in numbers:
-                missing = directory / f"{stem}-{number:05d}-of-{total}{_SUFFIX}"
-                raise FileNotFoundError(errno.ENOENT, "a shard of this numbered set is missing", str(missing))
+                missing = f"{where}/{stem}-{number:05d}-of-{total}{SUFFIX}"
+                raise FileNotFoundError(errno.ENOENT, "a shard of this numbered set is missing", missing)
 
 
 def _follow_index(path: str) -> CheckpointFiles:
-    index = _read_index(path)
+    with FileSource(path) as source:
+        shards, weight_map = read_index(source)
     directory, _ = os.path.split(path)
-    if is_pickle_name(path) or any(is_pickle_name(shard) for shard in index.weight_map.values()):
-        raise FormatError(f"{path}: the index of a pickle checkpoint; only safetensors are read")
+    paths = tuple([os.path.join(directory, shard) for shard in shards])  # noqa: PTH118 - as in find_files
+    return CheckpointFiles(paths, path, weight_map)
+
+
+def read_index(source: Source) -> tuple[list[str], dict[str, int]]:
+    """Read and check an index: the names of its shards, relative to its directory, and each tensor's place among them.
+
+    Raises:
+        FormatError: It is not valid, names a shard outside its directory, or is that of a pickle checkpoint.
+        SourceError: It cannot be read.
+    """
+    url = source.url
+    if source.nbytes > MAX_JSON_NBYTES:
+        raise FormatError(f"{url}: index of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
+    index = parse_index(read_head(source, source.nbytes), url=url)
+    if is_pickle_name(url) or any(is_pickle_name(shard) for shard in index.weight_map.values()):
+        raise FormatError(f"{url}: the index of a pickle checkpoint; only safetensors are read")
     shards = sorted(set(index.weight_map.values()), key=natural_key)
     position = {shard: number for number, shard in enumerate(shards)}
-    return CheckpointFiles(
-        tuple([os.path.join(directory, shard) for shard in shards]),  # noqa: PTH118 - as in find_files
-        path,
-        {name: position[shard] for name, shard in index.weight_map.items()},
-    )
+    return shards, {name: position[shard] for name, shard in index.weight_map.items()}
 
 
-def _read_index(path: str) -> Index:
-    with FileSource(path) as source:
-        if source.nbytes > MAX_JSON_NBYTES:
-            raise FormatError(f"{path}: index of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
-        data = bytearray(source.nbytes)
-        count = source.read_into(0, memoryview(data))
-    if count != len(data):
-        raise ShortReadError(
-            f"{path}: the file ended after {count} of {len(data)} bytes", url=path, offset=0, nbytes=len(data)
-        )
-    return parse_index(memoryview(data), url=path)
-
-
-def _explain_nothing(directory: Path, names: set[str], what: str) -> FormatError | FileNotFoundError:
+def _explain_nothing(where: str, names: set[str], what: str) -> FormatError | FileNotFoundError:
     pickles = sorted(name for name in names if is_pickle_name(name))
-    if pickles and not any(name.endswith(_SUFFIX) for name in names):
+    if pickles and not any(name.endswith(SUFFIX) for name in names):
         return FormatError(
-            f"{directory}: {what}, only pickle checkpoints ({', '.join(pickles[:4])}), which are not read because "
+            f"{where}: {what}, only pickle checkpoints ({', '.join(pickles[:4])}), which are not read because "
             "a pickle can run any code; convert it with safetensors or use a revision that has safetensors"
         )
     held = ", ".join(sorted(names)[:8]) + (", …" if len(names) > 8 else "") if names else "nothing"
-    return FileNotFoundError(errno.ENOENT, f"{what} in this directory, which holds {held}", str(directory))
+    return FileNotFoundError(errno.ENOENT, f"{what} in this directory, which holds {held}", where)

@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING, TypeVar, overload
 from .._closing import Closing
 from .._collector import collector_paused
 from .._format import Header, TensorInfo, header_nbytes, parse_header
-from .._sources import FileSource, Source, local_path
-from ..errors import FormatError, ShortReadError, StreamClosedError
+from .._sources import HEAD_BYTES, FileSource, Source, is_remote, local_path, read_head, redact
+from ..errors import FormatError, StreamClosedError
 from ._files import CheckpointFiles, find_files, is_pickle_name
 from ._layers import Layer, group_layers
+from ._objects import Objects, find_objects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Self
+
+    from ..options import StreamOptions
 
 _Default = TypeVar("_Default")
 
@@ -163,22 +166,38 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
 
 
 @collector_paused()
-def open(url: str | os.PathLike[str], *, variant: str | None = None) -> Checkpoint:
+def open(
+    url: str | os.PathLike[str],
+    *,
+    variant: str | None = None,
+    storage_options: Mapping[str, object] | None = None,
+    options: StreamOptions | None = None,
+) -> Checkpoint:
     """Open a checkpoint and read its headers, no weights.
 
     Args:
-        url: A local path or `file://` URL: a safetensors file, a directory that holds some, or an index file
-            (`*.safetensors.index.json`). How a directory is read: `_files`.
+        url: A local path or URL (`file://`, `s3://`, `gs://`, `az://`, `https://`, `hf://`, whatever fsspec knows): a
+            safetensors file, a directory or prefix that holds some, or an index file (`*.safetensors.index.json`). How
+            a directory is read: `_files`.
         variant: Load the files of this variant in a directory, such as `fp16` for `model.fp16.safetensors`.
+        storage_options: Credentials and endpoints, by the names that fsspec's library for the scheme takes.
+        options: How long a store is waited for, and what is kept of it.
 
     Raises:
-        ValueError: The path is empty, is a URL of another scheme, or `variant` does not fit.
+        ValueError: The path is empty, no library knows the scheme, or `variant` does not fit.
+        TypeError: An entry of `storage_options` is not known.
+        ImportError: The library for the scheme is not installed; the message names the extra.
         FileNotFoundError: The file or directory, a safetensors file in it, or a shard named by the index is missing.
-        PermissionError: This process may not read a file.
+        PermissionError: This process may not read a file, or the store denies access.
         FormatError: A header or index is not valid, the shards contradict the index or each other, or the files
             are pickles.
         SourceError: A file cannot be read.
     """
+    if is_remote(url):
+        found = find_objects(str(url), variant=variant, storage_options=storage_options, options=options)
+        return _open_objects(found, redact(str(url)))
+    if storage_options:
+        raise ValueError(f"{url}: storage_options are for stores, and this is a local path")
     return _open(find_files(local_path(url), variant=variant), str(url))
 
 
@@ -189,15 +208,29 @@ def open_files(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
 
 def _open(files: CheckpointFiles, url: str) -> Checkpoint:
     with ExitStack() as opened:
-        shards: list[Shard] = []
-        headers: list[Header] = []
+        parts = []
         for number, path in enumerate(files.paths):
             source = opened.enter_context(_open_shard(path, files))
-            header = _read_header(source, shard=number)
-            shards.append(Shard(path, source.nbytes, source, header.metadata))
-            headers.append(header)
-        tensors = _merge(headers, files)
+            parts.append((source, _read_header(source, shard=number)))
+        checkpoint = _assemble(parts, files.index_path, files.weight_map, url)
         opened.pop_all()
+    return checkpoint
+
+
+def _open_objects(objects: Objects, url: str) -> Checkpoint:
+    """Open the shards of a store, many at once: each takes a round trip."""
+    with ExitStack() as opened:
+        parts = objects.open_all(opened, _read_header)
+        checkpoint = _assemble(parts, objects.index_url, objects.weight_map, url)
+        opened.pop_all()
+    return checkpoint
+
+
+def _assemble(
+    parts: Sequence[tuple[Source, Header]], index: str | None, weight_map: Mapping[str, int] | None, url: str
+) -> Checkpoint:
+    shards = [Shard(source.url, source.nbytes, source, header.metadata) for source, header in parts]
+    tensors = _merge([header for _, header in parts], [shard.url for shard in shards], index, weight_map or {})
     return Checkpoint(url, shards, tensors)
 
 
@@ -211,51 +244,39 @@ def _open_shard(path: str, files: CheckpointFiles) -> FileSource:
         raise FileNotFoundError(errno.ENOENT, text, path) from error
 
 
-def _read_header(source: FileSource, *, shard: int) -> Header:
+def _read_header(source: Source, *, shard: int) -> Header:
     try:
-        first8 = _read(source, min(8, source.nbytes))
-        nbytes = header_nbytes(first8, url=source.url, file_nbytes=source.nbytes)
-        return parse_header(_read(source, nbytes), url=source.url, file_nbytes=source.nbytes, shard=shard)
+        # One request where each costs a round trip; a file's header is parsed from a buffer of its own length.
+        apart = isinstance(source, FileSource) or getattr(source, "head", b"")
+        first = read_head(source, min(8 if apart else HEAD_BYTES, source.nbytes))
+        nbytes = header_nbytes(first[:8], url=source.url, file_nbytes=source.nbytes)
+        prefix = first if len(first) >= nbytes else read_head(source, nbytes)
+        return parse_header(prefix, url=source.url, file_nbytes=source.nbytes, shard=shard)
     except FormatError as error:
-        if is_pickle_name(source.path):
+        if is_pickle_name(source.url):
             raise FormatError(
                 f"{error}; by its name it is a pickle checkpoint, and only safetensors are read"
             ) from error
         raise
 
 
-def _read(source: FileSource, nbytes: int) -> memoryview:
-    """Read the first bytes of a file."""
-    data = memoryview(bytearray(nbytes))
-    count = source.read_into(0, data)
-    if count != nbytes:
-        raise ShortReadError(
-            f"{source.url}: the file ended after {count} bytes, and had {source.nbytes} when it was opened",
-            url=source.url,
-            offset=0,
-            nbytes=nbytes,
-        )
-    return data
-
-
-def _merge(headers: Sequence[Header], files: CheckpointFiles) -> dict[str, TensorInfo]:
-    weight_map = files.weight_map or {}
+def _merge(
+    headers: Sequence[Header], urls: Sequence[str], index: str | None, weight_map: Mapping[str, int]
+) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for number, header in enumerate(headers):
         for tensor in header.tensors:
             if weight_map.get(tensor.name, number) != number:
                 continue  # the index takes this name from another shard
             if tensor.name in tensors:
-                first = files.paths[tensors[tensor.name].shard]
+                first = urls[tensors[tensor.name].shard]
                 raise FormatError(
-                    f"{files.paths[number]}: tensor {tensor.name[:120]!r} is also in {first}, and no index decides"
+                    f"{urls[number]}: tensor {tensor.name[:120]!r} is also in {first}, and no index decides"
                 )
             tensors[tensor.name] = tensor
     for name, number in weight_map.items():
         if name not in tensors:
-            raise FormatError(
-                f"{files.index_path}: sends tensor {name[:120]!r} to {files.paths[number]}, which lacks it"
-            )
+            raise FormatError(f"{index}: sends tensor {name[:120]!r} to {urls[number]}, which lacks it")
     return tensors
 
 

@@ -20,6 +20,7 @@ from ..errors import StreamClosedError
 from ..options import StreamOptions
 from ._failures import raise_typed
 from ._pool import DEBUG_SEED, ReadPool, shared_pool
+from ._remote import RemoteSource, Renewal, open_remote
 from ._rotation import Rotation, RotationStats
 from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
 
@@ -119,7 +120,8 @@ class CopyEngine(Closing):
         Args:
             plan: What to read and where it goes. Its addresses must be memory of this engine's device.
             sources: What the plan's source indices mean. A `FileSource` is opened again by the native engine
-                and may be closed once this returns; others must stay open until the ticket is done.
+                and may be closed once this returns, and so may a remote one; others must stay open until the ticket
+                is done.
             after_stream: The CUDA stream, as an integer, on which the destinations were allocated; the first
                 copy waits for what it has queued. None: nothing to wait for.
             keep_alive: What owns the destinations; held until the last copy has landed.
@@ -134,7 +136,7 @@ class CopyEngine(Closing):
         """
         if self.closed:
             raise StreamClosedError("the copy engine is closed")
-        callbacks: list[CallbackSource] = []
+        callbacks: list[CallbackSource | Renewal] = []
         try:
             native_sources = [self._open(source, callbacks) for source in sources]
             ticket = self._native.submit(
@@ -186,7 +188,7 @@ class CopyEngine(Closing):
             raise StreamClosedError("the copy engine is closed")
         if any(plan.group_count != 1 for plan in plans):
             raise ValueError("each unit takes a plan of one group")
-        callbacks: list[CallbackSource] = []
+        callbacks: list[CallbackSource | Renewal] = []
         try:
             rotation = _native.rotate(
                 self._native,
@@ -212,7 +214,7 @@ class CopyEngine(Closing):
         if self._owns_pool:
             self._pool.close()
 
-    def _open(self, source: Source, callbacks: list[CallbackSource]) -> _native.Source:
+    def _open(self, source: Source, callbacks: list[CallbackSource | Renewal]) -> _native.Source:
         if isinstance(source, FileSource):
             stamp = source.stamp
             return _native.file_source(
@@ -223,6 +225,12 @@ class CopyEngine(Closing):
                 stamp.mtime_ns,
                 self._options.direct_io,
             )
+        if isinstance(source, RemoteSource) and not source.by_python:
+            client = self._pool.remote.native()
+            if client is not None:
+                renewal = Renewal(source)
+                callbacks.append(renewal)
+                return open_remote(client, source, renewal)
         callback = CallbackSource(source)
         callbacks.append(callback)
         return _native.callback_source(source.url, callback.read_into)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from .. import _native
 from .._machine import memory_headroom_bytes, usable_cpus
 from ._failures import raise_typed
+from ._remote import RemoteClient
 
 if TYPE_CHECKING:
     from ..options import StreamOptions
@@ -24,6 +25,7 @@ DEBUG_SEED: Final = 1
 """Of the random delays in debugging; any but 0 will do."""
 
 _MOST_READ_THREADS: Final = 8  # two fill a PCIe gen5 link from the page cache; more only steal cores from compute
+_MOST_RECEIVERS: Final = 4  # one receives some 2 GB/s of plain HTTP, or 1 GB/s of TLS
 _HEADROOM_PART: Final = 4  # of what this process may still take, staging memory takes at most a quarter
 
 
@@ -35,6 +37,7 @@ class ReadPool:
     Attributes:
         native: The native pool.
         engines: Those that loads to a device share, by device and options.
+        remote: What fetches remote objects.
 
     Args:
         options: Sizes and thread counts. A process that may take little more memory (a container's limit) gets a
@@ -53,6 +56,9 @@ class ReadPool:
             debug_seed=DEBUG_SEED if options.debug else 0,
         )
         self.engines: weakref.WeakValueDictionary[tuple[str, StreamOptions], CopyEngine] = weakref.WeakValueDictionary()
+        self.remote = RemoteClient(connections=0, threads=min(_MOST_RECEIVERS, max(1, usable_cpus() // 2)))
+        # Made before any engine's, and so runs behind theirs when the interpreter ends.
+        self._finalizer = weakref.finalize(self, self.remote.close)
         self._warned = False
 
     @property
@@ -85,6 +91,7 @@ class ReadPool:
     def close(self) -> None:
         """Join the threads and free the memory, once every engine that uses the pool is closed."""
         self.native.close()
+        self.remote.close()
 
     def warn_of_refusals(self) -> None:
         """Say once, through `logging`, that the system refused to page-lock memory."""

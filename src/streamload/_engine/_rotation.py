@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from . import CopyEngine
+    from ._remote import Renewal
     from ._ticket import CallbackSource
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ class Rotation(Closing):
     def __init__(
         self,
         native: _native.Rotation,
-        callbacks: Sequence[CallbackSource],
+        callbacks: Sequence[CallbackSource | Renewal],
         engine: CopyEngine,
         key_names: Sequence[str] = (),
     ) -> None:

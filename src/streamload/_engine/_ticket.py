@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from .._sources import Source
     from . import CopyEngine
+    from ._remote import Renewal
 
 T = TypeVar("T")
-_ROUTES: Final = ("buffered", "direct", "callback")
+_ROUTES: Final = ("buffered", "direct", "callback", "remote")
 _CACHE_STATES: Final = ("unknown", "cached", "uncached")
 
 
@@ -35,6 +36,7 @@ class LoadStats:
         buffered_bytes: Of `bytes_read`, those read through the page cache.
         direct_bytes: Those read around it (`O_DIRECT`).
         callback_bytes: Those a Python source delivered.
+        remote_bytes: Those fetched over the network.
         in_place_bytes: Of `bytes_read`, those read straight into their destination, by whatever route.
         cached_bytes: Of `bytes_read`, those that lay in the page cache when their read was chosen.
         uncached_bytes: Those that did not. Of the rest the kernel said nothing.
@@ -43,6 +45,14 @@ class LoadStats:
         uncached_buffered_bytes: Those read through the page cache though it did not hold them: forced, or the file
             system has no direct reads.
         uring_bytes: Of `direct_bytes`, those read through io_uring.
+        requests: Requests sent for remote objects, repeated ones included.
+        retries: Of those, the ones sent because one before had failed.
+        resumes: Of those, the ones that asked only for what was missing.
+        hedges: Requests sent beside a slow one, to see which is faster.
+        throttled: Answers by which a store said that it was asked too often.
+        renewals: How often a URL or credentials had run out and were renewed.
+        tier_bytes: Of `remote_bytes`, those that came from a cache tier instead.
+        tier_written_bytes: Those that were written to a cache tier on the way.
         groups: Groups of the plan; each is waited for as one.
         groups_resident: Groups whose bytes have all landed.
         staging_bytes: Staging memory that this process's loads share, now; 0 once the ticket is closed.
@@ -60,6 +70,7 @@ class LoadStats:
     buffered_bytes: int
     direct_bytes: int
     callback_bytes: int
+    remote_bytes: int
     in_place_bytes: int
     cached_bytes: int
     uncached_bytes: int
@@ -67,6 +78,14 @@ class LoadStats:
     cached_direct_bytes: int
     uncached_buffered_bytes: int
     uring_bytes: int
+    requests: int
+    retries: int
+    resumes: int
+    hedges: int
+    throttled: int
+    renewals: int
+    tier_bytes: int
+    tier_written_bytes: int
     groups: int
     groups_resident: int
     staging_bytes: int
@@ -86,7 +105,7 @@ class ChunkTrace:
         group: Group the read belongs to.
         source: Index of the source it came from.
         thread: Index of the reader thread.
-        route: "buffered", "direct" or "callback".
+        route: "buffered", "direct", "callback" or "remote".
         cache: "cached", "uncached" or "unknown": what the page cache held when the read was chosen.
         in_place: Whether the bytes were read straight into their destination.
         offset: First byte, in the source.
@@ -121,7 +140,7 @@ class Ticket(Closing):
     def __init__(
         self,
         native: _native.Ticket,
-        callbacks: Sequence[CallbackSource],
+        callbacks: Sequence[CallbackSource | Renewal],
         engine: CopyEngine,
         key_names: Sequence[str] = (),
     ) -> None:

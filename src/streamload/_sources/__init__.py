@@ -1,21 +1,38 @@
 """Where bytes live: one narrow interface, and the places that offer it.
 
 Floor 1. A `Source` is a run of bytes with a name and a length that can be read at any offset. `FileSource` is a
-local file, `MemorySource` bytes already held. `open_source` picks one by the form of a URL. Read next:
-`_file` for what opening a file checks, `_checkpoint` for who opens them.
+local file, `MemorySource` bytes already held, `HttpSource` an object of a store, `FsspecSource` what only fsspec can
+read. A `Store` is a place with names. `open_source` and `open_store` pick one by the form of a URL. Read next: `_file`
+for what opening a file checks, `_stores` for who signs and lists, `_retry` for what is asked again.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ._file import FileSource, FileStamp, local_path
+from ._head import read_head
+from ._http import HEAD_BYTES, HttpSource
 from ._memory import MemorySource
+from ._stores import Store, open_source, open_store
+from ._urls import is_remote, redact, split
 
-if TYPE_CHECKING:
-    import os
-
-__all__ = ["FileSource", "FileStamp", "MemorySource", "Source", "local_path", "open_source"]
+__all__ = [
+    "HEAD_BYTES",
+    "FileSource",
+    "FileStamp",
+    "HttpSource",
+    "MemorySource",
+    "Source",
+    "Store",
+    "is_remote",
+    "local_path",
+    "open_source",
+    "open_store",
+    "read_head",
+    "redact",
+    "split",
+]
 
 
 class Source(Protocol):
@@ -49,19 +66,3 @@ class Source(Protocol):
     def close(self) -> None:
         """Release what the source holds. Harmless when repeated."""
         ...
-
-
-def open_source(url: str | os.PathLike[str]) -> FileSource:
-    """Open a local path or `file://` URL for reading.
-
-    Args:
-        url: A path, taken as it is (`~` is not expanded), or a `file://` URL, percent-encoded.
-
-    Raises:
-        ValueError: The text is empty, holds NUL, or is a URL of another scheme.
-        FileNotFoundError: There is no such file.
-        PermissionError: This process may not read it.
-        IsADirectoryError: It is a directory.
-        SourceError: It is not a regular file, or the system could not open it.
-    """
-    return FileSource(local_path(url), url=str(url))

@@ -1,0 +1,177 @@
+"""Decide which objects of a store a URL stands for, and open them many at a time.
+
+Part of `_checkpoint`. The choice is that of `_files`; where a place cannot be listed, the names that a checkpoint
+usually has are tried in the same order. Every object costs one request, which brings its header.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from .._sources import HEAD_BYTES, Source, Store, open_store, redact, split
+from ._files import STEMS, SUFFIX, choose, expected_names, is_pickle_name, read_index
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import ExitStack
+    from typing import Protocol
+
+    from .._format import Header
+    from ..options import StreamOptions
+
+    class ReadHeader(Protocol):
+        """Read the header of an open shard."""
+
+        def __call__(self, source: Source, *, shard: int) -> Header: ...
+
+
+T = TypeVar("T")
+
+_MOST_THREADS = 32
+_ENTRY_BYTES = 130  # of a header, for each tensor beside its name: dtype, shape, two offsets, punctuation
+
+
+@dataclass(slots=True)
+class Objects:
+    """List the shards of a checkpoint in a store.
+
+    Attributes:
+        store: Where they are.
+        names: Their names there, each once.
+        index_url: The index they come from, None where there is none.
+        weight_map: Tensor name to position in `names`, as the index says; None without an index.
+        opened: Those that are open already, because that was the way to find them.
+    """
+
+    store: Store
+    names: Sequence[str]
+    index_url: str | None = None
+    weight_map: dict[str, int] | None = None
+    opened: dict[str, Source] = field(default_factory=dict)
+
+    def open_all(self, stack: ExitStack, read_header: ReadHeader) -> list[tuple[Source, Header]]:
+        """Open every shard and read its header; the stack closes them.
+
+        Raises:
+            FileNotFoundError, PermissionError, FormatError, SourceError: Of the first shard that fails.
+        """
+        from concurrent.futures import ThreadPoolExecutor  # 10 ms, and local files do without
+
+        for source in self.opened.values():
+            stack.callback(source.close)
+
+        def work(number: int) -> tuple[Source, Header]:
+            source = self._open(number)
+            stack.callback(source.close)
+            header = read_header(source, shard=number)
+            forget = getattr(source, "forget_head", None)
+            if forget is not None:
+                forget()
+            return source, header
+
+        if len(self.names) == 1:
+            return [work(0)]
+        with ThreadPoolExecutor(min(_MOST_THREADS, len(self.names)), "streamload-open") as pool:
+            pending = [pool.submit(work, number) for number in range(len(self.names))]
+            try:
+                return [each.result() for each in pending]
+            except BaseException:
+                for each in pending:
+                    each.cancel()
+                raise
+
+    def _open(self, number: int) -> Source:
+        name = self.names[number]
+        if name in self.opened:
+            return self.opened[name]
+        try:
+            return self.store.open(name, head_bytes=self._guess(number))
+        except FileNotFoundError as error:
+            if self.index_url is None:
+                raise
+            text = f"{error.strerror}: a shard that {self.index_url} names"
+            raise FileNotFoundError(errno.ENOENT, text, error.filename) from error
+
+    def _guess(self, number: int) -> int:
+        """Return how long the shard's header will be, about."""
+        if self.weight_map is None:
+            return HEAD_BYTES
+        longest = sum([len(name) + _ENTRY_BYTES for name, shard in self.weight_map.items() if shard == number])
+        return max(16 << 10, -(-longest // 4096) * 4096)
+
+
+def find_objects(
+    url: str,
+    *,
+    variant: str | None,
+    storage_options: Mapping[str, object] | None,
+    options: StreamOptions | None,
+) -> Objects:
+    """Return the objects of the checkpoint at a URL: an object, an index or a prefix.
+
+    Raises:
+        ValueError: A variant is given for a single object, is no part of a name, or several indices compete.
+        FileNotFoundError: Nothing of the kind is there.
+        FormatError: The index is not valid, or there are only pickle files.
+        PermissionError, SourceError: The store denies access, or cannot be asked.
+    """
+    if variant is not None and (not variant or not {"/", "\0"}.isdisjoint(variant)):
+        raise ValueError(f"expected a variant such as 'fp16', got {variant!r}")
+    directory, name = split(url)
+    if name.endswith((SUFFIX, ".index.json")) or is_pickle_name(name):
+        if variant is not None:
+            raise ValueError(f"{redact(url)}: a variant ({variant!r}) is chosen in a directory, and this is none")
+        store = open_store(directory, storage_options=storage_options, options=options)
+        return _follow(store, name) if name.endswith(".index.json") else Objects(store, [name])
+    store = open_store(url, storage_options=storage_options, options=options)
+    names = store.names()
+    if names is None:
+        return _probe(store, variant, url)
+    if not names and name and variant is None:
+        parent = open_store(directory, storage_options=storage_options, options=options)
+        try:
+            return Objects(parent, [name], opened={name: parent.open(name)})
+        except FileNotFoundError as error:
+            text = f"{error.strerror}, and nothing below it"
+            raise FileNotFoundError(errno.ENOENT, text, redact(url)) from error
+    index, shards = choose(names, variant, where=store.url)
+    return Objects(store, shards) if index is None else _follow(store, index)
+
+
+def _follow(store: Store, name: str, source: Source | None = None) -> Objects:
+    source = store.open(name) if source is None else source
+    try:
+        shards, weight_map = read_index(source)
+        directory, slash, _ = name.rpartition("/")
+        return Objects(store, [f"{directory}{slash}{shard}" for shard in shards], source.url, weight_map)
+    finally:
+        source.close()
+
+
+def _probe(store: Store, variant: str | None, url: str) -> Objects:
+    """Try the names that a checkpoint usually has, in the order in which a directory is searched for them."""
+    tried: list[str] = []
+    denied: PermissionError | None = None
+    for stem in STEMS:
+        single, indices = expected_names(stem, variant)
+        for name in (single, *indices):
+            tried.append(name)
+            try:
+                source = store.open(name)
+            except FileNotFoundError:
+                continue
+            except PermissionError as error:  # what stores say of what is missing, too, where listing is denied
+                denied = error
+                continue
+            if name != single:
+                return _follow(store, name, source)
+            return Objects(store, [name], opened={name: source})
+    if denied is not None:
+        raise denied
+    raise FileNotFoundError(
+        errno.ENOENT,
+        f"this place cannot be listed, and has none of {', '.join(tried)}; give the URL of a file or an index",
+        store.url,
+    )

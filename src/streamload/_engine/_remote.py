@@ -1,0 +1,130 @@
+"""Hand remote objects over to the native engine, which fetches them by libcurl.
+
+Floor 3, part of `_engine`. Where libcurl cannot be loaded, such a source is read like any other, through `read_into`.
+The native half is csrc/http; read csrc/http/http_loop.hpp next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from .. import _native
+from ._failures import raise_typed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Policy = tuple[float, float, float, float, float, bool, bool]
+
+
+@runtime_checkable
+class RemoteSource(Protocol):
+    """Tell where an object is and how it is asked for, so that others can fetch it."""
+
+    @property
+    def url(self) -> str:
+        """What errors call the object; no query string, no user info."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the object in bytes when it was opened."""
+        ...
+
+    @property
+    def etag(self) -> str:
+        """Its strong ETag when it was opened; "" where it had none."""
+        ...
+
+    @property
+    def policy(self) -> Policy:
+        """Seconds to connect, to stall, to retry, of the first and the longest backoff; hedge, verify_tls."""
+        ...
+
+    @property
+    def by_python(self) -> bool:
+        """Whether only `read_into` can read it."""
+        ...
+
+    def request(self) -> tuple[str, Sequence[str], str]:
+        """Return what to ask for: signed URL, header lines, file of trusted authorities or ""."""
+        ...
+
+    def renew(self, status: int) -> tuple[str, Sequence[str]]:
+        """Return another signed URL and its header lines, after an answer of `status`."""
+        ...
+
+
+class Renewal:
+    """Let native threads renew a request, and keep the first exception that it raised."""
+
+    def __init__(self, source: RemoteSource) -> None:
+        self._source = source
+        self.url = source.url
+        self.error: BaseException | None = None
+
+    def renew(self, status: int, /) -> tuple[str, list[str]]:
+        try:
+            url, headers = self._source.renew(status)
+        except BaseException as error:  # a thread's top: the caller's thread raises it
+            if self.error is None:
+                self.error = error
+            raise
+        return url, list(headers)
+
+
+class RemoteClient:
+    """Own the native HTTP client that a pool's loads share, made at first use. Thread-safe.
+
+    Args:
+        connections: Most requests under way; 0: as many as bandwidth and latency ask for.
+        threads: Threads that receive.
+    """
+
+    def __init__(self, *, connections: int, threads: int) -> None:
+        self._connections = connections
+        self._threads = threads
+        self._native: _native.HttpClient | None = None
+        self._missing = False
+
+    def native(self) -> _native.HttpClient | None:
+        """Return the client, or None where there is no libcurl.
+
+        Raises:
+            SourceError: The system has no room for it.
+        """
+        if self._native is None and not self._missing:
+            try:
+                # Two threads may both make one; the loser's serves its own load and ends with it.
+                self._native = _native.HttpClient(connections=self._connections, threads=self._threads)
+            except _native.NativeError as error:
+                if error.code != "no_library":
+                    raise_typed(error)
+                self._missing = True
+        return self._native
+
+    def close(self) -> None:
+        """End what is under way and join the threads. Harmless when repeated."""
+        if self._native is not None:
+            self._native.close()
+
+
+def open_remote(client: _native.HttpClient, source: RemoteSource, renewal: Renewal) -> _native.Source:
+    """Return the native source of a remote object.
+
+    Raises:
+        _native.NativeError: A URL or a header is malformed.
+        PermissionError: There are no credentials.
+    """
+    url, headers, ca_file = source.request()
+    return _native.http_source(
+        client,
+        source.url,
+        source.nbytes,
+        source.etag,
+        url,
+        list(headers),
+        ca_file,
+        renewal.renew,
+        tuple(source.policy),
+    )

@@ -1,0 +1,265 @@
+"""`s3://`: presigned GETs by botocore, with the options that s3fs takes.
+
+Floor 1, part of `_sources`. One signature serves an object for nine minutes; botocore renews credentials that have less
+than ten left (`botocore.credentials.RefreshableCredentials`), so that none expires under way. Where a policy refuses
+signatures in the query, they go into headers.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..errors import SourceError
+from ._connections import Connections
+from ._signers import Signed
+from ._stores import HttpStore, missing_library, policy_of, refuse_unknown, tls_of
+from ._urls import redact, scrub
+from ._web import _mapping, _texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..options import StreamOptions
+    from ._retry import HttpPolicy
+
+_KNOWN = (
+    "key, secret, token, profile, anon, endpoint_url, region, use_ssl, client_kwargs, config_kwargs, requester_pays"
+)
+# s3fs's, of how it reads by itself.
+_MEANINGLESS = (
+    "default_block_size",
+    "default_cache_type",
+    "default_fill_cache",
+    "cache_regions",
+    "max_concurrency",
+    "skip_instance_cache",
+    "use_listings_cache",
+    "listings_expiry_time",
+    "asynchronous",
+    "loop",
+    "fixed_upload_size",
+)
+_EXPIRY_SECONDS = 3600
+_GOOD_SECONDS = 540.0
+_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "Forbidden")
+
+
+class S3Access:
+    """Hold credentials, region and endpoint of one bucket; thread-safe.
+
+    Args:
+        bucket: The bucket.
+        given: What s3fs takes, checked.
+    """
+
+    def __init__(self, bucket: str, given: dict[str, object]) -> None:
+        self.bucket = bucket
+        self._given = given
+        self._lock = threading.Lock()  # guards those below
+        self._session, self._client = _connect(given, None)
+        self._by_header = False
+        self.requester_pays = bool(given.get("requester_pays"))
+
+    def sign(self, key: str) -> Signed:
+        """Sign a GET of an object.
+
+        Raises:
+            PermissionError: There are no credentials.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        with self._lock:
+            client, by_header = self._client, self._by_header
+        parameters: dict[str, object] = {"Bucket": self.bucket, "Key": key}
+        if self.requester_pays:
+            parameters["RequestPayer"] = "requester"
+        try:
+            url = str(client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=_EXPIRY_SECONDS))
+            if "?" not in url:
+                return Signed(url)
+            if not by_header:
+                return Signed(url, (), _GOOD_SECONDS)
+            return self._sign_header(client, url.partition("?")[0])
+        except BotoCoreError as error:
+            _raise_typed(error, f"s3://{self.bucket}/{key}")
+
+    def _sign_header(self, client: Any, url: str) -> Signed:  # noqa: ANN401 - botocore has no types
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
+        request = AWSRequest("GET", url)
+        if self.requester_pays:
+            request.headers["x-amz-request-payer"] = "requester"
+        credentials = self._session.get_credentials().get_frozen_credentials()
+        S3SigV4Auth(credentials, "s3", client.meta.region_name).add_auth(request)
+        return Signed(url, tuple((name, value) for name, value in request.headers.items()), _GOOD_SECONDS)
+
+    def refused(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Learn the bucket's region, or try signatures in headers; say whether the next signature differs."""
+        region = next((text for name, text in headers.items() if name.lower() == "x-amz-bucket-region"), None)
+        with self._lock:
+            if region and region != self._client.meta.region_name and not self._given.get("anon"):
+                self._session, self._client = _connect(self._given, region)
+                return True
+            if status == 403 and not self._by_header and not self._given.get("anon"):
+                self._by_header = True
+                return True
+        return False
+
+    def names(self, prefix: str, *, deep: bool) -> set[str] | None:
+        """List the keys below a prefix; None where that is denied, and reading may not be."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        found: set[str] = set()
+        extra = {} if deep else {"Delimiter": "/"}
+        if self.requester_pays:
+            extra["RequestPayer"] = "requester"
+        try:
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, **extra):
+                found.update(entry["Key"][len(prefix) :] for entry in page.get("Contents", ()))
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "AccessDenied":
+                return None
+            _raise_typed(error, f"s3://{self.bucket}/{prefix}")
+        except BotoCoreError as error:
+            _raise_typed(error, f"s3://{self.bucket}/{prefix}")
+        return {name for name in found if name and not name.endswith("/")}
+
+    @property
+    def verify(self) -> object:
+        """What botocore checks certificates with: what was given, else what its configuration names."""
+        given = _mapping(self._given.get("client_kwargs"), "client_kwargs").get("verify")
+        return self._session.get_config_variable("ca_bundle") if given is None else given
+
+
+class S3Signer:
+    """Sign one object of a bucket."""
+
+    def __init__(self, access: S3Access, key: str) -> None:
+        self._access = access
+        self._key = key
+
+    def sign(self) -> Signed:
+        """Return a fresh signature."""
+        return self._access.sign(self._key)
+
+    def refused(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Take note of a refusal."""
+        return self._access.refused(status, headers)
+
+
+class S3Store(HttpStore):
+    """Open objects below a prefix of a bucket."""
+
+    def __init__(
+        self, url: str, access: S3Access, connections: Connections, policy: HttpPolicy, options: StreamOptions
+    ) -> None:
+        super().__init__(url, connections, policy, options)
+        self._access = access
+        path = url.partition("://")[2].partition("/")[2].strip("/")
+        self._prefix = f"{path}/" if path else ""
+
+    def names(self, *, deep: bool = False) -> set[str] | None:
+        """List the keys below the prefix; None where that is denied."""
+        return self._access.names(self._prefix, deep=deep)
+
+    def signer(self, name: str) -> S3Signer:
+        """Return how an object is asked for."""
+        return S3Signer(self._access, self._prefix + name)
+
+
+def open_store(url: str, storage_options: dict[str, object], options: StreamOptions) -> S3Store:
+    """Return the place that a URL stands for.
+
+    Raises:
+        ValueError: It names no bucket, or the profile or the configuration is wrong.
+        TypeError: A storage option is not known.
+        ImportError: botocore is missing.
+        PermissionError: There are no credentials.
+    """
+    bucket = url.partition("://")[2].partition("/")[0]
+    if not bucket:
+        raise ValueError(f"{redact(url)!r}: expected s3://bucket/key")
+    given = {name: value for name, value in storage_options.items() if name not in _MEANINGLESS}
+    given.setdefault("key", given.pop("username", None))
+    given.setdefault("secret", given.pop("password", None))
+    refuse_unknown("s3", {name: 0 for name in given if name not in _KNOWN.split(", ")}, _KNOWN)
+    try:
+        import botocore.exceptions
+        import botocore.session
+    except ImportError as error:
+        missing_library(error, "s3", "s3")
+    try:
+        access = S3Access(bucket, given)
+    except botocore.exceptions.BotoCoreError as error:
+        _raise_typed(error, redact(url))
+    verify_tls, ca_file = tls_of(access.verify)
+    policy = policy_of(options, verify_tls=verify_tls)
+    config = _mapping(given.get("config_kwargs"), "config_kwargs")
+    proxies = _texts(config.get("proxies"), "proxies")
+    return S3Store(url, access, Connections(policy, ca_file=ca_file, proxies=proxies), policy, options)
+
+
+def _connect(given: Mapping[str, object], region: str | None) -> tuple[Any, Any]:
+    """Return a session and a client of botocore's, as s3fs makes them."""
+    import botocore.session
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    session = botocore.session.Session(profile=given.get("profile") or None)
+    client = _mapping(given.get("client_kwargs"), "client_kwargs")
+    config = _mapping(given.get("config_kwargs"), "config_kwargs")
+    config.setdefault("signature_version", UNSIGNED if given.get("anon") else "s3v4")
+    keys = {
+        "aws_access_key_id": given.get("key"),
+        "aws_secret_access_key": given.get("secret"),
+        "aws_session_token": given.get("token"),
+        "endpoint_url": given.get("endpoint_url"),
+        "use_ssl": given.get("use_ssl"),
+        "region_name": region or given.get("region"),
+    }
+    client.update({name: value for name, value in keys.items() if value is not None})
+    if client.get("aws_access_key_id"):
+        session.set_credentials(
+            client["aws_access_key_id"], client.get("aws_secret_access_key"), client.get("aws_session_token")
+        )
+    made = session.create_client("s3", config=Config(**config), **client)
+    if not made.meta.region_name or made.meta.region_name == "aws-global":
+        client["region_name"] = "us-east-1"
+        made = session.create_client("s3", config=Config(**config), **client)
+    return session, made
+
+
+def _raise_typed(error: Exception, url: str) -> NoReturn:
+    """Raise what an exception of botocore's stands for."""
+    name = type(error).__name__
+    response = getattr(error, "response", None) or {}
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) or 0)
+    if code in ("NoSuchBucket", "NoSuchKey") or status == 404:
+        raise FileNotFoundError(errno.ENOENT, f"no such bucket or object ({code or status})", url) from error
+    if name in ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "CredentialRetrievalError"):
+        raise PermissionError(
+            errno.EACCES,
+            f"no usable credentials: {scrub(str(error))}; give storage_options key and secret or profile, or anon=True "
+            "for what is public",
+            url,
+        ) from error
+    if status in (401, 403) or code in _DENIED:
+        raise PermissionError(
+            errno.EACCES,
+            f"the store denies access (status {status} {code}): the credentials are wrong or too weak",
+            url,
+        ) from error
+    if name in (
+        "ProfileNotFound",
+        "InvalidConfigError",
+        "ConfigParseError",
+        "InvalidRegionError",
+        "ParamValidationError",
+    ):
+        raise ValueError(f"{url}: {scrub(str(error))}") from error
+    raise SourceError(f"{url}: the store could not be asked: {scrub(str(error))}", url=url) from error

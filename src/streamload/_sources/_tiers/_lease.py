@@ -1,0 +1,114 @@
+"""Keep a published object from being evicted while somebody uses it.
+
+Part of `_tiers`. A lease is a shared `flock` on the object's file; who evicts needs the exclusive one. The kernel drops
+it with the process, also by `kill -9`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from .._file import FileSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Lease:
+    """Hold a file in use until the last reference is gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: Path) -> Lease | None:
+        """Return a lease of the file, None where there is none, or it is being evicted.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        lease = cls(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        return lease if _is_named(descriptor, path) else None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+
+
+class CachedFile(FileSource):
+    """Read a published object; it stays in its tier while this source, open or closed, is referenced.
+
+    Args:
+        path: The object's file.
+        url: Name of the object.
+        lease: Of the file.
+    """
+
+    def __init__(self, path: Path, url: str, lease: Lease) -> None:
+        self.lease = lease
+        super().__init__(path, url=url)
+
+    def reopen(self) -> CachedFile:
+        """Open the same file once more, also where this source is closed; the result is the caller's to close."""
+        return CachedFile(_path(self.path), self.url, self.lease)
+
+
+def evict(path: Path) -> bool:
+    """Remove a file that nobody holds a lease of; tell whether it is gone.
+
+    Raises:
+        OSError: It cannot be opened or removed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_named(descriptor, path):
+            path.unlink()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def is_leased(path: Path) -> bool:
+    """Whether somebody holds a lease of the file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    """Whether the name still means the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _path(path: str) -> Path:
+    from pathlib import Path
+
+    return Path(path)

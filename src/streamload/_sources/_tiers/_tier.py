@@ -1,0 +1,109 @@
+"""One directory that objects are kept in: find them, begin them, and say once when that cannot be done.
+
+Part of `_tiers`. Nothing that fails here fails a load: it goes on without the tier.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from typing import TYPE_CHECKING, Final
+
+from ... import _native
+from ._layout import Layout
+from ._lease import CachedFile, Lease
+from ._room import make_room, making_room
+
+if TYPE_CHECKING:
+    from ._layout import Facts
+
+_LOG = logging.getLogger(__name__)
+
+
+class Tier:
+    """Keep objects in one directory.
+
+    Args:
+        directory: Where; made when it is needed first.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.layout = Layout(directory)
+
+    def find(self, facts: Facts) -> CachedFile | None:
+        """Return the whole object, where it is kept, and mark it as used."""
+        key = facts.key
+        path = self.layout.object_path(key)
+        try:
+            lease = Lease.take(path)
+            if lease is None:
+                return None
+            found = CachedFile(path, facts.url, lease)
+        except OSError as error:
+            self.warn("cannot be read", error)
+            return None
+        if found.nbytes != facts.nbytes:  # cut off by somebody: only whole objects are put there
+            found.close()
+            return None
+        with contextlib.suppress(OSError):  # only ages and listings suffer
+            self.layout.remember(facts)
+        return found
+
+    def begin(self, facts: Facts, limit: int | None, *, lossless: bool) -> _native.CacheFile | None:
+        """Open the file that parts of the object go to, and are read from; None where there is no room for it.
+
+        Args:
+            facts: What the object is.
+            limit: Most bytes that the tier may take.
+            lossless: Whether a load rather waits than leaves a part out.
+        """
+        key, layout = facts.key, self.layout
+        try:
+            layout.make()
+            layout.object_path(key).parent.mkdir(mode=0o700, exist_ok=True)
+            with making_room(layout):
+                if not make_room(layout, key, facts.nbytes, limit):
+                    self.warn("has no room", OSError(errno.ENOSPC, f"{facts.url} takes {facts.nbytes} bytes"))
+                    return None
+                layout.remember(facts)
+                partial = os.fsencode(layout.partial_path(key))
+                cache = _native.CacheFile(
+                    partial,
+                    facts.nbytes,
+                    bytes.fromhex(key),
+                    lossless=lossless,
+                    publish_path=os.fsencode(layout.object_path(key)),
+                )
+                # Another process may have published it since `find`; then this file is a new one, and in the way.
+                if layout.object_path(key).exists() and not cache.complete:
+                    del cache
+                    _native.CacheFile.remove(partial)
+                    return None
+                return cache
+        except OSError as error:
+            self.warn("cannot be written", error)
+        except _native.NativeError as error:
+            self.warn("cannot be written", OSError(error.system_code, str(error)))
+        return None
+
+    def check(self, cache: _native.CacheFile) -> None:
+        """Say it once if an object's file was switched off because it could not be written."""
+        if cache.broken:
+            self.warn("cannot be written", OSError(cache.broken, os.strerror(cache.broken)))
+
+    def warn(self, what: str, error: OSError) -> None:
+        """Say once for a directory, through `logging`, that it is not used, or not for everything."""
+        said = str(self.layout.root) in _SAID
+        _SAID.add(str(self.layout.root))
+        _LOG.log(
+            logging.DEBUG if said else logging.WARNING,
+            "the cache in %s %s: %s; weights are loaded without it. Free some space, or run `streamload cache prune`",
+            self.layout.root,
+            what,
+            error,
+        )
+
+
+_SAID: Final[set[str]] = set()

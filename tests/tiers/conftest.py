@@ -1,0 +1,49 @@
+"""What tests of the tiers share: a store that counts, loads that may be killed, and folders to keep things in."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=12, help="at how many points the tests of tiers kill a load")
+
+
+@pytest.fixture(scope="session")
+def places():
+    """The module `places`, which is a program, too."""
+    spec = importlib.util.spec_from_file_location("places", Path(__file__).with_name("places.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def _server(places):
+    server = places.RangeServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(_server):
+    _server.reset()
+    return _server
+
+
+@pytest.fixture(scope="session")
+def nursery(places):
+    nursery = places.Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def options(places, tmp_path):
+    """Options with one tier, on the drive."""
+    return places.choose(cache_dir=str(tmp_path / "cache"))
