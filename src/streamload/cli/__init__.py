@@ -27,6 +27,7 @@ from ..errors import StreamloadError
 from ..options import StreamOptions
 from ._bench_from_pretrained import from_pretrained
 from ._bench_overlap import overlap
+from ._bench_source import source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -299,6 +300,7 @@ def engine(
 
 bench.add_command(overlap)
 bench.add_command(from_pretrained)
+bench.add_command(source)
 
 
 def _command() -> str:

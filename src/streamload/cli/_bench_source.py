@@ -48,14 +48,13 @@ def source(
     Example: streamload bench source s3://bucket/model --storage-option endpoint_url=http://127.0.0.1:9000
     """
     from ..bench import SourceSettings, run_source_bench
-    from ._storage import parse_storage_options
 
     if json_path is not None and not Path(json_path).absolute().parent.is_dir():
         raise click.UsageError(f"--json {json_path}: there is no such folder")
     result = run_source_bench(
         SourceSettings(
             url=url,
-            storage_options=parse_storage_options(storage_options),
+            storage_options=dict(option.split("=", 1) for option in storage_options),
             repeat=repeat,
             range_bytes=range_mib << 20,
             connections=connections,

@@ -23,6 +23,7 @@ __all__ = ["serve"]
 
 _START_SECONDS = 10.0
 
+
 @contextmanager
 def serve(objects: Path, scratch: Path) -> Iterator[str]:
     """Serve a directory on a free port of the loopback device until left; gives the server's URL.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,8 @@ import torch
 from .... import _native
 from ...._checkpoint import Checkpoint
 from ...._checkpoint import open as open_checkpoint
-from ...._engine import CopyEngine
+from ...._engine import CopyEngine, ReadPool
+from ...._engine._remote import RemoteClient
 from ....options import StreamOptions
 from ....torch import fill
 from ....torch._dtypes import torch_dtype, torch_shape
@@ -50,9 +51,11 @@ def get_ready(name: str, course: Course) -> Callable[[], Moved]:
 
 
 def _engine(name: str, course: Course) -> CopyEngine:
-    options = replace(StreamOptions(), connections=course.connections)
-    device = _native.HostDevice(staged=name == RING)
-    return CopyEngine(device, options, http_library="" if name == FALLBACK else None)
+    options = StreamOptions(connections=course.connections)
+    pool = ReadPool(options)
+    if name == FALLBACK:
+        pool.remote = RemoteClient(connections=course.connections, threads=1, library="no libcurl")
+    return CopyEngine(_native.HostDevice(staged=name == RING), options, pool=pool)
 
 
 def _open(course: Course) -> Checkpoint:
@@ -75,5 +78,5 @@ def sums_of(course: Course, tensors: Mapping[str, torch.Tensor]) -> list[int]:
         sums = [0 for _ in checkpoint.shards]
         for info in sorted(checkpoint.values(), key=lambda info: (info.shard, info.start)):
             raw = tensors[info.name].detach().reshape(-1).view(torch.uint8).numpy()
-            sums[info.shard] = zlib.crc32(raw, sums[info.shard])
+            sums[info.shard] = zlib.crc32(memoryview(raw), sums[info.shard])
     return sums

@@ -25,8 +25,6 @@ def get_ready(name: str, course: Course) -> Callable[[], Moved]:
 
 def _move(host: str, port: int, course: Course) -> Moved:
     for (bucket, key), nbytes in zip(course.keys, course.nbytes, strict=True):
-        ranges = [
-            (start, min(course.range_bytes, nbytes - start)) for start in range(0, nbytes, course.range_bytes)
-        ]
+        ranges = [(start, min(course.range_bytes, nbytes - start)) for start in range(0, nbytes, course.range_bytes)]
         _native.measure_http(host, port, f"/{bucket}/{key}", ranges, course.connections)
     return Moved()

@@ -21,7 +21,7 @@ __all__ = ["get_ready"]
 def get_ready(name: str, course: Course) -> Callable[[], Moved]:
     """Do what `_clients.get_ready` says."""
     client = S3Client(
-        "us-east-1", course.endpoint, s3client_config=S3ClientConfig(force_path_style=True, unsigned=True)
+        "us-east-1", endpoint=course.endpoint, s3client_config=S3ClientConfig(force_path_style=True, unsigned=True)
     )
 
     def fetch(one: Range) -> None:
