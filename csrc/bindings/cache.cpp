@@ -12,11 +12,16 @@
 
 #include "bindings/python.hpp"
 #include "io/cache_file.hpp"
+#include "io/tiered_source.hpp"
 
 using namespace nanobind::literals;
 
 namespace streamload {
 namespace {
+
+struct PyTierThreads {
+  Bound<TierThreads> threads;
+};
 
 // Memory of a Python object, lent for one call.
 class Lent {
@@ -66,7 +71,9 @@ bool put_cached(CacheFile& self, std::uint64_t offset, const nb::object& buffer)
   const Lent lent(buffer, PyBUF_SIMPLE);
   const ConstHostSpan part = lent.bytes();
   const GilRelease released;
-  return self.put(offset, {&part, 1});
+  const bool put = self.put(offset, {&part, 1});
+  self.settle();
+  return put;
 }
 
 std::optional<CacheClaim> try_claim(CacheFile& self, std::uint64_t offset, std::uint64_t nbytes) {
@@ -81,6 +88,12 @@ std::vector<std::tuple<std::uint64_t, std::uint64_t>> missing(CacheFile& self, s
   std::vector<std::tuple<std::uint64_t, std::uint64_t>> gaps;
   for (const ByteRange gap : self.missing(offset, nbytes)) gaps.emplace_back(gap.start, gap.end);
   return gaps;
+}
+
+PySource tiered_source(const PyTierThreads& threads, const PySource& inner, const std::shared_ptr<CacheFile>& cache) {
+  PySource out;
+  throw_if_error(TieredSource::make(threads.threads.share(), inner.source, cache, out.source));
+  return out;
 }
 
 void publish(CacheFile& self, const nb::bytes& target, bool replace) {
@@ -108,6 +121,14 @@ void bind_cache(nb::module_& m) {
       .def("try_claim", &try_claim, "offset"_a, "nbytes"_a)
       .def("put", &put_cached, "offset"_a, "buffer"_a)
       .def("publish", &publish, "target"_a, "replace"_a);
+  nb::class_<PyTierThreads>(m, "TierThreads", "The threads of tiered sources, and the memory of what is to be written.")
+      .def("__init__",
+           [](PyTierThreads* self) { ::new (self) PyTierThreads{Bound<TierThreads>(std::make_shared<TierThreads>())}; })
+      .def("close", [](const PyTierThreads& self) {
+        const GilRelease released;
+        if (self.threads.here()) self.threads.get().close();
+      });
+  m.def("tiered_source", &tiered_source, "threads"_a, "inner"_a, "cache"_a);
 }
 
 }  // namespace streamload

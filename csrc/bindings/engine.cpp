@@ -102,6 +102,8 @@ void bind_pool(nb::module_& m) {
       .def_prop_ro("pinned_bytes", [](const PyPool& self) { return self.pool.get().ring().pinned_bytes(); })
       .def_prop_ro("leased", [](const PyPool& self) { return self.pool.get().ring().leased(); })
       .def_prop_ro("refusal", [](const PyPool& self) { return self.pool.get().ring().refusal(); })
+      .def(
+          "widen", [](const PyPool& self, std::size_t threads) { self.pool.get().widen(threads); }, "threads"_a)
       .def("close",
            [](const PyPool& self) {
              const GilRelease released;

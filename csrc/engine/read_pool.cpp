@@ -30,6 +30,7 @@ const Reading* ReadPool::served_here() const noexcept {
 ReadPool::ReadPool(const ReadPoolOptions& options)
     : options_(options),
       ring_(std::make_shared<StagingRing>(options.chunk_bytes, options.staging_bytes, [this] { poke(); })),
+      read_threads_(options.read_threads),
       random_(static_cast<std::minstd_rand::result_type>(options.debug_seed)) {}
 
 void ReadPool::delay() noexcept {
@@ -67,9 +68,9 @@ Status ReadPool::add(Reading& reading) noexcept {
     const std::lock_guard lock(mutex_);
     if (ending_) return Status::failure(Code::kClosed, "the pool of reading threads is closed");
     try {
-      workers_.resize(options_.read_threads);
+      workers_.resize(read_threads_);
       const SignalsBlocked blocked;
-      while (readers_.size() < options_.read_threads) {
+      while (readers_.size() < read_threads_) {
         const auto thread = static_cast<std::uint32_t>(readers_.size());
         readers_.emplace_back([this, thread] { run_reader(thread); });
         workers_[thread].id = readers_.back().get_id();
@@ -83,6 +84,11 @@ Status ReadPool::add(Reading& reading) noexcept {
   }
   work_.notify_all();
   return {};
+}
+
+void ReadPool::widen(std::size_t threads) noexcept {
+  const std::lock_guard lock(mutex_);
+  read_threads_ = std::max(read_threads_, threads);
 }
 
 void ReadPool::remove(Reading& reading) noexcept {

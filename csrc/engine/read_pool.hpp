@@ -72,6 +72,8 @@ class ReadPool {
   void close() noexcept;
   // Starts to serve a load, until it is removed. Fails where no thread can be started, and after close().
   [[nodiscard]] Status add(Reading& reading) noexcept;
+  // From the next load on there are at least so many reading threads: for sources that wait more than they work.
+  void widen(std::size_t threads) noexcept;
   // No read is claimed after it returns; those that were may still be under way. Harmless when repeated.
   void remove(Reading& reading) noexcept;
   // Says that what a load wants may have changed.
@@ -121,6 +123,7 @@ class ReadPool {
   std::condition_variable bodies_changed_;
   std::condition_variable ends_;
   std::vector<Reading*> readings_;
+  std::size_t read_threads_;  // wanted
   std::size_t turn_ = 0;
   bool ending_ = false;
   std::vector<std::function<void()>> bodies_;  // not started yet

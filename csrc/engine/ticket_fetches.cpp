@@ -64,8 +64,9 @@ void Ticket::take_fetched(std::unique_ptr<Fetched> fetched, Status status, const
   }
   if (!status.ok()) fail(std::move(status));
   fetched.reset();  // the buffer is back, or on its way to the device
-  pool_->poke();    // there is room for another
-  settle(counts.cpu_seconds);
+  const std::shared_ptr<ReadPool> pool = pool_;
+  settle(counts.cpu_seconds);  // the ticket may be gone from here on
+  pool->poke();                // there is room for another, or none under way to wait for
 }
 
 }  // namespace streamload

@@ -245,15 +245,17 @@ void HttpLoop::look_after_running(const std::shared_ptr<HttpFetch>& fetch) noexc
   const auto deadline = fetch->progress + from_seconds(policy.retry_seconds);
   Clock::time_point due = deadline;
   if (fetch->first) {
-    const auto stalled_at = std::min(fetch->first->last_byte() + stall, deadline);
-    if (now_ >= stalled_at) {
+    const auto stalled_at = fetch->first->last_byte() + stall;
+    if (now_ >= stalled_at || now_ >= deadline) {
       const double silent = std::chrono::duration<double>(now_ - fetch->first->last_byte()).count();
       TransferEnd end{.answer = Answer::kRetry, .error = ETIMEDOUT, .text = "no byte for " + seconds_text(silent)};
+      // An attempt that time ran out for says less than the one before it.
+      if (now_ < stalled_at && fetch->attempts > 1 && !fetch->failure.text.empty()) end = fetch->failure;
       if (!fetch->second) return go_on(fetch, std::move(end), 0);
       fetch->failure = std::move(end);
       release(fetch->first);
     } else {
-      due = stalled_at;
+      due = std::min(stalled_at, deadline);
     }
   }
   if (fetch->first && policy.hedge && !fetch->hedged) {

@@ -20,6 +20,7 @@ namespace {
 
 constexpr std::size_t kEventsAtOnce = 64;
 constexpr long kMostIdleConnections = 256;
+constexpr std::size_t kHeapBytes = 8 << 20;
 
 Status no_loop(const char* what) {
   const int error = errno;
@@ -112,8 +113,19 @@ void HttpLoop::wake() noexcept {
   static_cast<void>(retry_interrupted([&] { return ::write(wake_.get(), &one, sizeof one); }));
 }
 
+// libcurl makes its receive buffer anew for every request. At the end of a thread's heap what is freed goes back to the
+// system and is faulted in again, page by page; so a part of the heap is used once, and what is behind it kept.
+std::unique_ptr<std::byte[]> HttpLoop::warm_heap() {
+  constexpr std::size_t kBlockBytes = 64 << 10;  // below what malloc takes from the system for itself
+  constexpr std::size_t kBlocks = kHeapBytes / kBlockBytes;
+  std::vector<std::unique_ptr<std::byte[]>> blocks(kBlocks);
+  for (auto& block : blocks) block = std::make_unique_for_overwrite<std::byte[]>(kBlockBytes);
+  return std::make_unique_for_overwrite<std::byte[]>(kBlockBytes);
+}
+
 void HttpLoop::run() noexcept {
   stay_in_background("streamload-http");
+  const std::unique_ptr<std::byte[]> behind = warm_heap();
   while (turn()) {
   }
 }

@@ -56,6 +56,7 @@ class HttpLoop final : public std::enable_shared_from_this<HttpLoop> {
   // http_loop.cpp: the thread and its events.
   static int on_socket(CurlEasy* easy, CurlSocket socket, int what, void* self, void* unused) noexcept;
   static int on_timer(CurlMulti* multi, long timeout_ms, void* self) noexcept;
+  [[nodiscard]] static std::unique_ptr<std::byte[]> warm_heap();
   void wake() noexcept;
   [[nodiscard]] bool turn() noexcept;
   void wait_for_events() noexcept;

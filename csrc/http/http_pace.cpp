@@ -19,7 +19,7 @@ double counted(std::size_t nbytes) noexcept { return static_cast<double>(std::ma
 
 HttpPace::HttpPace(std::size_t connections) noexcept
     : adapts_(connections == 0),
-      depth_(connections == 0 ? kFirstConnections : std::min(connections, kMostConnections)),
+      depth_(connections == 0 ? kFirstConnections : connections),
       control_(kMostConnections, kFirstConnections) {}
 
 void HttpPace::completed(std::size_t nbytes, Clock::duration took, Clock::time_point now) noexcept {

@@ -1,5 +1,6 @@
 #include "io/cache_file.hpp"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -121,8 +122,8 @@ std::uint32_t CacheFile::crc_of_data(ByteRange range, bool& readable) const noex
   std::uint32_t crc = 0;
   while (range.start < range.end) {
     const auto some = std::min<std::uint64_t>(range.end - range.start, buffer.size());
-    const ssize_t n = retry_interrupted(
-        [&] { return ::pread(data_.get(), buffer.data(), some, static_cast<off_t>(range.start)); });
+    const ssize_t n =
+        retry_interrupted([&] { return ::pread(data_.get(), buffer.data(), some, static_cast<off_t>(range.start)); });
     readable = n > 0;
     if (!readable) break;
     crc = crc32c(crc, std::span(buffer).first(static_cast<std::size_t>(n)));
@@ -217,9 +218,7 @@ bool CacheFile::put(std::uint64_t offset, std::span<const ConstHostSpan> parts) 
     const std::lock_guard lock(mutex_);
     covered_.add(piece);
   }
-  // What fails of it is left to whoever opens the object next.
-  if (!settings_.publish_path.empty() && complete()) static_cast<void>(publish(settings_.publish_path, false));
-  return broken_ == 0;
+  return true;
 }
 
 // Writes the bytes of `piece` among those that stand in `parts` from `offset` on, then the record of it.
@@ -238,11 +237,13 @@ int CacheFile::write_piece(std::uint64_t offset, std::span<const ConstHostSpan> 
     offset += part.size();
   }
   int error = 0;
-  const std::uint64_t done = transfer(std::move(some), piece.start, error, [this](iovec* some_parts, int count,
-                                                                                  off_t at) {
-    return ::pwritev(data_.get(), some_parts, count, at);
-  });
+  const std::uint64_t done = transfer(
+      std::move(some), piece.start, error,
+      [this](iovec* some_parts, int count, off_t at) { return ::pwritev(data_.get(), some_parts, count, at); });
   if (done < piece.end - piece.start) return error != 0 ? error : ENOSPC;
+  // Begins to write it out, so that little is left to wait for in the end; nothing hangs on it.
+  const auto length = static_cast<off64_t>(done);
+  static_cast<void>(::sync_file_range(data_.get(), static_cast<off64_t>(piece.start), length, SYNC_FILE_RANGE_WRITE));
   return append_record(journal_.get(), record);
 }
 

@@ -66,8 +66,8 @@ class CacheFile : public std::enable_shared_from_this<CacheFile> {
     std::string path;  // of the data file; the journal is beside it, at journal_path(path)
     JournalHeader object;
     std::string publish_path = {};  // where the data file goes by itself once it is complete; empty: nowhere
-    bool lossless = false;      // asks whoever puts behind a load to wait rather than to leave a range out
-    BootId boot = this_boot();  // other than the machine's own only in tests
+    bool lossless = false;          // asks whoever puts behind a load to wait rather than to leave a range out
+    BootId boot = this_boot();      // other than the machine's own only in tests
   };
 
   // Opens the two files, or makes them. What is there of another object is removed. Waits for whoever opens, checks
@@ -98,9 +98,8 @@ class CacheFile : public std::enable_shared_from_this<CacheFile> {
   // Never blocks on another's claim. A broken file gives claims, too: they still keep others from the same fetch.
   [[nodiscard]] ClaimOutcome try_claim(std::uint64_t offset, std::uint64_t nbytes, CacheClaim& out) noexcept;
 
-  // Writes what is missing of the range that `parts` hold in order, and says so in the journal. Publishes to
-  // `publish_path` what becomes complete by it. Blocks. Called with a claim of the range in hand. False where the file
-  // is broken, before or by this call.
+  // Writes what is missing of the range that `parts` hold in order, and says so in the journal. Blocks. Called with a
+  // claim of the range in hand. False where the file is broken, before or by this call.
   bool put(std::uint64_t offset, std::span<const ConstHostSpan> parts) noexcept;
 
   // The error that switched the file off; 0 while it works.
@@ -111,6 +110,15 @@ class CacheFile : public std::enable_shared_from_this<CacheFile> {
   // Fails with kMisused where bytes are missing.
   [[nodiscard]] Status publish(const std::string& target, bool replace) noexcept;
   [[nodiscard]] bool published() noexcept;
+
+  // Whether settle() has something to do. Then it publishes the file, complete now, to `publish_path`; what fails of
+  // that is left to whoever opens the object next. Blocks, for long where much is to be written out.
+  [[nodiscard]] bool can_settle() noexcept {
+    return !settings_.publish_path.empty() && complete() && !published() && broken_ == 0;
+  }
+  void settle() noexcept {
+    if (can_settle()) static_cast<void>(publish(settings_.publish_path, false));
+  }
 
  private:
   friend class CacheClaim;
@@ -131,7 +139,7 @@ class CacheFile : public std::enable_shared_from_this<CacheFile> {
 
   std::mutex mutex_;  // guards the four below
   ByteRanges covered_;
-  ByteRanges claimed_;  // by this object
+  ByteRanges claimed_;                          // by this object
   std::uint64_t position_ = first_record_at();  // of the journal, up to which it was read
   bool published_ = false;
 };

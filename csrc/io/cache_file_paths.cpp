@@ -82,8 +82,8 @@ JournalLock::~JournalLock() {
 }
 
 Status cache_failure(const char* call, const std::string& path, int error) {
-  Status status = Status::failure(Code::kReadFailed,
-                                  path + ": " + call + ": " + std::system_category().message(error), error);
+  Status status =
+      Status::failure(Code::kReadFailed, path + ": " + call + ": " + std::system_category().message(error), error);
   if (error == EACCES || error == EPERM) status.code = Code::kPermission;
   status.source = path;
   return status;

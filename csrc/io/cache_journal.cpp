@@ -99,8 +99,7 @@ std::size_t find_record(std::span<const std::byte> bytes, std::size_t from) noex
 BootId this_boot() noexcept {
   BootId boot{};
   std::array<std::byte, 36> text{};
-  const UniqueFd fd(
-      retry_interrupted([] { return ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC); }));
+  const UniqueFd fd(retry_interrupted([] { return ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC); }));
   if (!fd || read_at(fd.get(), 0, text) != text.size()) return boot;
   std::size_t digits = 0;
   for (const std::byte letter : text) {

@@ -15,7 +15,7 @@
 
 namespace streamload {
 
-using BootId = std::array<std::byte, 16>;        // of the kernel's run; all zero: not known
+using BootId = std::array<std::byte, 16>;         // of the kernel's run; all zero: not known
 using CacheIdentity = std::array<std::byte, 32>;  // of the object: a digest of its name, version and length
 
 // One range of the data file that holds what was fetched.

@@ -19,7 +19,8 @@ by floor; a room imports only rooms below it:
     _format, _sources               bytes of a header or index → records; where bytes live
     _checkpoint, _plan, _checksums  path → Checkpoint; layers + destinations → LoadPlan; what its bytes should sum to
     _engine, _schedule              runs a plan through the native engine, with typed errors; simulates it on paper
-    torch, _verify                  tensors, the gate, modules filled while they compute; a checkpoint checked at rest
+    torch, _verify, _pull           tensors, the gate, modules filled while they compute; a checkpoint checked at rest;
+                                    models brought into a directory
     _lazy                           tensors that read nothing and write down what is done to them
     transformers, diffusers         others' `from_pretrained`, streamed
     _load_with                      a loading function of one's own, streamed
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ._engine import LoadStats
     from ._format import TensorInfo
     from ._load_with import load_with
+    from ._pull import Pulled, PullProgress, pull
     from ._sources import Source
     from .errors import (
         ChangedError,
@@ -57,6 +59,8 @@ __all__ = [
     "FormatError",
     "Layer",
     "LoadStats",
+    "PullProgress",
+    "Pulled",
     "ShortReadError",
     "Source",
     "SourceError",
@@ -69,6 +73,7 @@ __all__ = [
     "load_with",
     "open",
     "patch",
+    "pull",
 ]
 
 __version__ = "0.1.0.dev0"
@@ -77,6 +82,8 @@ _ROOMS = {
     "Checkpoint": "_checkpoint",
     "Layer": "_checkpoint",
     "LoadStats": "_engine",
+    "PullProgress": "_pull",
+    "Pulled": "_pull",
     "Source": "_sources",
     "StreamOptions": "options",
     "TensorInfo": "_format",
@@ -84,6 +91,7 @@ _ROOMS = {
     "load_with": "_load_with",
     "open": "_checkpoint",
     "patch": "transformers",
+    "pull": "_pull",
 }
 """Where the public names live that are not in `errors`."""
 

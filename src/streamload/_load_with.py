@@ -12,11 +12,12 @@ from ._checkpoint import Checkpoint, open
 from ._lazy import LazyTensor, lazy_state_dict
 from .torch._memory import resolve_device
 from .torch._seats import gather, tensors_of, walk
+from .torch._submit import refuse_storage_options
 from .transformers._adopt import adopt
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
@@ -34,6 +35,7 @@ def load_with(
     load: Callable[[dict[str, torch.Tensor]], object],
     *,
     device: str | int | torch.device = "cuda",
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
 ) -> PretrainedStream:
     """Stream what a loading function of one's own puts into a module, and return at once.
@@ -46,10 +48,11 @@ def load_with(
 
     Args:
         module: Its parameters on the meta device or real.
-        source: A path or file URL as for `streamload.open`, opened and closed here; or an open checkpoint, which stays
+        source: A path or URL as for `streamload.open`, opened and closed here; or an open checkpoint, which stays
             open.
         load: Called once, on this thread, with weights by name. Must not keep any of them elsewhere.
         device: Where to: "cuda", "cuda:<n>", a number, a `torch.device`, or "cpu".
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read and stage.
 
     Raises:
@@ -64,8 +67,9 @@ def load_with(
         >>> loading = streamload.load_with(model, "path/to/model", load, device="cuda:0")
     """
     if not isinstance(source, Checkpoint):
-        with open(source) as checkpoint:
+        with open(source, storage_options=storage_options, options=options) as checkpoint:
             return load_with(module, checkpoint, load, device=device, options=options)
+    refuse_storage_options(storage_options)
     where = resolve_device(device)
     before = [(found.tensor, found.places) for found in gather(module)]
     lazies = lazy_state_dict(source)

@@ -17,11 +17,11 @@ from ._checksums import UNKNOWN, combine, manifest_path, plan_sums, read_manifes
 from ._engine import CopyEngine, open_device
 from ._format import Manifest, ShardSums, TensorSum
 from ._plan import make_reading_plan
-from ._sources import local_path
+from ._sources import is_remote, local_path, redact
 from .errors import FormatError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ._checkpoint import Checkpoint
     from ._engine import Ticket
@@ -99,7 +99,13 @@ class Verdict:
         return not self.faults
 
 
-def make_manifest(url: str, *, manifest: str | None = None, options: StreamOptions | None = None) -> Summed:
+def make_manifest(
+    url: str,
+    *,
+    manifest: str | None = None,
+    options: StreamOptions | None = None,
+    storage_options: Mapping[str, object] | None = None,
+) -> Summed:
     """Sum every byte of a checkpoint and write its manifest, over an older one.
 
     A single file may be one shard of several: what a manifest that is there says of the others stays in it.
@@ -108,17 +114,21 @@ def make_manifest(url: str, *, manifest: str | None = None, options: StreamOptio
         url: The checkpoint, as `streamload.open` takes it.
         manifest: Where to write. None: beside the shards.
         options: How to read.
+        storage_options: For the store of a URL.
 
     Raises:
+        ValueError: Of a URL without `manifest`: nothing is written into a store.
         ValueError, FileNotFoundError, FormatError, SourceError: As `streamload.open`.
         FormatError: What stands at the manifest's path is no regular file; or, for a single file, no valid manifest,
             or one that has a tensor of this file in another shard.
         ChangedError: A file changed while it was read.
         OSError: The manifest cannot be read or written.
     """
+    if manifest is None and is_remote(url):
+        raise ValueError(f"{redact(url)}: nothing is written into a store; say where the manifest goes (--manifest)")
     path = manifest_path(url) if manifest is None else manifest
     begin = perf_counter()
-    with open_checkpoint(url) as checkpoint:
+    with open_checkpoint(url, storage_options=storage_options, options=options) as checkpoint:
         if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as below
             # write_manifest would say so too, once everything has been read.
             raise FormatError(f"{path}: is not a regular file; a manifest is not written over it")
@@ -130,7 +140,13 @@ def make_manifest(url: str, *, manifest: str | None = None, options: StreamOptio
     return Summed(path, len(shards), tensors, sum([shard.nbytes for shard in shards.values()]), seconds)
 
 
-def verify(url: str, *, manifest: str | None = None, options: StreamOptions | None = None) -> Verdict:
+def verify(
+    url: str,
+    *,
+    manifest: str | None = None,
+    options: StreamOptions | None = None,
+    storage_options: Mapping[str, object] | None = None,
+) -> Verdict:
     """Read every byte of a checkpoint once and compare it with its manifest.
 
     A directory or an index must hold every shard of the manifest; a single file is held to its own part alone. A
@@ -140,6 +156,7 @@ def verify(url: str, *, manifest: str | None = None, options: StreamOptions | No
         url: The checkpoint, as `streamload.open` takes it.
         manifest: The manifest's file. None: beside the shards.
         options: How to read.
+        storage_options: For the store of a URL.
 
     Raises:
         ValueError: The path is empty or no local one.
@@ -149,17 +166,17 @@ def verify(url: str, *, manifest: str | None = None, options: StreamOptions | No
         OSError: A file cannot be read.
     """
     path = manifest_path(url) if manifest is None else manifest
-    if not os.path.exists(local_path(url)):  # noqa: PTH110 - a str path may hold what Path would normalise away
+    if _is_missing(url):
         open_checkpoint(url).close()  # says so; without a checkpoint its manifest does not matter
-    expected = read_manifest(path, url=url).shards
+    expected = read_manifest(path, url=url, storage_options=storage_options).shards
     begin = perf_counter()
     try:
-        checkpoint = open_checkpoint(url)
+        checkpoint = open_checkpoint(url, storage_options=storage_options, options=options)
     except (FormatError, FileNotFoundError) as error:
-        if not os.path.exists(local_path(url)):  # noqa: PTH110 - a str path may hold what Path would normalise away
+        if _is_missing(url):
             raise
         text = f"{error.filename}: {error.strerror}" if isinstance(error, FileNotFoundError) else str(error)
-        return Verdict(url, path, 0, 0, 0, perf_counter() - begin, (Fault("", None, 0, 0, text),))
+        return Verdict(redact(url), redact(path), 0, 0, 0, perf_counter() - begin, (Fault("", None, 0, 0, text),))
     with checkpoint:
         wanted = dict(expected)
         if _is_one_file(url):
@@ -168,7 +185,7 @@ def verify(url: str, *, manifest: str | None = None, options: StreamOptions | No
         faults = tuple(_compare(checkpoint, wanted, actual))
         tensors = len(checkpoint)
     nbytes = sum([shard.nbytes for shard in actual.values()])
-    return Verdict(url, path, len(actual), tensors, nbytes, perf_counter() - begin, faults)
+    return Verdict(redact(url), redact(path), len(actual), tensors, nbytes, perf_counter() - begin, faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +323,12 @@ def _other_shards(checkpoint: Checkpoint, path: str) -> dict[str, ShardSums]:
     return others
 
 
+def _is_missing(url: str) -> bool:
+    return not is_remote(url) and not os.path.exists(local_path(url))  # noqa: PTH110 - a str path may hold what Path would normalise away
+
+
 def _is_one_file(url: str) -> bool:
+    if is_remote(url):
+        return url.partition("?")[0].endswith(".safetensors")
     path = local_path(url)
     return not os.path.isdir(path) and not path.endswith(".index.json")  # noqa: PTH112 - a str path may hold what Path would normalise away

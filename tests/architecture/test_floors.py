@@ -23,6 +23,7 @@ FLOORS = {
     "_plan": 2,
     "_engine": 3,
     "_schedule": 3,
+    "_pull": 4,
     "_verify": 4,
     "torch": 4,
     "_lazy": 5,

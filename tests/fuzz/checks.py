@@ -10,7 +10,17 @@ import re
 from pathlib import PurePosixPath
 
 from streamload._checkpoint import group_layers
-from streamload._format import DTYPE_BITS, format_manifest, header_nbytes, parse_header, parse_index, parse_manifest
+from streamload._format import (
+    DTYPE_BITS,
+    ModelList,
+    format_manifest,
+    format_models,
+    header_nbytes,
+    parse_header,
+    parse_index,
+    parse_manifest,
+    parse_models,
+)
 from streamload.errors import FormatError
 
 try:
@@ -64,6 +74,26 @@ def check_manifest(data: bytes) -> None:
         assert 0 <= shard.crc32c < 1 << 32
         assert all(0 <= tensor.crc32c < 1 << 32 for tensor in shard.tensors.values())
     assert parse_manifest(format_manifest(manifest).encode(), url="again") == manifest
+
+
+def check_models(data: bytes) -> None:
+    """Check a list of models."""
+    try:
+        models = parse_models(data, url="models").models
+    except FormatError as error:
+        _check_text(error)
+        return
+    for name, model in models.items():
+        for path in (name, *(f"{name}/{file}" for file in (model.files or {}))):
+            assert (PurePosixPath("/models") / path).is_relative_to("/models")
+            assert not {"..", ".", ""}.intersection(path.split("/"))
+            assert "\0" not in path
+        assert model.sources
+        assert all(len(sha256) == 64 for sha256 in model.sha256.values())
+    written = format_models(ModelList(models))
+    again = parse_models(written.encode(), url="again").models
+    assert set(again) == set(models)
+    assert format_models(ModelList(again)) == written
 
 
 def _check_file(prefix: bytes, file_nbytes: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 FUZZ = Path(__file__).parent
+PARSERS = ("header", "index", "manifest", "models")
 CHECKS = runpy.run_path(str(FUZZ / "checks.py"))
 
 
@@ -17,7 +18,7 @@ def corpus(name: str) -> list[Path]:
     return sorted((FUZZ / "corpus" / name).iterdir())
 
 
-@pytest.mark.parametrize("name", ["header", "index", "manifest"])
+@pytest.mark.parametrize("name", PARSERS)
 def test_corpus_passes(name):
     files = corpus(name)
     assert len(files) > 20
@@ -26,11 +27,14 @@ def test_corpus_passes(name):
 
 
 def test_corpus_stays_small():
-    assert sum(file.stat().st_size for name in ("header", "index", "manifest") for file in corpus(name)) < 1_000_000
+    assert (
+        sum(file.stat().st_size for name in ("header", "index", "manifest", "models") for file in corpus(name))
+        < 1_000_000
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["header", "index", "manifest"])
+@pytest.mark.parametrize("name", PARSERS)
 def test_fuzzer_runs(name, tmp_path):
     command = [sys.executable, FUZZ / f"fuzz_{name}.py", "-runs=200", tmp_path, FUZZ / "corpus" / name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -1,10 +1,9 @@
 // ByteRanges against a plain bitmap.
-#include "io/byte_ranges.hpp"
-
 #include <bitset>
 #include <random>
 
 #include "check.hpp"
+#include "io/byte_ranges.hpp"
 
 using namespace streamload;
 

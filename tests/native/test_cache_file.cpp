@@ -1,6 +1,4 @@
 // A cache file: what was put is there for everybody, nothing else is believed, and nothing is lost to kill -9.
-#include "io/cache_file.hpp"
-
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -16,6 +14,7 @@
 #include <thread>
 
 #include "check.hpp"
+#include "io/cache_file.hpp"
 #include "scratch.hpp"
 
 using namespace streamload;
@@ -296,7 +295,9 @@ TEST(a_file_that_knows_where_to_goes_there_by_itself) {
   REQUIRE(CacheFile::open(chosen, file).ok());
   CHECK(!file->published());
   fill(*file);
-  CHECK(file->published());
+  CHECK(file->can_settle());
+  file->settle();
+  CHECK(file->published() && !file->can_settle());
   CHECK(is_the_object(folder.file("target")));
   CHECK_EQ(folder.entries(), 1U);
 }

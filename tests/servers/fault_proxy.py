@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _BLOCK = 64 << 10
 _REASONS = {403: "Forbidden", 404: "Not Found", 412: "Precondition Failed", 429: "Too Many Requests"}
 _REASONS |= {500: "Internal Server Error", 503: "Slow Down"}
+_CODES = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError"}
 BEFORE_HEAD = -1.0
 
 
@@ -147,7 +148,7 @@ class FaultProxy(LoopServer):
             return await self._break_off(fault, reader, writer)
         if fault and fault.kind == "status":
             extra = {} if fault.retry_after is None else {"Retry_After": f"{fault.retry_after:g}"}
-            body = b"<Error><Code>SlowDown</Code></Error>"
+            body = f"<Error><Code>{_CODES.get(fault.status, 'SlowDown')}</Code></Error>".encode()
             writer.write(answer(fault.status, _REASONS.get(fault.status, "Fault"), body, **extra))
             await writer.drain()
             return True

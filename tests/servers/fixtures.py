@@ -11,8 +11,6 @@ swift_faults    the same on the way to `swift`: (proxy, the store as seen throug
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from .fault_proxy import FaultProxy
@@ -72,5 +70,5 @@ def _swift_proxy(swift):
 @pytest.fixture
 def swift_faults(_swift_proxy, swift):
     _swift_proxy.set()
-    yield _swift_proxy, replace(swift, endpoint=_swift_proxy.url, writes_to=swift.endpoint)
+    yield _swift_proxy, swift.seen_at(_swift_proxy.url)
     _swift_proxy.set()

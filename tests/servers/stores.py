@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import shutil
 import ssl
@@ -11,9 +12,9 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,7 +28,6 @@ KEY, SECRET = "test:tester", "testsecret"
 _MAIN = Path(__file__).with_name("swift_main.py")
 
 
-@dataclass(frozen=True)
 class ObjectStore:
     """An S3 endpoint and the keys it takes.
 
@@ -36,14 +36,22 @@ class ObjectStore:
         key: Access key.
         secret: Secret key.
         ca_file: Of the authority that signed its certificate; "" over plain HTTP.
-        writes_to: The URL for writing, which no proxy stands before.
     """
 
-    endpoint: str
-    key: str = field(default=KEY, repr=False)
-    secret: str = field(default=SECRET, repr=False)
-    ca_file: str = ""
-    writes_to: str = ""
+    def __init__(self, endpoint: str, key: str = KEY, secret: str = SECRET) -> None:
+        self.endpoint = endpoint
+        self.key = key
+        self.secret = secret
+        self.ca_file = ""
+        self._client: Any = None
+        self._buckets: set[str] = set()
+
+    def seen_at(self, endpoint: str, ca_file: str = "") -> ObjectStore:
+        """The same store where a proxy stands before it; writing goes on as before."""
+        seen = copy.copy(self)
+        seen._client = self.client
+        seen.endpoint, seen.ca_file = endpoint, ca_file
+        return seen
 
     def options(self, **changed: object) -> dict[str, object]:
         """`storage_options` as users of s3fs write them."""
@@ -59,13 +67,12 @@ class ObjectStore:
 
     def put(self, bucket: str, name: str, data: bytes) -> str:
         """Write an object, its bucket too where it is missing; return its `s3://` URL."""
-        client = self._client()
-        try:
-            with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
-                client.create_bucket(Bucket=bucket)
-            client.put_object(Bucket=bucket, Key=name, Body=data)
-        finally:
-            client.close()
+        if bucket not in self._buckets:
+            errors = self.client.exceptions
+            with contextlib.suppress(errors.BucketAlreadyOwnedByYou, errors.BucketAlreadyExists):
+                self.client.create_bucket(Bucket=bucket)
+            self._buckets.add(bucket)
+        self.client.put_object(Bucket=bucket, Key=name, Body=data)
         return f"s3://{bucket}/{name}"
 
     def put_folder(self, bucket: str, folder: Path, prefix: str = "model") -> str:
@@ -74,18 +81,31 @@ class ObjectStore:
             self.put(bucket, f"{prefix}/{path.name}", path.read_bytes())
         return f"s3://{bucket}/{prefix}"
 
-    def _client(self):
-        from botocore.config import Config
-        from botocore.session import Session
+    def remove(self, bucket: str, name: str) -> None:
+        """Delete an object."""
+        self.client.delete_object(Bucket=bucket, Key=name)
 
-        return Session().create_client(
-            "s3",
-            region_name="us-east-1",
-            endpoint_url=self.writes_to or self.endpoint,
-            aws_access_key_id=self.key,
-            aws_secret_access_key=self.secret,
-            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5}),
-        )
+    @property
+    def client(self) -> Any:  # botocore has no types
+        """A client of botocore's, made when it is first needed."""
+        if self._client is None:
+            from botocore.config import Config
+            from botocore.session import Session
+
+            self._client = Session().create_client(
+                "s3",
+                region_name="us-east-1",
+                endpoint_url=self.endpoint,
+                aws_access_key_id=self.key,
+                aws_secret_access_key=self.secret,
+                config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5}),
+            )
+        return self._client
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        if self._client is not None:
+            self._client.close()
 
 
 @contextlib.contextmanager
@@ -102,7 +122,9 @@ def running_swift(folder: Path) -> Iterator[ObjectStore]:
     port = free_port()
     command = [str(python), "-I", str(_MAIN), str(folder), str(port)]
     with running(command, folder / "log", lambda: _answers(f"http://127.0.0.1:{port}/healthcheck")):
-        yield ObjectStore(f"http://127.0.0.1:{port}")
+        store = ObjectStore(f"http://127.0.0.1:{port}")
+        with contextlib.closing(store):
+            yield store
 
 
 def _answers(url: str) -> bool:
@@ -122,7 +144,7 @@ def behind_tls(store: ObjectStore, folder: Path) -> Iterator[ObjectStore]:
     folder.mkdir(parents=True, exist_ok=True)
     context, ca_file, _ = make_certificate(folder)
     with FaultProxy(store.endpoint.rpartition("/")[2], tls=context) as proxy:
-        yield ObjectStore(proxy.url, ca_file=str(ca_file), writes_to=store.endpoint)
+        yield store.seen_at(proxy.url, str(ca_file))
 
 
 def make_certificate(folder: Path) -> tuple[ssl.SSLContext, Path, Path]:
@@ -147,7 +169,8 @@ def running_moto() -> Iterator[ObjectStore]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        yield ObjectStore(f"http://{host}:{port}", key="testing", secret="testing")
+        with contextlib.closing(ObjectStore(f"http://{host}:{port}", "testing", "testing")) as store:
+            yield store
     finally:
         server.stop()
 

@@ -281,9 +281,9 @@ def test_path_with_percent_signs_is_taken_as_it_is():
     assert local_path(Path("s3:/x")) == "s3:/x"
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/model", "https://host/x", "hf://org/name", "GS://x"])
+@pytest.mark.parametrize("url", ["nonsense://bucket/model", "x::nonsense://bucket/model"])
 def test_other_scheme_says_what_is_supported(url):
-    with pytest.raises(ValueError, match=r"is not supported; give a local path or a file:// URL"):
+    with pytest.raises(ValueError, match=r"is not supported: .*; give a local path, or a URL such as file://, s3://"):
         open_source(url)
 
 

@@ -18,7 +18,6 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -40,6 +39,7 @@ class RangeServer:
         self.lock = threading.Lock()  # guards the rest
         self.requests = 0
         self.sent_bytes = 0
+        self.resets = 0  # what began before the last one counts no more
         self.most_bytes: int | None = None  # once this many were sent, `exhausted` is called, in the midst of a body
         self.exhausted = lambda: None
         outer = self
@@ -74,12 +74,14 @@ class RangeServer:
     def reset(self) -> None:
         with self.lock:
             self.requests = self.sent_bytes = 0
+            self.resets += 1
             self.most_bytes = None
 
     def answer(self, handler) -> None:
         data = self.objects.get(urlsplit(handler.path).path.lstrip("/"))
         with self.lock:
             self.requests += 1
+            resets = self.resets
         if data is None:
             handler.send_response(404)
             handler.send_header("Content-Length", "0")
@@ -99,12 +101,14 @@ class RangeServer:
         handler.send_header("ETag", etag)
         handler.send_header("Content-Length", str(end - start))
         handler.end_headers()
-        self._send(handler.wfile, data[start:end])
+        self._send(handler.wfile, data[start:end], resets)
 
-    def _send(self, out, body: bytes) -> None:
+    def _send(self, out, body: bytes, resets: int) -> None:
         for at in range(0, len(body), 16384):
             piece = body[at : at + 16384]
             with self.lock:
+                if resets != self.resets:
+                    return
                 self.sent_bytes += len(piece)
                 spent = self.most_bytes is not None and self.sent_bytes >= self.most_bytes
                 if spent:
@@ -189,9 +193,9 @@ def load(command: dict) -> dict[str, object]:
     assert file is not None
     mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     digest = hashlib.sha256(mapped).hexdigest()
-    Path(command["ready"]).write_text(digest, encoding="utf-8")
-    sys.stdin.readline()  # every child shares it: nothing comes before the end
-    return {"kind": kind, "digest": digest, "path": file.path}
+    _tell(kind="ready", pid=os.getpid(), digest=digest, path=file.path)
+    while True:
+        signal.pause()  # until it is killed
 
 
 class Nursery:
@@ -202,12 +206,17 @@ class Nursery:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._ended: dict[int, dict[str, object]] = {}
+        self._ready: list[dict[str, object]] = []
 
     def start(self, **command: object) -> int:
         """Start a load; return its process."""
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
         return self._next("started")["pid"]
+
+    def wait_until_ready(self, count: int) -> list[dict[str, object]]:
+        """Wait until so many loads have mapped what they loaded; they go on holding it until they are killed."""
+        return [self._next("ready") for _ in range(count)]
 
     def wait(self, pid: int) -> dict[str, object]:
         """Wait for a load to end: `status`, and `result` where it was not killed."""
@@ -216,10 +225,15 @@ class Nursery:
         return self._ended.pop(pid)
 
     def _next(self, kind: str) -> dict[str, object]:
+        if kind == "ready" and self._ready:
+            return self._ready.pop()
         while True:
             told = json.loads(self._process.stdout.readline())
             if told["kind"] == "ended":
                 self._ended[told["pid"]] = told
+                assert kind != "ready", told
+            if told["kind"] == "ready" != kind:
+                self._ready.append(told)
             if told["kind"] == kind:
                 return told
 

@@ -202,8 +202,8 @@ def test_empty_path_is_refused():
 
 
 def test_other_scheme_is_refused():
-    with pytest.raises(ValueError, match="s3:// is not supported"):
-        checkpoints.open("s3://bucket/model")
+    with pytest.raises(ValueError, match=r"is not supported.*s3://"):
+        checkpoints.open("nonsense://bucket/model")
 
 
 def test_missing_path_is_named():

@@ -247,7 +247,7 @@ def _open_shard(path: str, files: CheckpointFiles) -> FileSource:
 def _read_header(source: Source, *, shard: int) -> Header:
     try:
         # One request where each costs a round trip; a file's header is parsed from a buffer of its own length.
-        apart = isinstance(source, FileSource) or getattr(source, "head", b"")
+        apart = isinstance(source, FileSource) or bool(getattr(source, "head", None))
         first = read_head(source, min(8 if apart else HEAD_BYTES, source.nbytes))
         nbytes = header_nbytes(first[:8], url=source.url, file_nbytes=source.nbytes)
         prefix = first if len(first) >= nbytes else read_head(source, nbytes)

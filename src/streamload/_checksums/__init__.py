@@ -5,7 +5,15 @@ plan reads and joins their checksums; what a manifest may hold is `_format`'s. R
 checkpoint, and `torch`, which sums what it loads.
 """
 
-from ._manifest_file import MANIFEST_NAME, known_sums, manifest_path, read_manifest, write_manifest
+from ._manifest_file import (
+    MANIFEST_NAME,
+    known_sums,
+    manifest_path,
+    read_manifest,
+    replace_file,
+    sync_directory,
+    write_manifest,
+)
 from ._sums import UNKNOWN, ExpectedSums, combine, expected_sums, plan_sums
 
 __all__ = [
@@ -18,5 +26,7 @@ __all__ = [
     "manifest_path",
     "plan_sums",
     "read_manifest",
+    "replace_file",
+    "sync_directory",
     "write_manifest",
 ]

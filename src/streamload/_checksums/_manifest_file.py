@@ -11,15 +11,18 @@ import errno
 import os
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 from .._format import MAX_JSON_NBYTES, Manifest, TensorSum, format_manifest, parse_manifest
-from .._sources import FileSource, local_path
+from .._sources import FileSource, is_remote, join, local_path, open_source, redact, split
 from ..errors import FormatError, ShortReadError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .._checkpoint import Checkpoint
+    from .._sources import Source
 
 MANIFEST_NAME: Final = "streamload-checksums.json"
 
@@ -31,34 +34,44 @@ def manifest_path(url: str | os.PathLike[str]) -> str:
         url: The checkpoint, as `streamload.open` takes it.
 
     Raises:
-        ValueError: The text is empty, holds NUL, or is no local path.
+        ValueError: The text is empty, holds NUL, or is a file URL of another host.
     """
+    if is_remote(url):
+        place = str(url)
+        return join(
+            split(place)[0] if place.partition("?")[0].endswith((".safetensors", ".json")) else place, MANIFEST_NAME
+        )
     path = local_path(url)
     directory = path if os.path.isdir(path) else os.path.split(path)[0]  # noqa: PTH112 - a str path may hold what Path would normalise away
     return os.path.join(directory, MANIFEST_NAME)  # noqa: PTH118 - as above
 
 
-def read_manifest(path: str, *, url: str | os.PathLike[str]) -> Manifest:
+def read_manifest(
+    path: str, *, url: str | os.PathLike[str], storage_options: Mapping[str, object] | None = None
+) -> Manifest:
     """Read and check a manifest.
 
     Args:
-        path: The manifest's file.
+        path: The manifest's file, or its URL.
         url: The checkpoint it should be of, for the error's text.
+        storage_options: For a URL, as `streamload.open` takes them.
 
     Raises:
         FileNotFoundError: There is none; the message says how to make one.
         FormatError: It is not valid, or too large to be one.
         PermissionError, SourceError: It cannot be read.
     """
+    shown = redact(str(url))
     try:
-        source = FileSource(path)
+        source = _opened(path, storage_options)
     except FileNotFoundError as error:
         text = f"{error.strerror}: there are no checksums to compare with; while the files are known to be right, "
-        raise FileNotFoundError(errno.ENOENT, f"{text}make them with: streamload manifest {url!s}", path) from error
+        raise FileNotFoundError(errno.ENOENT, f"{text}make them with: streamload manifest {shown}", path) from error
     except PermissionError as error:  # what FileSource says of modes is about files of weights
         code = error.errno or errno.EACCES
         raise PermissionError(code, f"{os.strerror(code)}: the manifest cannot be read", path) from error
-    with source:
+    path = redact(path)
+    with closing(source):
         if source.nbytes > MAX_JSON_NBYTES:
             raise FormatError(f"{path}: manifest of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
         data = bytearray(source.nbytes)
@@ -68,6 +81,10 @@ def read_manifest(path: str, *, url: str | os.PathLike[str]) -> Manifest:
             f"{path}: the file ended after {count} of {len(data)} bytes", url=path, offset=0, nbytes=len(data)
         )
     return parse_manifest(memoryview(data), url=path)
+
+
+def _opened(path: str, storage_options: Mapping[str, object] | None) -> Source:
+    return open_source(path, storage_options=storage_options) if is_remote(path) else FileSource(path)
 
 
 def known_sums(checkpoint: Checkpoint) -> dict[str, int]:
@@ -104,11 +121,31 @@ def write_manifest(path: str, manifest: Manifest) -> None:
         FormatError: What stands there is not a regular file, or a name in the manifest cannot be read back, such as a
             shard's with a backslash.
     """
-    _check_replaceable(path)
     data = format_manifest(manifest).encode()
     parse_manifest(data, url=path)
+    replace_file(path, data)
+
+
+def replace_file(path: str, data: bytes, *, temporary: str | None = None) -> None:
+    """Write a whole file in one step: whoever reads sees the old one or the new one.
+
+    Args:
+        path: The file.
+        data: All of it.
+        temporary: Where it is written first, on the same file system; nobody else may use that path now, and what an
+            earlier process left there is removed. None: beside the file, under a name of its own.
+
+    Raises:
+        OSError: The file cannot be written; nothing is left behind, and what stood there before still does.
+        FormatError: What stands there is not a regular file.
+    """
+    _check_replaceable(path)
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}")  # noqa: PTH118 - as in manifest_path
+    if temporary is None:
+        temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}")  # noqa: PTH118 - as in manifest_path
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108 - as above
     try:
         # O_EXCL follows no symbolic link, and the mode is what the umask leaves of it. Within the try: Ctrl-C may come
         # between the file and its descriptor.
@@ -125,11 +162,11 @@ def write_manifest(path: str, manifest: Manifest) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, path) from error  # the subclass that the number has
         raise
-    _sync_directory(directory or ".")
+    sync_directory(directory or ".")
 
 
 def _check_replaceable(path: str) -> None:
-    """Check that a manifest may be renamed over what is at a path: nothing, a file, or a link to one of these.
+    """Check that a file may be renamed over what is at a path: nothing, a file, or a link to one of these.
 
     Raises:
         FormatError: Something else is there, such as a FIFO, a device or a directory.
@@ -140,11 +177,11 @@ def _check_replaceable(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
-        raise FormatError(f"{path}: is not a regular file; a manifest is not written over it")
+        raise FormatError(f"{path}: is not a regular file; nothing is written over it")
 
 
-def _sync_directory(directory: str) -> None:
-    """Let the new name outlive a power failure. Where the system refuses, the manifest is in its place all the same."""
+def sync_directory(directory: str) -> None:
+    """Let new names in a directory outlive a power failure. Where the system refuses, they are there all the same."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from .. import _native
 from .._closing import Closing
-from .._sources import FileSource
+from .._sources import FileSource, HttpSource
+from .._sources._tiers import TieredSource
 from ..errors import StreamClosedError
 from ..options import StreamOptions
 from ._failures import raise_typed
 from ._pool import DEBUG_SEED, ReadPool, shared_pool
-from ._remote import RemoteSource, Renewal, open_remote
+from ._remote import Renewal, open_remote
 from ._rotation import Rotation, RotationStats
 from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
 
@@ -147,7 +148,7 @@ class CopyEngine(Closing):
                 plan.group_count,
                 native_sources,
                 after_stream,
-                (tuple(keep_alive), plan),
+                (tuple(keep_alive), plan, tuple(sources)),
             )
         except _native.NativeError as error:
             raise_typed(error)
@@ -198,7 +199,7 @@ class CopyEngine(Closing):
                 list(slots),
                 list(order),
                 after_stream,
-                tuple(keep_alive),
+                (tuple(keep_alive), tuple(sources)),
                 DEBUG_SEED if debug else 0,
             )
         except _native.NativeError as error:
@@ -225,15 +226,29 @@ class CopyEngine(Closing):
                 stamp.mtime_ns,
                 self._options.direct_io,
             )
-        if isinstance(source, RemoteSource) and not source.by_python:
-            client = self._pool.remote.native()
-            if client is not None:
-                renewal = Renewal(source)
-                callbacks.append(renewal)
-                return open_remote(client, source, renewal)
-        callback = CallbackSource(source)
+        remote = self._open_remote(source, callbacks)
+        if remote is not None:
+            return remote
+        if self._options.read_threads is None:
+            self._pool.widen(getattr(source, "read_concurrency", 1))
+        reopen = getattr(source, "reopen", None)  # the clone lives with the ticket, whatever becomes of the source
+        callback = CallbackSource(source if reopen is None else reopen())
         callbacks.append(callback)
         return _native.callback_source(source.url, callback.read_into)
+
+    def _open_remote(self, source: Source, callbacks: list[CallbackSource | Renewal]) -> _native.Source | None:
+        """Return a source that is fetched natively, through its tiers; None where only Python can read it."""
+        if isinstance(source, TieredSource):
+            inner = self._open_remote(source.inner, callbacks)
+            return None if inner is None else _native.tiered_source(self._pool.tiers, inner, source.cache)
+        if not isinstance(source, HttpSource) or source.by_python:
+            return None
+        client = self._pool.remote.native()
+        if client is None:
+            return None
+        renewal = Renewal(source)
+        callbacks.append(renewal)
+        return open_remote(client, source, renewal)
 
 
 def _close(native: _native.CopyEngine) -> None:

@@ -45,7 +45,7 @@ def raise_typed(
     """
     text = str(error)
     origin = error if cause is None else cause
-    if isinstance(cause, StreamloadError):
+    if isinstance(cause, (StreamloadError, FileNotFoundError, PermissionError)):  # as the native ways raise them
         raise cause
     if error.code in _SOURCE_ERRORS:
         number: int | None = error.system_code or None

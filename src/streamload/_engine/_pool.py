@@ -38,6 +38,7 @@ class ReadPool:
         native: The native pool.
         engines: Those that loads to a device share, by device and options.
         remote: What fetches remote objects.
+        tiers: What keeps them on the way.
 
     Args:
         options: Sizes and thread counts. A process that may take little more memory (a container's limit) gets a
@@ -56,8 +57,11 @@ class ReadPool:
             debug_seed=DEBUG_SEED if options.debug else 0,
         )
         self.engines: weakref.WeakValueDictionary[tuple[str, StreamOptions], CopyEngine] = weakref.WeakValueDictionary()
-        self.remote = RemoteClient(connections=0, threads=min(_MOST_RECEIVERS, max(1, usable_cpus() // 2)))
-        # Made before any engine's, and so runs behind theirs when the interpreter ends.
+        receivers = min(_MOST_RECEIVERS, max(1, usable_cpus() // 2))
+        self.remote = RemoteClient(connections=options.connections or 0, threads=receivers)
+        self.tiers = _native.TierThreads()
+        # Made before any engine's, and so run behind theirs when the interpreter ends; the last one made runs first.
+        self._tiers_finalizer = weakref.finalize(self, self.tiers.close)
         self._finalizer = weakref.finalize(self, self.remote.close)
         self._warned = False
 
@@ -88,10 +92,16 @@ class ReadPool:
         except _native.NativeError as error:
             raise_typed(error)
 
+    def widen(self, threads: int) -> None:
+        """Have at least so many reading threads from the next load on: for sources that wait more than they work."""
+        if threads > 1:
+            self.native.widen(threads)
+
     def close(self) -> None:
         """Join the threads and free the memory, once every engine that uses the pool is closed."""
         self.native.close()
         self.remote.close()
+        self.tiers.close()
 
     def warn_of_refusals(self) -> None:
         """Say once, through `logging`, that the system refused to page-lock memory."""
@@ -111,7 +121,14 @@ _SHARED: Final[weakref.WeakValueDictionary[tuple[int | None, ...], ReadPool]] = 
 
 def shared_pool(options: StreamOptions) -> ReadPool:
     """Return the pool that loads with such options share in this process, made on first use."""
-    key = (os.getpid(), options.chunk_bytes, options.staging_bytes, options.read_threads, options.debug)
+    key = (
+        os.getpid(),
+        options.chunk_bytes,
+        options.staging_bytes,
+        options.read_threads,
+        options.connections,
+        options.debug,
+    )
     pool = _SHARED.get(key)
     if pool is None:
         # Two threads may both make one; the loser's pool serves its own load and ends with it.

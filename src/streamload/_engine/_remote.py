@@ -6,71 +6,30 @@ The native half is csrc/http; read csrc/http/http_loop.hpp next.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from .. import _native
 from ._failures import raise_typed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-Policy = tuple[float, float, float, float, float, bool, bool]
-
-
-@runtime_checkable
-class RemoteSource(Protocol):
-    """Tell where an object is and how it is asked for, so that others can fetch it."""
-
-    @property
-    def url(self) -> str:
-        """What errors call the object; no query string, no user info."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Length of the object in bytes when it was opened."""
-        ...
-
-    @property
-    def etag(self) -> str:
-        """Its strong ETag when it was opened; "" where it had none."""
-        ...
-
-    @property
-    def policy(self) -> Policy:
-        """Seconds to connect, to stall, to retry, of the first and the longest backoff; hedge, verify_tls."""
-        ...
-
-    @property
-    def by_python(self) -> bool:
-        """Whether only `read_into` can read it."""
-        ...
-
-    def request(self) -> tuple[str, Sequence[str], str]:
-        """Return what to ask for: signed URL, header lines, file of trusted authorities or ""."""
-        ...
-
-    def renew(self, status: int) -> tuple[str, Sequence[str]]:
-        """Return another signed URL and its header lines, after an answer of `status`."""
-        ...
+    from .._sources import HttpSource
 
 
 class Renewal:
     """Let native threads renew a request, and keep the first exception that it raised."""
 
-    def __init__(self, source: RemoteSource) -> None:
+    def __init__(self, source: HttpSource) -> None:
         self._source = source
         self.url = source.url
         self.error: BaseException | None = None
 
     def renew(self, status: int, /) -> tuple[str, list[str]]:
         try:
-            url, headers = self._source.renew(status)
+            return self._source.renew(status)
         except BaseException as error:  # a thread's top: the caller's thread raises it
             if self.error is None:
                 self.error = error
             raise
-        return url, list(headers)
 
 
 class RemoteClient:
@@ -113,7 +72,7 @@ class RemoteClient:
             self._native.close()
 
 
-def open_remote(client: _native.HttpClient, source: RemoteSource, renewal: Renewal) -> _native.Source:
+def open_remote(client: _native.HttpClient, source: HttpSource, renewal: Renewal) -> _native.Source:
     """Return the native source of a remote object.
 
     Raises:
@@ -127,8 +86,8 @@ def open_remote(client: _native.HttpClient, source: RemoteSource, renewal: Renew
         source.nbytes,
         source.etag,
         url,
-        list(headers),
+        headers,
         ca_file,
         renewal.renew,
-        tuple(source.policy),
+        source.policy,
     )

@@ -15,7 +15,7 @@ from ._head import read_head
 from ._http import HEAD_BYTES, HttpSource
 from ._memory import MemorySource
 from ._stores import Store, open_source, open_store
-from ._urls import is_remote, redact, split
+from ._urls import is_remote, join, redact, split
 
 __all__ = [
     "HEAD_BYTES",
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "Store",
     "is_remote",
+    "join",
     "local_path",
     "open_source",
     "open_store",

@@ -34,7 +34,7 @@ class Connections:
     """
 
     def __init__(self, policy: HttpPolicy, *, ca_file: str = "", proxies: Mapping[str, str] | None = None) -> None:
-        self._policy = policy
+        self.policy = policy
         self.ca_file = ca_file
         self.proxies = dict(proxies or {})
         self._context: ssl.SSLContext | None = None
@@ -104,7 +104,7 @@ class Connections:
     def _connect(self, key: tuple[str, str]) -> HTTPConnection:
         scheme, netloc = key
         parts = urlsplit(f"{scheme}://{netloc}")
-        seconds = self._policy.connect_seconds
+        seconds = self.policy.connect_seconds
         proxy = urlsplit(self.proxies[scheme]) if scheme in self.proxies else None
         where = parts if proxy is None else proxy
         if not where.hostname:
@@ -122,7 +122,7 @@ class Connections:
         except BaseException:
             connection.close()
             raise
-        connection.sock.settimeout(self._policy.stall_seconds)
+        connection.sock.settimeout(self.policy.stall_seconds)
         return connection
 
     def _target(self, url: str) -> str:
@@ -139,7 +139,7 @@ class Connections:
                 import ssl  # 5 ms, and plain HTTP does without
 
                 self._context = ssl.create_default_context(cafile=self.ca_file or None)
-                if not self._policy.verify_tls:
+                if not self.policy.verify_tls:
                     self._context.check_hostname = False
                     self._context.verify_mode = ssl.CERT_NONE
             return self._context

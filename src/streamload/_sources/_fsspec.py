@@ -15,7 +15,7 @@ from ..errors import ChangedError, ShortReadError, SourceError, StreamClosedErro
 from ._file import FileSource
 from ._http import HEAD_BYTES
 from ._stores import missing_library
-from ._urls import redact, scheme_of, scrub
+from ._urls import join, redact, scheme_of, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,10 @@ _VERSIONS = (
     "ETag", "etag", "generation", "VersionId", "version_id", "mtime", "created", "modified", "LastModified",
     "last_modified", "updated",
 )  # fmt: skip
+
+
+_CREDENTIAL_ERRORS = {"GoogleAuthError", "ClientAuthenticationError", "NoCredentialsError", "PartialCredentialsError"}
+"""What libraries raise where nobody can sign: google.auth, azure.core, botocore."""
 
 
 class FsspecSource(Closing):
@@ -70,9 +74,9 @@ class FsspecSource(Closing):
         return self._nbytes
 
     @property
-    def version(self) -> tuple[tuple[str, str], ...]:
-        """What the file system said of the object's version when it was opened; empty where it says nothing."""
-        return self._version
+    def etag(self) -> str:
+        """What the file system said of the object's version when it was opened; "" where it says nothing."""
+        return " ".join([f"{name}={text}" for name, text in self._version])
 
     @property
     def closed(self) -> bool:
@@ -101,7 +105,7 @@ class FsspecSource(Closing):
         try:
             data = self._fs.cat_file(self._path, start=offset, end=end)  # by keyword: s3fs binds positions otherwise
         except Exception as error:
-            _raise_typed(error, self._url, offset, end - offset)
+            raise_typed(error, self._url, offset, end - offset)
         self.check_unchanged()
         if len(data) != end - offset:
             raise ShortReadError(
@@ -130,14 +134,11 @@ class FsspecSource(Closing):
             )
 
     def reopen(self) -> FsspecSource:
-        """Open the same object once more, also where this source is closed.
-
-        Raises:
-            ChangedError: It is another one by now.
-            FileNotFoundError, PermissionError, SourceError: It cannot be opened.
-        """
-        self.check_unchanged()
-        return FsspecSource(self._fs, self._path, url=self._url)
+        """Open the same object once more, also where this source is closed; asks nobody, as every read does."""
+        again = object.__new__(FsspecSource)
+        again._fs, again._path, again._url = self._fs, self._path, self._url
+        again._nbytes, again._version, again._closed = self._nbytes, self._version, False
+        return again
 
     def close(self) -> None:
         """Refuse further reads. Harmless when repeated."""
@@ -148,7 +149,7 @@ class FsspecSource(Closing):
             self._fs.invalidate_cache(self._fs._parent(self._path))  # else a listing answers
             info: Mapping[str, object] = self._fs.info(self._path)
         except Exception as error:
-            _raise_typed(error, self._url, None, None)
+            raise_typed(error, self._url)
         return info
 
     def __repr__(self) -> str:
@@ -161,12 +162,13 @@ class FsspecStore:
     Args:
         fs: fsspec's file system.
         path: The directory in it.
-        url: What error messages call it.
-        place: The URL itself, for paths below it.
+        url: The place; shown redacted.
+        options: What is kept.
     """
 
-    def __init__(self, fs: Any, path: str, *, url: str) -> None:  # noqa: ANN401 - fsspec has no types
+    def __init__(self, fs: Any, path: str, *, url: str, options: StreamOptions) -> None:  # noqa: ANN401 - as above
         self._fs = fs
+        self._options = options
         self._path = path.rstrip("/")
         self._url = url
 
@@ -192,12 +194,10 @@ class FsspecStore:
         except FileNotFoundError:
             return set()
         except Exception as error:
-            _raise_typed(error, self.url, None, None)
+            raise_typed(error, self.url)
 
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name; one that a cache of whole files holds is a local file."""
-        from ._urls import join
-
         path = f"{self._path}/{name}" if self._path else name
         url = redact(join(self._url, name))
         if getattr(self._fs, "local_file", False):  # as fsspec.open_local does it
@@ -205,7 +205,7 @@ class FsspecStore:
                 with self._fs.open(path, "rb") as copy:
                     local = str(copy.name)
             except Exception as error:
-                _raise_typed(error, url, None, None)
+                raise_typed(error, url)
             return FileSource(local, url=url)
         return FsspecSource(self._fs, path, url=url)
 
@@ -235,22 +235,29 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
         ) from None
     if "blockcache" in url.split("::")[:-1]:
         _log.warning("%s: a cache of blocks is slow; StreamOptions.cache_dir keeps what was loaded", redact(url))
-    return FsspecStore(fs, path, url=url)
+    return FsspecStore(fs, path, url=url, options=options)
 
 
 def _version_of(info: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     return tuple([(name, str(info[name])) for name in _VERSIONS if info.get(name) is not None])
 
 
-def _raise_typed(error: Exception, url: str, offset: int | None, nbytes: int | None) -> NoReturn:
-    """Raise what an exception of another library stands for; its text may hold a signed URL, so it is not chained."""
+def raise_typed(error: Exception, url: str, offset: int | None = None, nbytes: int | None = None) -> NoReturn:
+    """Raise what an exception of another library stands for.
+
+    Its text may hold a signed URL or a token, so it is not chained.
+    """
     if isinstance(error, StreamloadError):
         raise error
+    if offset is None and type(error) in (TypeError, ValueError):  # of what was given
+        raise type(error)(f"{url}: {scrub(str(error))}") from None
     text = scrub(f"{type(error).__name__}: {error}")
     if isinstance(error, FileNotFoundError):
         raise FileNotFoundError(errno.ENOENT, "no such object", url) from None
     if isinstance(error, PermissionError):
         raise PermissionError(errno.EACCES, f"the file system denies access ({text})", url) from None
+    if {kind.__name__ for kind in type(error).__mro__} & _CREDENTIAL_ERRORS:
+        raise PermissionError(errno.EACCES, f"there are no usable credentials ({text})", url) from None
     if isinstance(error, IsADirectoryError):
         raise IsADirectoryError(errno.EISDIR, "expected an object, got a directory", url) from None
     what = "it could not be asked for" if offset is None else f"reading {nbytes} bytes at offset {offset} failed"

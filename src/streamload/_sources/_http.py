@@ -46,7 +46,6 @@ class HttpSource(Closing):
         signer: How the object is asked for.
         connections: What requests go through; shared with other sources.
         url: What error messages call the object: without query and user info.
-        policy: How long is waited, how often is asked again.
         head_bytes: How many bytes to ask for first.
 
     Raises:
@@ -63,14 +62,12 @@ class HttpSource(Closing):
         connections: Connections,
         *,
         url: str,
-        policy: HttpPolicy | None = None,
         head_bytes: int = HEAD_BYTES,
     ) -> None:
         from ._requests import Requests  # brings http.client, 15 ms, which local files do without
 
-        policy = HttpPolicy() if policy is None else policy
         self._closing = threading.Event()
-        self._requests = Requests(url, Address(signer), connections.retain(), policy, self._closing)
+        self._requests = Requests(url, Address(signer), connections.retain(), self._closing)
         self._nbytes = 0
         self._etag = self._version = ""
         self.head = b""
@@ -173,7 +170,7 @@ class HttpSource(Closing):
         again = object.__new__(type(self))
         again._closing = threading.Event()
         mine = self._requests
-        again._requests = type(mine)(self.url, mine.address, mine.connections.retain(), mine.policy, again._closing)
+        again._requests = type(mine)(self.url, mine.address, mine.connections.retain(), again._closing)
         again._requests.reached = True
         again._nbytes, again._etag, again._version = self._nbytes, self._etag, self._version
         again.head = b""

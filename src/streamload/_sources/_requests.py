@@ -14,7 +14,7 @@ from http.client import HTTPException, IncompleteRead
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import ChangedError, SourceError, StreamClosedError
-from ._retry import DENIED, GONE, MOVED, RETRIED, Broken, HttpPolicy, Unbelieved, backoff, parse_retry_after
+from ._retry import DENIED, GONE, MOVED, RETRIED, Broken, Unbelieved, backoff, parse_retry_after
 from ._urls import scrub
 
 if TYPE_CHECKING:
@@ -38,17 +38,14 @@ class Requests:
         url: What errors call the object.
         address: How it is asked for.
         connections: What requests go through.
-        policy: How often and how long.
         closing: Set when its user closes: nobody waits for another try then.
     """
 
-    def __init__(
-        self, url: str, address: Address, connections: Connections, policy: HttpPolicy, closing: threading.Event
-    ) -> None:
+    def __init__(self, url: str, address: Address, connections: Connections, closing: threading.Event) -> None:
         self.url = url
         self.address = address
         self.connections = connections
-        self.policy = policy
+        self.policy = connections.policy
         self.closing = closing
         self.reached = False  # whether the server has ever answered with bytes
 

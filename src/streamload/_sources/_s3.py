@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..options import StreamOptions
-    from ._retry import HttpPolicy
 
 _KNOWN = (
     "key, secret, token, profile, anon, endpoint_url, region, use_ssl, client_kwargs, config_kwargs, requester_pays"
@@ -154,10 +153,8 @@ class S3Signer:
 class S3Store(HttpStore):
     """Open objects below a prefix of a bucket."""
 
-    def __init__(
-        self, url: str, access: S3Access, connections: Connections, policy: HttpPolicy, options: StreamOptions
-    ) -> None:
-        super().__init__(url, connections, policy, options)
+    def __init__(self, url: str, access: S3Access, connections: Connections, options: StreamOptions) -> None:
+        super().__init__(url, connections, options)
         self._access = access
         path = url.partition("://")[2].partition("/")[2].strip("/")
         self._prefix = f"{path}/" if path else ""
@@ -200,7 +197,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     policy = policy_of(options, verify_tls=verify_tls)
     config = _mapping(given.get("config_kwargs"), "config_kwargs")
     proxies = _texts(config.get("proxies"), "proxies")
-    return S3Store(url, access, Connections(policy, ca_file=ca_file, proxies=proxies), policy, options)
+    return S3Store(url, access, Connections(policy, ca_file=ca_file, proxies=proxies), options)
 
 
 def _connect(given: Mapping[str, object], region: str | None) -> tuple[Any, Any]:
@@ -226,11 +223,9 @@ def _connect(given: Mapping[str, object], region: str | None) -> tuple[Any, Any]
         session.set_credentials(
             client["aws_access_key_id"], client.get("aws_secret_access_key"), client.get("aws_session_token")
         )
-    made = session.create_client("s3", config=Config(**config), **client)
-    if not made.meta.region_name or made.meta.region_name == "aws-global":
-        client["region_name"] = "us-east-1"
-        made = session.create_client("s3", config=Config(**config), **client)
-    return session, made
+    # Botocore signs for no region at all where none is named, which stores refuse; this is the one that knows all.
+    client.setdefault("region_name", session.get_config_variable("region") or "us-east-1")
+    return session, session.create_client("s3", config=Config(**config), **client)
 
 
 def _raise_typed(error: Exception, url: str) -> NoReturn:

@@ -82,10 +82,9 @@ class HttpStore:
         options: How long is waited, what is kept.
     """
 
-    def __init__(self, url: str, connections: Connections, policy: HttpPolicy, options: StreamOptions) -> None:
+    def __init__(self, url: str, connections: Connections, options: StreamOptions) -> None:
         self._place = url
         self._connections = connections
-        self._policy = policy
         self._options = options
 
     @property
@@ -103,13 +102,8 @@ class HttpStore:
 
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name; errors as those of `Store.open`."""
-        return HttpSource(
-            self.signer(name),
-            self._connections,
-            url=redact(join(self._place, name)),
-            policy=self._policy,
-            head_bytes=head_bytes,
-        )
+        url = redact(join(self._place, name))
+        return HttpSource(self.signer(name), self._connections, url=url, head_bytes=head_bytes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -168,11 +162,18 @@ def open_store(
     scheme = scheme_of(url)
     if scheme in LOCAL:
         return LocalStore(local_path(url))
-    module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
-    opened: Store = module.open_store(
-        str(url), dict(storage_options or {}), StreamOptions() if options is None else options
-    )
-    return opened
+    chosen = StreamOptions() if options is None else options
+
+    def make() -> Store:
+        module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
+        opened: Store = module.open_store(str(url), dict(storage_options or {}), chosen)
+        return opened
+
+    if chosen.cache_dir is None and chosen.memory_dir is None and not chosen.offline:
+        return make()
+    from ._tiers import TieredStore
+
+    return TieredStore(str(url), make, chosen)
 
 
 def open_source(

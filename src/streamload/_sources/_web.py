@@ -16,7 +16,6 @@ from ._urls import join, redact
 
 if TYPE_CHECKING:
     from ..options import StreamOptions
-    from ._retry import HttpPolicy
 
 _KNOWN = "headers, client_kwargs (headers, trust_env), verify, proxies"
 _SAFE = "/%:@!$&'()*+,;=~-._"
@@ -25,10 +24,8 @@ _SAFE = "/%:@!$&'()*+,;=~-._"
 class WebStore(HttpStore):
     """Open objects of a web server."""
 
-    def __init__(
-        self, url: str, headers: dict[str, str], connections: Connections, policy: HttpPolicy, options: StreamOptions
-    ) -> None:
-        super().__init__(url, connections, policy, options)
+    def __init__(self, url: str, headers: dict[str, str], connections: Connections, options: StreamOptions) -> None:
+        super().__init__(url, connections, options)
         self._headers = headers
 
     def signer(self, name: str) -> PlainSigner:
@@ -60,7 +57,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
         proxies = environment_proxies(url) | proxies
     refuse_unknown("https", {**given, **client}, _KNOWN)
     policy = policy_of(options, verify_tls=verify_tls)
-    return WebStore(url, headers, Connections(policy, ca_file=ca_file, proxies=proxies), policy, options)
+    return WebStore(url, headers, Connections(policy, ca_file=ca_file, proxies=proxies), options)
 
 
 def environment_proxies(url: str) -> dict[str, str]:

@@ -5,24 +5,18 @@ Part of `cli`.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
+
+from ._common import command_line, storage_option, storage_options
 
 __all__ = ["source"]
 
 
 @click.command()
 @click.argument("url", required=False)
-@click.option(
-    "--storage-option",
-    "storage_options",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="How the store is reached, as fsspec takes it, such as endpoint_url=http://host:9000. Repeatable.",
-)
+@storage_option
 @click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Rounds; each runs every client.")
 @click.option("--range-mib", type=click.IntRange(1, 256), default=8, show_default=True, help="MiB of one request.")
 @click.option("--connections", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests in flight.")
@@ -32,7 +26,7 @@ __all__ = ["source"]
 def source(
     url: str | None,
     *,
-    storage_options: tuple[str, ...],
+    given: tuple[str, ...],
     repeat: int,
     range_mib: int,
     connections: int,
@@ -54,13 +48,13 @@ def source(
     result = run_source_bench(
         SourceSettings(
             url=url,
-            storage_options=dict(option.split("=", 1) for option in storage_options),
+            storage_options=storage_options(given) or {},
             repeat=repeat,
             range_bytes=range_mib << 20,
             connections=connections,
             busy=not no_busy,
             peers=not no_peers,
-            command=shlex.join(["streamload", *sys.argv[1:]]),
+            command=command_line(),
         )
     )
     click.echo(result.table())

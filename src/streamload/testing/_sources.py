@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from ..errors import SourceError, StreamClosedError
+from ..errors import ChangedError, SourceError, StreamClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,6 +93,10 @@ class SourceTests:
         """Return a new source that holds exactly `data`. Override this."""
         raise NotImplementedError
 
+    def change(self) -> bool:
+        """Replace what `make_source` made by as many other bytes, and say so. Override this where it can happen."""
+        return False
+
     def test_knows_its_size_and_name(self) -> None:
         source = self.make_source(_pattern())
         try:
@@ -146,6 +150,43 @@ class SourceTests:
                 assert all(pool.map(read, range(0, _PATTERN_NBYTES - 1000, 997)))
         finally:
             source.close()
+
+    def test_name_shows_no_secret(self) -> None:
+        source = self.make_source(b"abc")
+        try:
+            for text in (source.url, repr(source)):
+                assert "://" not in text or "?" not in text, "a query string may be a signature"
+        finally:
+            source.close()
+
+    def test_replaced_bytes_are_never_mixed_in(self) -> None:
+        source = self.make_source(_pattern())
+        buffer = bytearray(1000)
+        try:
+            assert source.read_into(0, memoryview(buffer)) == 1000
+            if not self.change():
+                return
+            source.read_into(50_000, memoryview(buffer))
+        except ChangedError:
+            return
+        finally:
+            source.close()
+        raise AssertionError("a read of replaced bytes must raise ChangedError")
+
+    def test_opened_again_it_reads_the_same(self) -> None:
+        source = self.make_source(_pattern())
+        source.close()
+        reopen = getattr(source, "reopen", None)
+        if reopen is None:
+            return
+        again = reopen()
+        buffer = bytearray(1000)
+        try:
+            assert (again.nbytes, again.url) == (source.nbytes, source.url)
+            assert again.read_into(99, memoryview(buffer)) == 1000
+            assert bytes(buffer) == _pattern()[99:1099]
+        finally:
+            again.close()
 
     def test_closing_twice_is_harmless(self) -> None:
         source = self.make_source(b"abc")

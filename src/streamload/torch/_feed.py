@@ -11,8 +11,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from .._checkpoint import Checkpoint
-from .._checkpoint import open as open_checkpoint
 from .._closing import Closing
 from .._collector import collector_paused
 from ..errors import StreamClosedError
@@ -20,11 +18,12 @@ from ._failure import raise_again, without_traceback
 from ._groups import GROUP_BYTES, cut
 from ._memory import current_stream, place, poison, resolve_device
 from ._stats import add_up
-from ._submit import Target, check_checkpoint, choose_engine, known_sums, submit
+from ._submit import Target, check_checkpoint, choose_engine, enter_checkpoint, known_sums, submit
 
 if TYPE_CHECKING:
+    from .._checkpoint import Checkpoint
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import torch
 
@@ -270,6 +269,7 @@ def iter_tensors(
     device: str | int | torch.device = "cpu",
     *,
     names: Iterable[str] | None = None,
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
     engine: CopyEngine | None = None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
@@ -281,9 +281,10 @@ def iter_tensors(
     has failed, every further step raises the same error; after an interrupt (Ctrl-C), `StreamClosedError`.
 
     Args:
-        source: Path of a file or directory, or an open checkpoint, which stays open.
+        source: Path or URL of a file or directory, or an open checkpoint, which stays open.
         device: "cpu", "cuda", "cuda:<n>", a number of a CUDA device, or a `torch.device`.
         names: Only these tensors. None: all.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read and stage; not together with `engine`.
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
@@ -295,7 +296,7 @@ def iter_tensors(
     where = resolve_device(device)
     chosen_engine = choose_engine(where, options, engine)
     with ExitStack() as opened:
-        checkpoint = source if isinstance(source, Checkpoint) else opened.enter_context(open_checkpoint(source))
+        checkpoint = enter_checkpoint(opened, source, storage_options, options)
         wanted = None if names is None else {checkpoint[name].name for name in names}
         layers = [
             (layer.name, [info for info in layer.tensors if wanted is None or info.name in wanted])

@@ -18,13 +18,14 @@ from .._sources import MemorySource
 from ._dtypes import torch_dtype, torch_shape
 from ._fill import fill
 from ._groups import cut
-from ._host import HostTensors
+from ._host import HostTensors, can_map
 from ._memory import place, resolve_device
 from ._seats import tensors_of, walk
 from ._submit import Target, check_options, choose_engine, known_sums, submit
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from .._checkpoint import Checkpoint
     from ..options import StreamOptions
@@ -36,16 +37,18 @@ def load_file(
     filename: str | os.PathLike[str],
     device: str | int | torch.device = "cpu",
     *,
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Load all tensors of a safetensors file, or of a directory that holds a checkpoint.
+    """Load all tensors of a safetensors file, or of a directory or prefix that holds a checkpoint.
 
-    On the CPU the tensors are private mappings of the file, copied by nobody until they are written to. On CUDA, and
+    On the CPU the tensors of local files are private mappings, copied by nobody until they are written to. Else, and
     where `options.verify` asks for checksums, the copy engine reads, and the call blocks until every byte is there.
 
     Args:
-        filename: Path of the file or directory.
+        filename: Path or URL of the file or directory.
         device: "cpu", "cuda", "cuda:<n>", a number of a CUDA device, or a `torch.device`.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read, where the copy engine reads.
 
     Returns:
@@ -62,8 +65,8 @@ def load_file(
     """
     where = resolve_device(device)
     check_options(options)
-    with open_checkpoint(filename) as checkpoint:
-        if where.type == "cpu" and (options is None or not options.verify):
+    with open_checkpoint(filename, storage_options=storage_options, options=options) as checkpoint:
+        if where.type == "cpu" and can_map(checkpoint.shards) and (options is None or not options.verify):
             host = HostTensors(checkpoint.shards)
             return {info.name: host.tensor(info) for info in checkpoint.values()}
         return _load_to_device(checkpoint, where, options)
@@ -95,6 +98,8 @@ def load_model(
     filename: str | os.PathLike[str],
     strict: bool = True,
     device: str | int | torch.device = "cpu",
+    *,
+    storage_options: Mapping[str, object] | None = None,
 ) -> tuple[set[str], list[str]]:
     """Load a file into a model's parameters and buffers, as `safetensors.torch.load_model` does; blocks.
 
@@ -103,10 +108,11 @@ def load_model(
 
     Args:
         model: What to fill; its tensors stay where they are and keep their dtypes.
-        filename: Path of the file or directory.
+        filename: Path or URL of the file or directory.
         strict: Refuse names that only one of the two has.
         device: Where the file's tensors are loaded before they are copied into the model, where they cannot go
             straight into its own: a shape differs, or a module changes its state dict while it loads.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
 
     Returns:
         The names that the file lacks, and those that the model lacks (or has twice).
@@ -116,10 +122,10 @@ def load_model(
         FileNotFoundError, FormatError, SourceError, DeviceError: As `load_file`.
     """
     where = resolve_device(device)
-    with open_checkpoint(filename) as checkpoint:
+    with open_checkpoint(filename, storage_options=storage_options) as checkpoint:
         tensors = _fill_model(model, checkpoint)
     if tensors is None:
-        tensors = load_file(filename, where)
+        tensors = load_file(filename, where, storage_options=storage_options)
     shared = _shared_names(model.state_dict())
     incompatible = model.load_state_dict(tensors, strict=False)
     missing, unexpected = set(incompatible.missing_keys), list(incompatible.unexpected_keys)

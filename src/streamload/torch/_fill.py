@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch.autograd.graph import increment_version
 
-from .._checkpoint import Checkpoint
-from .._checkpoint import open as open_checkpoint
 from .._collector import collector_paused
 from .._plan import Copy, find_overlap
 from ..errors import StreamloadError
@@ -27,9 +25,11 @@ from ._convert import TRANSIENT_BYTES, Conversion, check_cast, convert
 from ._dtypes import torch_dtype, torch_shape
 from ._layout import blocks_of, suits, take_part
 from ._stats import add_up
-from ._submit import check_options, choose_engine, compare, copies_into, known_sums, submit
+from ._submit import check_options, choose_engine, compare, copies_into, enter_checkpoint, known_sums, submit
+from collections.abc import Mapping
 
 if TYPE_CHECKING:
+    from .._checkpoint import Checkpoint
     import os
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -84,6 +84,7 @@ def fill(
     source: str | os.PathLike[str] | Checkpoint,
     destinations: Mapping[str, torch.Tensor] | Iterable[Destination],
     *,
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
     engine: CopyEngine | None = None,
 ) -> LoadStats:
@@ -99,8 +100,9 @@ def fill(
     `no_grad`. A load that fails leaves the contents of all destinations undefined.
 
     Args:
-        source: Path of a file or directory, or an open checkpoint, which stays open.
+        source: Path or URL of a file or directory, or an open checkpoint, which stays open.
         destinations: Tensors by name, or what to put where; a name may come several times.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read and stage; not together with `engine`.
         engine: A copy engine of one's own, for the one device that all tensors are on. None: the ones that loads to
             these devices share.
@@ -130,7 +132,7 @@ def fill(
     began = time.perf_counter()
     check_options(options)
     with ExitStack() as opened:
-        checkpoint = source if isinstance(source, Checkpoint) else opened.enter_context(open_checkpoint(source))
+        checkpoint = enter_checkpoint(opened, source, storage_options, options)
         devices = _sort_by_device(checkpoint, destinations)
         for found in devices.values():
             _refuse_shared_memory(found)

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 _CPU = torch.device("cpu")
 
 
+def can_map(shards: Sequence[Shard]) -> bool:
+    """Whether every shard is a local file. What is not comes faster through the copy engine, many requests at once."""
+    return all(isinstance(shard.source, FileSource) for shard in shards)
+
+
 class HostTensors:
     """Make CPU tensors of a checkpoint's bytes: mapped where the file can be, else read.
 

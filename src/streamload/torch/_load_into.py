@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from .._checkpoint import Checkpoint, open
 from ._module_stream import stream_module
+from ._submit import refuse_storage_options
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     import torch
 
@@ -28,6 +30,7 @@ def load_into(
     *,
     device: str | int | torch.device = "cuda",
     strict: bool = True,
+    storage_options: Mapping[str, object] | None = None,
     options: StreamOptions | None = None,
     engine: CopyEngine | None = None,
 ) -> ModuleStream:
@@ -38,10 +41,11 @@ def load_into(
 
     Args:
         module: Its parameters on the meta device or real. Buffers that are not saved must be real: no file holds them.
-        source: A path or file URL as for `streamload.open`, opened and closed here; or an open checkpoint, which stays
+        source: A path or URL as for `streamload.open`, opened and closed here; or an open checkpoint, which stays
             open.
         device: Of meta tensors, and where real ones must be.
         strict: Refuse names that only one of the two has.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read and stage; not together with `engine`.
         engine: A copy engine of one's own. None: the one that loads to this device share.
 
@@ -57,6 +61,7 @@ def load_into(
         >>> logits = model(tokens)  # runs while later layers arrive
     """
     if isinstance(source, Checkpoint):
+        refuse_storage_options(storage_options)
         return stream_module(module, source, device, strict=strict, options=options, engine=engine)
-    with open(source) as checkpoint:
+    with open(source, storage_options=storage_options, options=options) as checkpoint:
         return stream_module(module, checkpoint, device, strict=strict, options=options, engine=engine)

@@ -15,14 +15,14 @@ from .._closing import Closing
 from .._plan import Copy
 from ..errors import StreamClosedError
 from ._dtypes import torch_dtype, torch_shape
-from ._host import HostTensors
+from ._host import HostTensors, can_map
 from ._memory import place, resolve_device
 from ._slice import select
 from ._submit import Target, check_options, choose_engine, submit
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .._engine import CopyEngine
     from .._format import TensorInfo
@@ -35,14 +35,15 @@ _FRAMEWORKS = ("pt", "torch", "pytorch")
 class safe_open(Closing):  # safetensors' name
     """Open a safetensors file; a context manager.
 
-    On the CPU, whole tensors are mapped without a copy and slices are read; on CUDA both are read through the copy
-    engine, in the order of the calls. Tensors stay valid after `close`; slices not yet taken do not. Safe to use
-    from several threads, `close` among them.
+    On the CPU, whole tensors of local files are mapped without a copy and slices are read; on CUDA, and from stores,
+    both are read through the copy engine, in the order of the calls. Tensors stay valid after `close`; slices not yet
+    taken do not. Safe to use from several threads, `close` among them.
 
     Args:
-        filename: A file, or a directory that holds a checkpoint.
+        filename: Path or URL of a file, or of a directory that holds a checkpoint.
         framework: "pt". Others are safetensors' own affair.
         device: "cpu", "cuda", "cuda:<n>", a number of a CUDA device, or a `torch.device`.
+        storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read, where the copy engine reads.
 
     Raises:
@@ -63,6 +64,7 @@ class safe_open(Closing):  # safetensors' name
         framework: str = "pt",
         device: str | int | torch.device = "cpu",
         *,
+        storage_options: Mapping[str, object] | None = None,
         options: StreamOptions | None = None,
     ) -> None:
         if framework not in _FRAMEWORKS:
@@ -77,8 +79,9 @@ class safe_open(Closing):  # safetensors' name
         self._options = options
         self._engine: CopyEngine | None = None
         self._engine_bytes = 0
-        self._checkpoint = open_checkpoint(filename)
+        self._checkpoint = open_checkpoint(filename, storage_options=storage_options, options=options)
         self._host = HostTensors(self._checkpoint.shards)
+        self._on_host = self._device.type == "cpu" and can_map(self._checkpoint.shards)
 
     def __repr__(self) -> str:
         return f"safe_open({self._checkpoint.url!r}, device={str(self._device)!r})"
@@ -140,7 +143,7 @@ class safe_open(Closing):  # safetensors' name
         return self._take([info])[info.name]
 
     def _take(self, infos: Sequence[TensorInfo]) -> dict[str, torch.Tensor]:
-        if self._device.type == "cpu":
+        if self._on_host:
             return {info.name: self._host.tensor(info) for info in infos}
         placement = place(infos, self._device)
         targets = [Target(info, tensor) for info, tensor in zip(infos, placement.tensors, strict=True)]
@@ -156,7 +159,7 @@ class safe_open(Closing):  # safetensors' name
         if ranges == [(0, info.nbytes)] and selection.gather is None and selection.count == selection.numel:
             return self._tensor(info).reshape(selection.shape).detach()
         nbytes = selection.count * dtype.itemsize
-        if self._device.type == "cpu":
+        if self._on_host:
             return selection.apply(self._host.read(info, ranges, nbytes), dtype)
         buffer = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
         copies, address = [], buffer.data_ptr()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from .._checkpoint import Checkpoint
+from .._checkpoint import open as open_checkpoint
 from .._checksums import expected_sums
 from .._checksums import known_sums as read_known_sums
 from .._collector import collector_paused
@@ -24,7 +25,9 @@ from ._layout import take_apart
 from ._memory import current_stream
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import ExitStack
 
     import torch
 
@@ -100,6 +103,34 @@ def check_options(options: object, *, streams: bool = False) -> None:
         raise ValueError(
             "device_memory is for stream_module, which passes what exceeds it through slots; here all is loaded whole"
         )
+
+
+def refuse_storage_options(storage_options: Mapping[str, object] | None) -> None:
+    """Refuse options of a store beside a checkpoint that is open already: nobody would heed them.
+
+    Raises:
+        ValueError: There are some.
+    """
+    if storage_options:
+        raise ValueError("give storage_options to streamload.open: the checkpoint is open already")
+
+
+def enter_checkpoint(
+    opened: ExitStack,
+    source: str | os.PathLike[str] | Checkpoint,
+    storage_options: Mapping[str, object] | None,
+    options: StreamOptions | None,
+) -> Checkpoint:
+    """Return a checkpoint that is open already, or open one that the stack closes.
+
+    Raises:
+        ValueError: `storage_options` came with an open one.
+        Exception: As `streamload.open`.
+    """
+    if isinstance(source, Checkpoint):
+        refuse_storage_options(storage_options)
+        return source
+    return opened.enter_context(open_checkpoint(source, storage_options=storage_options, options=options))
 
 
 def choose_engine(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._layout import Facts, Layout
 from ._lease import CachedFile
@@ -18,6 +18,7 @@ from ._room import Entry, Pruned
 from ._room import entries as _entries
 from ._room import prune as _prune
 from ._source import OfflineSource, TieredSource
+from ._store import TieredStore
 from ._tier import Tier
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ __all__ = [
     "Entry",
     "Pruned",
     "TieredSource",
+    "TieredStore",
     "attach",
+    "is_known",
     "known_names",
     "list_entries",
     "local_file",
@@ -41,11 +44,14 @@ __all__ = [
 ]
 
 
+_VERSIONS: Final = ("ETag", "etag", "generation", "VersionId", "version_id")
+
+
 def attach(source: Source, options: StreamOptions, *, name: str | None = None) -> Source:
     """Put the tiers of `options` before a source of a store.
 
     Args:
-        source: An open object, whose `etag` says its version; without one nothing is kept of it.
+        source: An open object, whose `etag` or `version` says which it is; without one nothing is kept of it.
         options: Which tiers there are.
         name: What the object is found by offline. None: the source's URL.
 
@@ -53,7 +59,7 @@ def attach(source: Source, options: StreamOptions, *, name: str | None = None) -
         A file where the object is kept whole, and the source is closed; else a source that reads through a tier;
         else the source, where there is none or it cannot be written, which is said once through `logging`.
     """
-    etag: str = getattr(source, "etag", "") or ""
+    etag = _version_of(source)
     tiers = _tiers_of(options)
     if not etag or not tiers:
         return source
@@ -104,6 +110,15 @@ def open_known(url: str, options: StreamOptions) -> Source:
     raise FileNotFoundError(errno.ENOENT, "not in the cache, and `offline` forbids to ask the store", url)
 
 
+def is_known(url: str, options: StreamOptions) -> bool:
+    """Whether a tier holds the whole object that a URL was last; it may be another one by now."""
+    for tier, _, _ in _tiers_of(options):
+        key = tier.layout.key_of(url)
+        if key is not None and tier.layout.object_path(key).exists():
+            return True
+    return False
+
+
 def known_names(url: str, options: StreamOptions) -> set[str]:
     """Return the names, below a URL, of the objects that tiers know."""
     prefix = url.rstrip("/") + "/"
@@ -145,6 +160,16 @@ def prune(directory: str | os.PathLike[str], max_bytes: int | None = None) -> Pr
         OSError: It cannot be read, or something cannot be removed.
     """
     return _prune(_existing(directory), max_bytes)
+
+
+def _version_of(source: Source) -> str:
+    """Return what changes whenever the object does; "" where the source knows nothing of the kind.
+
+    Times do not: many file systems and servers count them in seconds.
+    """
+    etag: str = getattr(source, "etag", "") or ""
+    version: tuple[tuple[str, str], ...] = getattr(source, "version", ())
+    return etag or "\n".join([f"{name}={value}" for name, value in version if name in _VERSIONS])
 
 
 def _existing(directory: str | os.PathLike[str]) -> Layout:

@@ -172,7 +172,9 @@ class TieredSource(Closing):
                 return self.inner.read_into(offset, view[: start - offset])
             return start - offset
         claim = self._claim(start, end - start)
-        if claim is None and self.cache.covers(start, end - start):
+        if self.cache.missing(start, end - start) != [(start, end)]:  # others were faster
+            if claim is not None:
+                claim.release()
             return self._read_some(offset, view)
         try:
             count = self.inner.read_into(start, view[: end - start])

@@ -1,0 +1,1 @@
+"""What `streamload pull` keeps: whole, verified files; interrupted, changed, damaged, denied."""
