@@ -183,6 +183,8 @@ def load(command: dict) -> dict[str, object]:
     """Open one object and read all of it, through the tiers that the command names."""
     from streamload._sources._tiers import attach, local_file
 
+    if command.get("torch"):
+        return load_by_torch(command)
     source = attach(RangeSource(command["url"]), choose(**command["options"]))
     kind = type(source).__name__
     if not command.get("map"):
@@ -198,12 +200,31 @@ def load(command: dict) -> dict[str, object]:
         signal.pause()  # until it is killed
 
 
+def load_by_torch(command: dict) -> dict[str, object]:
+    """Load a checkpoint to the CPU; with `map` hold it until the process is killed."""
+    from streamload import StreamOptions
+    from streamload.torch import load_file
+
+    tensors = load_file(command["url"], "cpu", options=StreamOptions(**command["options"]))
+    total = hashlib.sha256()
+    for tensor in tensors.values():
+        total.update(memoryview(tensor.numpy()))
+    if command.get("map"):
+        _tell(kind="ready", pid=os.getpid(), digest=total.hexdigest(), path="")
+        while True:
+            signal.pause()
+    return {"kind": "torch", "digest": total.hexdigest()}
+
+
 class Nursery:
     """Fork loads from a process that has nothing but them to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, torch: bool = False) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, *(["torch"] if torch else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self._ended: dict[int, dict[str, object]] = {}
         self._ready: list[dict[str, object]] = []
@@ -272,8 +293,10 @@ def _reap(*_: object) -> None:
 
 def main() -> None:
     """Fork a process for each command."""
-    import streamload._sources._tiers  # noqa: F401 - once, for all children
+    import streamload._sources._tiers
 
+    if "torch" in sys.argv:
+        import streamload.torch  # noqa: F401 - likewise
     signal.signal(signal.SIGCHLD, _reap)
     for line in iter(sys.stdin.readline, ""):
         pid = os.fork()

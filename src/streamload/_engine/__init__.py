@@ -24,6 +24,7 @@ from ._pool import DEBUG_SEED, ReadPool, shared_pool
 from ._remote import Renewal, open_remote
 from ._rotation import Rotation, RotationStats
 from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
+from ._tiers import fetch_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ __all__ = [
     "Rotation",
     "RotationStats",
     "Ticket",
+    "fetch_whole",
     "map_file",
     "open_device",
     "shared_engine",
@@ -248,7 +250,8 @@ class CopyEngine(Closing):
             return None
         renewal = Renewal(source)
         callbacks.append(renewal)
-        return open_remote(client, source, renewal)
+        native = open_remote(client, source, renewal)
+        return native if source.cache is None else _native.tiered_source(self._pool.tiers, native, source.cache)
 
 
 def _close(native: _native.CopyEngine) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .._native import CacheFile
     from ._connections import Connections
 
 HEAD_BYTES = 256 << 10
@@ -41,6 +42,8 @@ class HttpSource(Closing):
     Attributes:
         head: First bytes of the object, which came when it was opened; empty once `forget_head` was called.
         read_concurrency: How many threads should read at once.
+        cache: A file that the engine reads from and puts into what it fetches; None: none. `read_into` knows nothing of
+            it: a `TieredSource` around this one does.
 
     Args:
         signer: How the object is asked for.
@@ -71,6 +74,7 @@ class HttpSource(Closing):
         self._nbytes = 0
         self._etag = self._version = ""
         self.head = b""
+        self.cache: CacheFile | None = None
         try:
             self._requests.run(lambda: (0, head_bytes), self._take_first)
         except BaseException:
@@ -173,7 +177,7 @@ class HttpSource(Closing):
         again._requests = type(mine)(self.url, mine.address, mine.connections.retain(), again._closing)
         again._requests.reached = True
         again._nbytes, again._etag, again._version = self._nbytes, self._etag, self._version
-        again.head = b""
+        again.head, again.cache = b"", self.cache
         return again
 
     def read_into(self, offset: int, buffer: memoryview, /) -> int:

@@ -6,6 +6,8 @@ blocks. Read next: `_host`, `_submit`.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -13,6 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .._checkpoint import Shard
 from .._checkpoint import open as open_checkpoint
+from .._engine import fetch_whole
 from .._format import header_nbytes, parse_header
 from .._sources import MemorySource
 from ._dtypes import torch_dtype, torch_shape
@@ -42,8 +45,9 @@ def load_file(
 ) -> dict[str, torch.Tensor]:
     """Load all tensors of a safetensors file, or of a directory or prefix that holds a checkpoint.
 
-    On the CPU the tensors of local files are private mappings, copied by nobody until they are written to. Else, and
-    where `options.verify` asks for checksums, the copy engine reads, and the call blocks until every byte is there.
+    On the CPU the tensors of local files are private mappings, copied by nobody until they are written to; so are those
+    of objects in a store where `options.memory_dir` names a tier in memory, which a machine's processes then share.
+    Else, and where `options.verify` asks for checksums, the copy engine reads. Blocks until every byte is there.
 
     Args:
         filename: Path or URL of the file or directory.
@@ -66,9 +70,10 @@ def load_file(
     where = resolve_device(device)
     check_options(options)
     with open_checkpoint(filename, storage_options=storage_options, options=options) as checkpoint:
-        if where.type == "cpu" and can_map(checkpoint.shards) and (options is None or not options.verify):
-            host = HostTensors(checkpoint.shards)
-            return {info.name: host.tensor(info) for info in checkpoint.values()}
+        if where.type == "cpu" and (options is None or not options.verify):
+            mapped = _map_all(checkpoint, options)
+            if mapped is not None:
+                return mapped
         return _load_to_device(checkpoint, where, options)
 
 
@@ -144,6 +149,24 @@ def load_model(
                 text += f"\n    {label} key(s) in state_dict: " + ", ".join(f'"{name}"' for name in sorted(found))
         raise RuntimeError(text)
     return missing, unexpected
+
+
+def _map_all(checkpoint: Checkpoint, options: StreamOptions | None) -> dict[str, torch.Tensor] | None:
+    """Return every tensor as a mapping of its file; None where one is not a file and no tier in memory makes it one."""
+    shards, fetched = checkpoint.shards, ExitStack()
+    if not can_map(shards):
+        if options is None or options.memory_dir is None:
+            return None
+        engine = choose_engine(torch.device("cpu"), options, None)
+        files = fetch_whole(engine, [shard.source for shard in shards])
+        if files is None:
+            return None
+        for file in files:
+            fetched.callback(file.close)
+        shards = tuple([replace(shard, source=file) for shard, file in zip(shards, files, strict=True)])
+    with fetched:
+        host = HostTensors(shards)
+        return {info.name: host.tensor(info) for info in checkpoint.values()}
 
 
 def _load_to_device(

@@ -14,6 +14,7 @@ import torch
 
 from .._engine import map_file
 from .._sources import FileSource
+from .._sources._tiers import CachedFile
 from ..errors import ShortReadError
 from ._dtypes import torch_dtype, torch_shape
 from ._memory import place, tensor_over
@@ -65,7 +66,9 @@ class HostTensors:
         mapping = mappings.get(info.shard)
         if mapping is None:
             mapping = mappings[info.shard] = map_file(source)
-        tensor = tensor_over(mapping.address + info.start, info.nbytes, dtype, shape, _CPU, mapping)
+        # A file in a tier is not evicted while a tensor over it lives.
+        owner = (mapping, source.lease) if isinstance(source, CachedFile) else mapping
+        tensor = tensor_over(mapping.address + info.start, info.nbytes, dtype, shape, _CPU, owner)
         # Kernels read whole elements; an element that straddles their alignment is undefined behaviour in C++.
         return tensor if tensor.data_ptr() % dtype.itemsize == 0 else tensor.clone()
 

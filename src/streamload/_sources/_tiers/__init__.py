@@ -75,7 +75,7 @@ def attach(source: Source, options: StreamOptions, *, name: str | None = None) -
         tiered = None
         if cache is not None:
             _put_head(cache, head)
-            tiered = TieredSource(source, cache, tier, facts)
+            tiered = TieredSource(source, cache, tier, facts, lossless=lossless)
         found = tier.find(facts) if tiered is None else tiered.published()
         if found is not None:
             source.close()
@@ -106,7 +106,7 @@ def open_known(url: str, options: StreamOptions) -> Source:
             continue
         cache = tier.begin(facts, None, lossless=lossless)
         if cache is not None:
-            return TieredSource(OfflineSource(facts), cache, tier, facts)
+            return TieredSource(OfflineSource(facts), cache, tier, facts, lossless=lossless)
     raise FileNotFoundError(errno.ENOENT, "not in the cache, and `offline` forbids to ask the store", url)
 
 
