@@ -5,11 +5,18 @@ Part of `cli`.
 
 from __future__ import annotations
 
+import shlex
+import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ._common import command_line, storage_option, storage_options
+from ._common import storage_option, storage_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["source"]
 
@@ -54,10 +61,24 @@ def source(
             connections=connections,
             busy=not no_busy,
             peers=not no_peers,
-            command=command_line(),
+            command=_without_values(sys.argv[1:]),
         )
     )
     click.echo(result.table())
     if json_path is not None:
         result.write(Path(json_path))
         click.echo(f"written to {json_path}")
+
+
+def _without_values(words: Sequence[str]) -> str:
+    """Return a command as it was typed, but for the values of its storage options: some are secrets."""
+    option = "--storage-option"
+    said = ["streamload"]
+    for before, word in pairwise(["", *words]):
+        key, equals, rest = word.partition("=")
+        if before == option and equals:
+            word = f"{key}=…"
+        elif key == option and equals:
+            word = f"{option}={rest.partition('=')[0]}=…"
+        said.append(word)
+    return shlex.join(said)

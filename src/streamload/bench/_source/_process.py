@@ -1,6 +1,7 @@
 """Move all objects once with one client, in a process of its own.
 
-`python -m streamload.bench._source._process REQUEST FILE`. Part of `bench._source`. The result goes to FILE as JSON.
+`python -m streamload.bench._source._process FILE`. Part of `bench._source`. The request comes as JSON from standard
+input, the result goes to FILE as JSON.
 """
 
 from __future__ import annotations
@@ -191,4 +192,4 @@ def _main(text: str, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]))
+    _main(sys.stdin.read(), Path(sys.argv[1]))

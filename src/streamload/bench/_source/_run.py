@@ -65,9 +65,10 @@ class _Course:
         content = {**asdict(self.request), "client": client, "busy": busy, "check": check}
         file = self.scratch / "transfer.json"
         file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "streamload.bench._source._process", json.dumps(content), str(file)]
+        command = [sys.executable, "-m", "streamload.bench._source._process", str(file)]
+        given = json.dumps(content)  # not an argument: everybody may read those, and there are secrets in it
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+            done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=_SECONDS)
             said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and said nothing"])[-1]
         except subprocess.TimeoutExpired:
             said = f"it had not ended after {_SECONDS:.0f} s"
