@@ -150,11 +150,11 @@ class CopyEngine(Closing):
                 plan.group_count,
                 native_sources,
                 after_stream,
-                (tuple(keep_alive), plan, tuple(sources)),
+                (tuple(keep_alive), plan),
             )
         except _native.NativeError as error:
             raise_typed(error)
-        return Ticket(ticket, callbacks, self, key_names)
+        return Ticket(ticket, callbacks, self, key_names, sources)
 
     def rotate(
         self,
@@ -201,12 +201,13 @@ class CopyEngine(Closing):
                 list(slots),
                 list(order),
                 after_stream,
-                (tuple(keep_alive), tuple(sources)),
+                tuple(keep_alive),
                 DEBUG_SEED if debug else 0,
             )
         except _native.NativeError as error:
             raise_typed(error)
-        return Rotation(rotation, callbacks, self, [name for names in key_names for name in names])
+        names = [name for unit in key_names for name in unit]
+        return Rotation(rotation, callbacks, self, names, sources)
 
     def close(self) -> None:
         """Cancel every load, wait for its threads and copies. Harmless when repeated."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Sequence
 
+    from .._sources import Source
     from . import CopyEngine
     from ._remote import Renewal
     from ._ticket import CallbackSource
@@ -71,10 +72,13 @@ class Rotation(Closing):
         callbacks: Sequence[CallbackSource | Renewal],
         engine: CopyEngine,
         key_names: Sequence[str] = (),
+        sources: Sequence[Source] = (),
     ) -> None:
         self._native = native
         self._callbacks = callbacks
         self._key_names = key_names
+        # Here, where the collector sees them: a source may hold on to its load.
+        self._sources: tuple[Source, ...] = tuple(sources)
         self._engine: CopyEngine | None = engine  # let go of on close, so that its threads end with its last load
 
     @property
@@ -160,6 +164,7 @@ class Rotation(Closing):
         """
         self._native.close()
         self._engine = None
+        self._sources = ()
 
     def _call(self, use: Callable[[_native.Rotation], T]) -> T:
         try:

@@ -143,10 +143,13 @@ class Ticket(Closing):
         callbacks: Sequence[CallbackSource | Renewal],
         engine: CopyEngine,
         key_names: Sequence[str] = (),
+        sources: Sequence[Source] = (),
     ) -> None:
         self._native = native
         self._callbacks = callbacks
         self._key_names = key_names
+        # Here, where the collector sees them: a source may hold on to its load.
+        self._sources: tuple[Source, ...] = tuple(sources)
         self._engine: CopyEngine | None = engine  # let go of on close, so that its threads end with its last load
 
     @property
@@ -222,6 +225,7 @@ class Ticket(Closing):
         """Cancel what is not done, wait for threads and copies, let go of the files. Harmless when repeated."""
         self._native.close()
         self._engine = None
+        self._sources = ()
 
     def stats(self) -> LoadStats:
         """Return what the load did so far."""
