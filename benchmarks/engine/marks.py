@@ -8,15 +8,17 @@ Standard library only.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from held import Mark, hold
+
 # Loaders that hand out mappings put no bytes anywhere on the way; every other stages them.
 MAPPED = ("safetensors,", "torch.load")
-Mark = tuple[str, float | None, str, float]  # what, found, "at least" or "at most", wanted
 
 
 def warm_marks(result: dict[str, Any]) -> list[Mark]:
@@ -68,18 +70,7 @@ def marks(result: dict[str, Any]) -> list[Mark]:
 
 def main(names: list[str]) -> int:
     """Print every mark of every file; return 1 if one was missed, 2 if there was none."""
-    missed = held = 0
-    for name in names:
-        for what, found, sense, wanted in marks(json.loads(Path(name).read_text(encoding="utf-8"))):
-            met = found is not None and (found >= wanted if sense == "at least" else found <= wanted)
-            missed += not met
-            held += 1
-            said = "not measured" if found is None else f"{found:.3f}"
-            print(f"{'ok    ' if met else 'MISSED'} {what}: {said}, {sense} {wanted:g} ({Path(name).name})")
-    if not held:
-        print("no mark applies to any of the files" if names else "no file given", file=sys.stderr)
-        return 2
-    return int(missed > 0)
+    return hold(names, marks)
 
 
 if __name__ == "__main__":

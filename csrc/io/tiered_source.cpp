@@ -154,11 +154,11 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
 
   void look_again() noexcept {
     ++parts_->shared->looking_;
-    const bool runs = threads().reading.run_after(next_look_, [self = shared_from_this()] {
+    const Clock::duration delay = std::exchange(next_look_, std::min<Clock::duration>(next_look_ * 2, kLastLook));
+    const bool runs = threads().reading.run_after(delay, [self = shared_from_this()] {
       --self->parts_->shared->looking_;
       self->advance();
     });
-    next_look_ = std::min<Clock::duration>(next_look_ * 2, kLastLook);
     if (runs) return;
     --parts_->shared->looking_;
     finish(closed());

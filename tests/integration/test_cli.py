@@ -83,7 +83,7 @@ def write(path, content):
         (lambda directory: write(directory / "pytorch_model.bin", b"\x80\x02"), "pickle"),
         (lambda directory: write(directory / "notes.txt", b"hello, this is text"), "notes.txt"),
         (lambda directory: write(directory / "x.safetensors", (2**63).to_bytes(8, "little")), "x.safetensors"),
-        (lambda directory: "magic://bucket/model", "not supported"),
+        (lambda directory: "nonsense://bucket/model", "not supported"),
         (lambda directory: "", "empty"),
     ],
 )

@@ -1,127 +1,15 @@
-// A cache file: what was put is there for everybody, nothing else is believed, and nothing is lost to kill -9.
+// A cache file: what was put is there for everybody, and nothing else is believed.
 #include <sys/resource.h>
-#include <sys/wait.h>
+#include <sys/stat.h>
 
-#include <algorithm>
-#include <array>
-#include <atomic>
 #include <cerrno>
 #include <csignal>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <thread>
 
+#include "cache_fixture.hpp"
 #include "check.hpp"
 #include "io/cache_file.hpp"
-#include "scratch.hpp"
 
 using namespace streamload;
-
-namespace {
-
-constexpr std::uint64_t kChunk = 64 << 10;
-constexpr std::uint64_t kChunks = 16;
-constexpr std::uint64_t kBytes = kChunks * kChunk - 1000;
-
-class Folder {
- public:
-  Folder() {
-    std::string name = std::string(::getenv("TMPDIR") != nullptr ? ::getenv("TMPDIR") : "/tmp") + "/streamload-XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr) std::abort();
-    path_ = name;
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() { std::filesystem::remove_all(path_); }
-
-  [[nodiscard]] std::string file(const char* name = "object") const { return path_ + "/" + name; }
-  [[nodiscard]] std::size_t entries() const { return count_entries(path_.c_str()); }
-
- private:
-  std::string path_;
-};
-
-BootId boot(int number) {
-  BootId id{};
-  id.fill(static_cast<std::byte>(number));
-  return id;
-}
-
-CacheFile::Settings settings(const std::string& path, int version = 1, int boot_number = 1) {
-  CacheFile::Settings chosen{path, {kBytes, {}}, {}, false, boot(boot_number)};
-  chosen.object.identity.fill(static_cast<std::byte>(version));
-  return chosen;
-}
-
-std::shared_ptr<CacheFile> open(const std::string& path, int version = 1, int boot_number = 1) {
-  std::shared_ptr<CacheFile> file;
-  const Status status = CacheFile::open(settings(path, version, boot_number), file);
-  if (!status.ok()) std::printf("%s\n", status.text.c_str());
-  REQUIRE(status.ok());
-  return file;
-}
-
-ByteRange chunk(std::uint64_t i) { return {i * kChunk, std::min(kBytes, (i + 1) * kChunk)}; }
-
-bool put(CacheFile& file, ByteRange range) {
-  const std::vector<std::byte> bytes = pattern(range.start, range.end - range.start);
-  const auto half = bytes.size() / 2;
-  const std::array<ConstHostSpan, 2> parts = {ConstHostSpan(bytes).first(half), ConstHostSpan(bytes).subspan(half)};
-  return file.put(range.start, parts);
-}
-
-bool holds(CacheFile& file, ByteRange range) {
-  std::vector<std::byte> bytes(range.end - range.start);
-  const HostSpan all(bytes);
-  const std::array<HostSpan, 3> targets = {all.first(1), all.subspan(1, 100), all.subspan(101)};
-  return file.covers(range.start, bytes.size()) && file.read(range.start, targets).ok() &&
-         bytes == pattern(range.start, bytes.size());
-}
-
-void fill(CacheFile& file) {
-  for (std::uint64_t i = 0; i < kChunks; ++i) CHECK(put(file, chunk(i)));
-}
-
-bool is_the_object(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
-  const std::vector<std::byte> expected = pattern(0, kBytes);
-  return text.size() == expected.size() && std::memcmp(text.data(), expected.data(), expected.size()) == 0;
-}
-
-void append(const std::string& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary | std::ios::app) << text;
-}
-
-void overwrite(const std::string& path, std::uint64_t offset) {
-  std::fstream out(path, std::ios::binary | std::ios::in | std::ios::out);
-  out.seekp(static_cast<std::streamoff>(offset));
-  out << "spoilt";
-}
-
-// Runs `body` in a child until it ends by itself or, once it has written `most` bytes into its pipe, is killed.
-void run_and_kill(std::size_t most, const std::function<void(int)>& body) {
-  std::array<int, 2> ends{};
-  REQUIRE(::pipe(ends.data()) == 0);
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
-    ::close(ends[0]);
-    body(ends[1]);
-    ::_exit(0);
-  }
-  ::close(ends[1]);
-  char byte = 0;
-  for (std::size_t got = 0; got < most && ::read(ends[0], &byte, 1) == 1;) ++got;
-  ::kill(child, SIGKILL);
-  int status = 0;
-  CHECK_EQ(::waitpid(child, &status, 0), child);
-  ::close(ends[0]);
-}
-
-}  // namespace
 
 TEST(what_is_put_is_there_for_everybody) {
   const Folder folder;
@@ -257,21 +145,6 @@ TEST(a_range_is_claimed_by_one_at_a_time) {
   CHECK(!none && !claim);
 }
 
-TEST(a_claim_ends_with_its_process) {
-  const Folder folder;
-  const auto mine = open(folder.file());
-  run_and_kill(1, [&](int report) {
-    const auto theirs = open(folder.file());
-    CacheClaim claim;
-    if (theirs->try_claim(0, kChunk, claim) != ClaimOutcome::kClaimed) ::_exit(1);
-    if (mine->try_claim(0, kChunk, claim) != ClaimOutcome::kBusy) ::_exit(1);
-    static_cast<void>(::write(report, "c", 1));
-    for (;;) ::pause();
-  });
-  CacheClaim claim;
-  CHECK(mine->try_claim(0, kChunk, claim) == ClaimOutcome::kClaimed);
-}
-
 TEST(published_is_the_whole_object_and_nothing_beside_it) {
   const Folder folder;
   const std::string target = folder.file("target");
@@ -378,71 +251,4 @@ TEST(a_place_that_cannot_be_written_is_told) {
   const Status status = CacheFile::open(settings("/nonexistent/folder/object"), none);
   CHECK_EQ(status.system_code, ENOENT);
   CHECK(!status.text.empty() && !status.source.empty());
-}
-
-TEST(threads_fetch_each_range_once) {
-  const Folder folder;
-  std::atomic<std::uint64_t> fetched{0};
-  {
-    const std::array files = {open(folder.file()), open(folder.file())};
-    std::vector<std::jthread> threads;
-    for (std::size_t t = 0; t < 6; ++t) {
-      threads.emplace_back([&, t] {
-        CacheFile& file = *files[t % 2];
-        for (std::uint64_t left = kChunks; left > 0;) {
-          left = 0;
-          for (std::uint64_t i = 0; i < kChunks; ++i) {
-            const ByteRange range = chunk((i + 3 * t) % kChunks);
-            CacheClaim claim;
-            const ClaimOutcome outcome = file.try_claim(range.start, range.end - range.start, claim);
-            left += outcome == ClaimOutcome::kBusy ? 1 : 0;
-            if (outcome == ClaimOutcome::kBusy) continue;
-            if (outcome == ClaimOutcome::kClaimed) {
-              fetched += range.end - range.start;
-              CHECK(put(file, range));
-            }
-            CHECK(holds(file, range));
-          }
-        }
-        CHECK(file.publish(folder.file("target"), false).ok());
-      });
-    }
-  }
-  CHECK_EQ(fetched.load(), kBytes);
-  CHECK(is_the_object(folder.file("target")));
-  CHECK_EQ(folder.entries(), 1U);
-}
-
-TEST(a_process_killed_anywhere_leaves_what_the_next_can_go_on_with) {
-  for (std::size_t after = 0; after <= 2 * kChunks + 2; ++after) {
-    const Folder folder;
-    const std::string target = folder.file("target");
-    run_and_kill(after, [&](int report) {
-      const auto file = open(folder.file());
-      static_cast<void>(::write(report, "o", 1));
-      for (std::uint64_t i = 0; i < kChunks; ++i) {
-        CacheClaim claim;
-        if (file->try_claim(i * kChunk, kChunk, claim) != ClaimOutcome::kClaimed) ::_exit(1);
-        static_cast<void>(::write(report, "c", 1));
-        put(*file, chunk(i));
-        static_cast<void>(::write(report, "p", 1));
-      }
-      static_cast<void>(file->publish(target, false));
-      static_cast<void>(::write(report, "d", 1));
-    });
-    if (!std::filesystem::exists(target)) {
-      const auto file = open(folder.file());
-      const std::uint64_t there = file->covered_bytes();
-      CHECK(there + kChunk >= std::min(kBytes, (after > 1 ? (after - 1) / 2 : 0) * kChunk));
-      for (std::uint64_t i = 0; i < kChunks; ++i) {
-        if (file->covers(i * kChunk, chunk(i).end - i * kChunk)) CHECK(holds(*file, chunk(i)));
-      }
-      fill(*file);
-      CHECK(file->publish(target, false).ok());
-    }
-    CHECK(is_the_object(target));
-    bool removed = false;
-    CHECK(CacheFile::remove(folder.file(), removed).ok());
-    CHECK_EQ(folder.entries(), 1U);
-  }
 }

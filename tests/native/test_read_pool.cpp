@@ -195,3 +195,19 @@ TEST(ten_thousand_small_loads_in_any_order_are_whole_or_failed_and_leave_nothing
   }
   for (const auto& device : devices) CHECK_EQ(static_cast<HostDevice&>(*device).live_objects(), 0U);
 }
+
+TEST(a_pool_that_was_widened_reads_with_more_threads) {
+  const auto pool = std::make_shared<ReadPool>(ReadPoolOptions{kChunk, 8 * kChunk, 1});
+  pool->widen(4);
+  pool->widen(2);  // never fewer
+  std::latch four(4);
+  std::atomic<int> reads{0};
+  Guest load(std::make_shared<HostDevice>(HostDeviceOptions{}), pool);
+  REQUIRE(load.submit(pattern_source([&](std::uint64_t, std::uint64_t) {
+                if (reads++ < 4) four.arrive_and_wait();  // none of them ends before there are four
+                return Status{};
+              }))
+              .ok());
+  CHECK(load.wait().ok());
+  CHECK(load.holds_everything());
+}

@@ -6,33 +6,13 @@
 #include <functional>
 #include <latch>
 
+#include "cache_fixture.hpp"
 #include "check.hpp"
 #include "io/tiered_source.hpp"
-#include "scratch.hpp"
 
 using namespace streamload;
 
 namespace {
-
-constexpr std::size_t kChunk = 64 << 10;
-constexpr std::size_t kChunks = 24;
-constexpr std::uint64_t kBytes = kChunks * kChunk - 1000;
-
-class Folder {
- public:
-  Folder() {
-    std::string name = std::string(::getenv("TMPDIR") != nullptr ? ::getenv("TMPDIR") : "/tmp") + "/streamload-XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr) std::abort();
-    path_ = name;
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() { std::filesystem::remove_all(path_); }
-  [[nodiscard]] std::string file(const char* name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 // Fetches the pattern on a thread of its own, or, while it is held, not before it is let go.
 class Remote final : public Source {
@@ -120,7 +100,7 @@ struct Arrival {
   }
 };
 
-std::size_t chunk_bytes(std::size_t i) { return std::min<std::size_t>(kChunk, kBytes - i * kChunk); }
+std::size_t chunk_bytes(std::size_t i) { return chunk(i).end - chunk(i).start; }
 
 struct Tiered {
   std::shared_ptr<Remote> remote = std::make_shared<Remote>();

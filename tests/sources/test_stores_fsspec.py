@@ -157,9 +157,7 @@ def test_unknown_protocol_says_what_there_is():
 
 
 def test_store_shows_itself_redacted():
-    from streamload import StreamOptions
-
-    store = FsspecStore(Strange(), "x", url=f"strange://u:{SECRET}@host/x?{SECRET}", options=StreamOptions())
+    store = FsspecStore(Strange(), "x", url=f"strange://u:{SECRET}@host/x?{SECRET}")
     assert SECRET not in repr(store) + store.url
 
 

@@ -30,6 +30,15 @@ def choose() -> StreamOptions:
     return dataclasses.replace(options, read_threads=4)
 
 
+def look_into_a_store(url: str) -> list[str]:
+    options = StreamOptions(stall_seconds=5, cache_dir="/nvme/models", offline=False)
+    with streamload.open(url, storage_options={"key": "k", "anon": False}, options=options) as checkpoint:
+        with checkpoint.reopen() as again:
+            assert_type(again, Checkpoint)
+        assert_type(checkpoint.open_beside("config.json"), Source)
+        return [shard.url for shard in checkpoint.shards]
+
+
 def explain(path: str) -> str:
     try:
         look_inside(path)

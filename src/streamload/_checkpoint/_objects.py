@@ -6,6 +6,7 @@ usually has are tried in the same order. Every object costs one request, which b
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +16,6 @@ from ._files import STEMS, SUFFIX, choose, expected_names, is_pickle_name, read_
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from contextlib import ExitStack
     from typing import Protocol
 
     from .._format import Header
@@ -43,6 +43,7 @@ class Objects:
         index_url: The index they come from, None where there is none.
         weight_map: Tensor name to position in `names`, as the index says; None without an index.
         opened: Those that are open already, because that was the way to find them.
+        index: The open index, so that the connection it came through serves the shards; None where there is none.
     """
 
     store: Store
@@ -50,25 +51,33 @@ class Objects:
     index_url: str | None = None
     weight_map: dict[str, int] | None = None
     opened: dict[str, Source] = field(default_factory=dict)
+    index: Source | None = None
 
     def open_beside(self, name: str) -> Source:
         """Open another object in the directory of the first shard, by its name; errors as those of `Store.open`."""
         folder, slash, _ = self.names[0].rpartition("/") if self.names else ("", "", "")
         return self.store.open(f"{folder}{slash}{name}")
 
-    def open_all(self, stack: ExitStack, read_header: ReadHeader) -> list[tuple[Source, Header]]:
+    def open_all(self, stack: contextlib.ExitStack, read_header: ReadHeader) -> list[tuple[Source, Header]]:
         """Open every shard and read its header; the stack closes them.
 
         Raises:
             FileNotFoundError, PermissionError, FormatError, SourceError: Of the first shard that fails.
         """
-        from concurrent.futures import ThreadPoolExecutor  # 10 ms, and local files do without
-
         for source in self.opened.values():
             stack.callback(source.close)
+        with contextlib.ExitStack() as meanwhile:
+            if self.index is not None:
+                meanwhile.callback(self.index.close)
+            return self._open_all(stack, read_header)
+
+    def _open_all(self, stack: contextlib.ExitStack, read_header: ReadHeader) -> list[tuple[Source, Header]]:
+        from concurrent.futures import ThreadPoolExecutor  # 10 ms, and local files do without
+
+        guesses = self._guesses()
 
         def work(number: int) -> tuple[Source, Header]:
-            source = self._open(number)
+            source = self._open(number, guesses[number])
             stack.callback(source.close)
             header = read_header(source, shard=number)
             forget = getattr(source, "forget_head", None)
@@ -87,24 +96,26 @@ class Objects:
                     each.cancel()
                 raise
 
-    def _open(self, number: int) -> Source:
+    def _open(self, number: int, head_bytes: int) -> Source:
         name = self.names[number]
         if name in self.opened:
             return self.opened[name]
         try:
-            return self.store.open(name, head_bytes=self._guess(number))
+            return self.store.open(name, head_bytes=head_bytes)
         except FileNotFoundError as error:
             if self.index_url is None:
                 raise
             text = f"{error.strerror}: a shard that {self.index_url} names"
             raise FileNotFoundError(errno.ENOENT, text, error.filename) from error
 
-    def _guess(self, number: int) -> int:
-        """Return how long the shard's header will be, about."""
+    def _guesses(self) -> list[int]:
+        """Return how long each shard's header will be, about."""
         if self.weight_map is None:
-            return HEAD_BYTES
-        longest = sum([len(name) + _ENTRY_BYTES for name, shard in self.weight_map.items() if shard == number])
-        return max(16 << 10, -(-longest // 4096) * 4096)
+            return [HEAD_BYTES] * len(self.names)
+        lengths = [0] * len(self.names)
+        for name, number in self.weight_map.items():
+            lengths[number] += len(name) + _ENTRY_BYTES
+        return [max(16 << 10, -(-length // 4096) * 4096) for length in lengths]
 
 
 def find_objects(
@@ -149,10 +160,11 @@ def _follow(store: Store, name: str, source: Source | None = None) -> Objects:
     source = store.open(name) if source is None else source
     try:
         shards, weight_map = read_index(source)
-        directory, slash, _ = name.rpartition("/")
-        return Objects(store, [f"{directory}{slash}{shard}" for shard in shards], source.url, weight_map)
-    finally:
+    except BaseException:
         source.close()
+        raise
+    directory, slash, _ = name.rpartition("/")
+    return Objects(store, [f"{directory}{slash}{shard}" for shard in shards], source.url, weight_map, index=source)
 
 
 def _probe(store: Store, variant: str | None, url: str) -> Objects:

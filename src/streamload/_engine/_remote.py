@@ -38,9 +38,11 @@ class RemoteClient:
     Args:
         connections: Most requests under way; 0: as many as bandwidth and latency ask for.
         threads: Threads that receive.
+        library: What libcurl is loaded as.
     """
 
-    def __init__(self, *, connections: int, threads: int) -> None:
+    def __init__(self, *, connections: int, threads: int, library: str = "libcurl.so.4") -> None:
+        self._library = library
         self._connections = connections
         self._threads = threads
         self._native: _native.HttpClient | None = None
@@ -55,7 +57,9 @@ class RemoteClient:
         if self._native is None and not self._missing:
             try:
                 # Two threads may both make one; the loser's serves its own load and ends with it.
-                self._native = _native.HttpClient(connections=self._connections, threads=self._threads)
+                self._native = _native.HttpClient(
+                    library=self._library, connections=self._connections, threads=self._threads
+                )
             except _native.NativeError as error:
                 if error.code != "no_library":
                     raise_typed(error)

@@ -74,10 +74,10 @@ class AzureStore(HttpStore):
     """Open blobs below a prefix of a container."""
 
     def __init__(self, url: str, fs: Any, path: str, options: StreamOptions) -> None:  # noqa: ANN401 - as above
-        super().__init__(url, Connections(policy_of(options)), options)
+        super().__init__(url, Connections(policy_of(options)))
         self._fs = fs
         self._path = path.strip("/")
-        self._listing = FsspecStore(fs, path, url=url, options=options)
+        self._listing = FsspecStore(fs, path, url=url)
 
     def names(self, *, deep: bool = False) -> set[str] | None:
         """Return the names of the blobs here."""

@@ -163,12 +163,10 @@ class FsspecStore:
         fs: fsspec's file system.
         path: The directory in it.
         url: The place; shown redacted.
-        options: What is kept.
     """
 
-    def __init__(self, fs: Any, path: str, *, url: str, options: StreamOptions) -> None:  # noqa: ANN401 - as above
+    def __init__(self, fs: Any, path: str, *, url: str) -> None:  # noqa: ANN401 - as above
         self._fs = fs
-        self._options = options
         self._path = path.rstrip("/")
         self._url = url
 
@@ -235,7 +233,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
         ) from None
     if "blockcache" in url.split("::")[:-1]:
         _log.warning("%s: a cache of blocks is slow; StreamOptions.cache_dir keeps what was loaded", redact(url))
-    return FsspecStore(fs, path, url=url, options=options)
+    return FsspecStore(fs, path, url=url)
 
 
 def _version_of(info: Mapping[str, object]) -> tuple[tuple[str, str], ...]:

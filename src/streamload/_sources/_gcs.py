@@ -59,10 +59,10 @@ class GcsStore(HttpStore):
     """Open objects below a prefix of a bucket."""
 
     def __init__(self, url: str, fs: Any, path: str, options: StreamOptions) -> None:  # noqa: ANN401 - as above
-        super().__init__(url, Connections(policy_of(options)), options)
+        super().__init__(url, Connections(policy_of(options)))
         self._fs = fs
         self._path = path.strip("/")
-        self._listing = FsspecStore(fs, path, url=url, options=options)
+        self._listing = FsspecStore(fs, path, url=url)
 
     def names(self, *, deep: bool = False) -> set[str] | None:
         """Return the names of the objects here."""

@@ -97,12 +97,10 @@ class HubSigner:
 class HubStore(HttpStore):
     """Open files of a repository at one commit."""
 
-    def __init__(
-        self, url: str, place: HubPlace, given: Mapping[str, object], connections: Connections, options: StreamOptions
-    ) -> None:
+    def __init__(self, url: str, place: HubPlace, given: Mapping[str, object], connections: Connections) -> None:
         from huggingface_hub import HfApi, constants, get_token
 
-        super().__init__(url, connections, options)
+        super().__init__(url, connections)
         self._hub = place
         endpoint = given.get("endpoint")
         token = given.get("token")
@@ -207,7 +205,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     verify_tls, ca_file = tls_of(given.get("verify"))
     proxies = environment_proxies(str(given.get("endpoint") or constants.ENDPOINT)) if given.get("trust_env") else {}
     connections = Connections(policy_of(options, verify_tls=verify_tls), ca_file=ca_file, proxies=proxies)
-    return HubStore(url, place, given, connections, options)
+    return HubStore(url, place, given, connections)
 
 
 def join_path(folder: str, name: str) -> str:

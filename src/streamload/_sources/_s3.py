@@ -167,8 +167,8 @@ class S3Signer:
 class S3Store(HttpStore):
     """Open objects below a prefix of a bucket."""
 
-    def __init__(self, url: str, access: S3Access, connections: Connections, options: StreamOptions) -> None:
-        super().__init__(url, connections, options)
+    def __init__(self, url: str, access: S3Access, connections: Connections) -> None:
+        super().__init__(url, connections)
         self._access = access
         path = url.partition("://")[2].partition("/")[2].strip("/")
         self._prefix = f"{path}/" if path else ""
@@ -215,7 +215,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     policy = policy_of(options, verify_tls=verify_tls)
     config = _mapping(given.get("config_kwargs"), "config_kwargs")
     proxies = _texts(config.get("proxies"), "proxies")
-    return S3Store(url, access, Connections(policy, ca_file=ca_file, proxies=proxies), options)
+    return S3Store(url, access, Connections(policy, ca_file=ca_file, proxies=proxies))
 
 
 def _connect(given: Mapping[str, object], region: str | None) -> tuple[Any, Any]:

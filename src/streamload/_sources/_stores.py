@@ -79,13 +79,11 @@ class HttpStore:
     Args:
         url: The place; shown redacted.
         connections: What requests go through.
-        options: How long is waited, what is kept.
     """
 
-    def __init__(self, url: str, connections: Connections, options: StreamOptions) -> None:
+    def __init__(self, url: str, connections: Connections) -> None:
         self._place = url
         self._connections = connections
-        self._options = options
 
     @property
     def url(self) -> str:

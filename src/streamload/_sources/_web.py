@@ -24,8 +24,8 @@ _SAFE = "/%:@!$&'()*+,;=~-._"
 class WebStore(HttpStore):
     """Open objects of a web server."""
 
-    def __init__(self, url: str, headers: dict[str, str], connections: Connections, options: StreamOptions) -> None:
-        super().__init__(url, connections, options)
+    def __init__(self, url: str, headers: dict[str, str], connections: Connections) -> None:
+        super().__init__(url, connections)
         self._headers = headers
 
     def signer(self, name: str) -> PlainSigner:
@@ -57,7 +57,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
         proxies = environment_proxies(url) | proxies
     refuse_unknown("https", {**given, **client}, _KNOWN)
     policy = policy_of(options, verify_tls=verify_tls)
-    return WebStore(url, headers, Connections(policy, ca_file=ca_file, proxies=proxies), options)
+    return WebStore(url, headers, Connections(policy, ca_file=ca_file, proxies=proxies))
 
 
 def environment_proxies(url: str) -> dict[str, str]:

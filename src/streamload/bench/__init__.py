@@ -10,6 +10,7 @@ a slow moment of the machine meets all of them. The map:
     _ours           streamload, as users call it
     _overlap        `streamload bench overlap`: moving weights hidden behind computing
     _pretrained     `streamload bench from_pretrained`: transformers' load, stock and streamed
+    _source         `streamload bench source`: weights from an object store, beside other clients
     _settings       what is asked for, and what peers find in the environment
     _peers          other loaders, one in a file
     _ceiling        the fastest way to move the bytes that needs nothing of ours
@@ -31,7 +32,8 @@ from ._many_result import ManyTensorsBench
 from ._overlap._result import OverlapBench
 from ._pretrained._result import PretrainedBench
 from ._result import BenchError, EngineBench
-from ._settings import OverlapSettings, PeerSettings, PretrainedSettings
+from ._settings import OverlapSettings, PeerSettings, PretrainedSettings, SourceSettings
+from ._source._result import SourceBench
 
 if TYPE_CHECKING:
     import os
@@ -45,10 +47,13 @@ __all__ = [
     "PeerSettings",
     "PretrainedBench",
     "PretrainedSettings",
+    "SourceBench",
+    "SourceSettings",
     "run_engine_bench",
     "run_many_tensors_bench",
     "run_overlap_bench",
     "run_pretrained_bench",
+    "run_source_bench",
 ]
 
 
@@ -136,5 +141,20 @@ def run_pretrained_bench(settings: PretrainedSettings) -> PretrainedBench:
         FileNotFoundError: There is none.
     """
     from ._pretrained._run import run  # torch, transformers
+
+    return run(settings)
+
+
+def run_source_bench(settings: SourceSettings) -> SourceBench:
+    """Measure streamload over an object store beside raw sockets and other people's clients.
+
+    Every client moves the same bytes once in a process of its own, by turns; before the first round its bytes are
+    compared. The clock starts when the client is made and the checkpoint's headers are read.
+
+    Raises:
+        BenchError: There is no server, streamload failed, or its bytes were wrong.
+        SourceError, FileNotFoundError, PermissionError, FormatError: As opening the checkpoint does.
+    """
+    from ._source._run import run  # torch
 
     return run(settings)

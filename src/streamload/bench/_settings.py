@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-__all__ = ["OverlapSettings", "PeerSettings", "PretrainedSettings"]
+__all__ = ["OverlapSettings", "PeerSettings", "PretrainedSettings", "SourceSettings"]
 
 _PREFIXES = ("FASTSAFETENSORS_", "INSTANTTENSOR_", "RUNAI_STREAMER_", "SAFETENSORS_", "TENSORIZER_")
 
@@ -74,4 +74,29 @@ class PretrainedSettings:
     device: str = "cpu"
     repeat: int = 5
     quick: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """Choose what the source benchmark measures.
+
+    Attributes:
+        url: A checkpoint's URL; None makes one, and a server for it on this machine.
+        storage_options: How the store is reached, as fsspec takes it.
+        repeat: Rounds; each runs every client.
+        range_bytes: Length of a request where a client leaves it open.
+        connections: Requests in flight, likewise.
+        busy: Whether to measure beside a busy main thread, too.
+        peers: Whether others' clients take part.
+        command: What was typed, for the record.
+    """
+
+    url: str | None = None
+    storage_options: Mapping[str, object] = field(default_factory=dict)
+    repeat: int = 5
+    range_bytes: int = 8 << 20
+    connections: int = 8
+    busy: bool = True
+    peers: bool = True
     command: str = ""

@@ -12,6 +12,7 @@ import click
 
 from ._bench_from_pretrained import from_pretrained
 from ._bench_overlap import overlap
+from ._bench_source import source
 from ._common import bad_values_refused, command_line
 
 __all__ = ["bench"]
@@ -74,3 +75,4 @@ def engine(
 
 bench.add_command(overlap)
 bench.add_command(from_pretrained)
+bench.add_command(source)

@@ -84,8 +84,7 @@ def from_pretrained(
         output_loading_info: Return the model and a dict: missing, unexpected and mismatched keys.
         auto_class: A class of transformers or its name, `AutoModelForCausalLM` say. None takes the class that the
             config names in `architectures`, or else `AutoModel`.
-        device: Where the model goes: "cuda", "cuda:<n>", a number, a `torch.device`, or "cpu". Leave it out to give
-            `device_map`.
+        device: Where to: "cuda", "cuda:<n>", a number, a `torch.device`, or "cpu". Leave it out to give `device_map`.
         dtype: Of the parameters; "auto" takes the one of the config, or else of the file. Also as `torch_dtype`.
         storage_options: Credentials and endpoints of a store, as `streamload.open` takes them.
         options: How to read and stage.
@@ -95,29 +94,23 @@ def from_pretrained(
     Raises:
         DeviceError: There is no such device.
         ValueError: `device` and `device_map` are both given, or `dtype` and `torch_dtype`, or there is no such class.
-        OSError: There is no such model, or it has no weights, as transformers says it; a note names the model where it
-            does not.
+        OSError: There is no such model, or it has no weights; a note names the model where transformers does not.
         Exception: Whatever else the stock call raises.
 
     Example:
-        >>> model = streamload.from_pretrained("path/to/model", auto_class="AutoModelForCausalLM")
+        >>> model = streamload.from_pretrained("path/to/model")
         >>> model.generate(**tokens)  # runs while later layers arrive
     """
     stock["dtype"] = _one_dtype(dtype, stock.pop("torch_dtype", None))
     stock["device_map"] = _device_map(device, stock.get("device_map"))
+    stock["output_loading_info"] = output_loading_info
     with contextlib.ExitStack() as stack:
-        remote, name = None, os.fspath(name_or_path)
-        if is_remote(name_or_path):
-            variant = cast("str | None", stock.get("variant"))
-            stands = remote_model(name, variant=variant, storage_options=storage_options, options=options)
-            remote = stack.enter_context(stands)
-        elif storage_options:
-            raise ValueError(f"{name_or_path}: storage_options are for stores, and this is none")
+        remote = _remote(name_or_path, stack, stock, storage_options, options)
         name = _local(name_or_path) if remote is None else remote.directory
         with _naming(name if remote is None else remote.url):
             kind = _named(auto_class) if auto_class is not None else _find_class(name, stock)
             with patch_for(options, remote):
-                made = kind.from_pretrained(name, output_loading_info=output_loading_info, **stock)
+                made = kind.from_pretrained(name, **stock)
         model = made[0] if isinstance(made, tuple) else made
         if remote is not None:
             _settle(model, remote)
@@ -126,6 +119,23 @@ def from_pretrained(
     if wait:
         getattr(model, HANDLE).wait()
     return cast("PreTrainedModel | tuple[PreTrainedModel, dict[str, object]]", made)
+
+
+def _remote(
+    name_or_path: str | os.PathLike[str],
+    stack: contextlib.ExitStack,
+    stock: Mapping[str, object],
+    storage_options: Mapping[str, object] | None,
+    options: StreamOptions | None,
+) -> RemoteModel | None:
+    """Open the model in a store that a URL names, for as long as the stack lasts; None for what is no URL."""
+    if is_remote(name_or_path):
+        variant = cast("str | None", stock.get("variant"))
+        stands = remote_model(str(name_or_path), variant=variant, storage_options=storage_options, options=options)
+        return stack.enter_context(stands)
+    if storage_options:
+        raise ValueError(f"{name_or_path}: storage_options are for stores, and this is none")
+    return None
 
 
 def _settle(model: PreTrainedModel, remote: RemoteModel) -> None:

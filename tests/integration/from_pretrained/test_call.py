@@ -145,8 +145,8 @@ def test_variants_subfolders_shards_and_file_urls_are_found(tmp_path):
         model = load(name, subfolder="there", variant="fp16")
         assert streams(model)
         tiny.assert_equal(model, stock)
-    with pytest.raises(ValueError, match="s3:// is not supported"):
-        load("s3://bucket/model")
+    with pytest.raises(ValueError, match="is not supported"):
+        load("nonsense://bucket/model")
 
 
 def test_a_repository_in_the_cache_is_loaded_without_a_network(saved, tmp_path):

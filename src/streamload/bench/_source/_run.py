@@ -1,0 +1,181 @@
+"""Run the source benchmark: every client in turn, each run in a process of its own.
+
+Part of `bench._source`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import zlib
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from ... import _native
+from ..._checkpoint import open as open_checkpoint
+from ..._machine import machine_facts
+from ...options import StreamOptions
+from ...testing import LlamaShape, make_checkpoint
+from .._result import BenchError
+from ._clients import CEILING, FALLBACK, LOAD_AFTER, NAMES
+from ._place import serve
+from ._process import Transfer, TransferRequest
+from ._result import SourceBench, SourceScore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .._settings import SourceSettings
+
+__all__ = ["run"]
+
+_OWN_SHAPE = LlamaShape(
+    layers=12, hidden=1024, heads=16, kv_heads=16, intermediate=2816, vocab=8192, dtype="F32"
+)  # about 680 MB
+_SHARDS = 4
+_BUCKET, _PREFIX = "bucket", "model"
+_SECONDS = 120.0  # after which a client is given up
+
+
+@dataclass(slots=True)
+class _Course:
+    """Run processes over one checkpoint, and gather what they found."""
+
+    request: TransferRequest
+    scratch: Path
+    progress: Callable[[], object]
+    out: dict[str, str] = field(default_factory=dict)  # of the running, by client: why
+
+    def move(self, client: str, *, busy: bool, check: bool) -> Transfer | None:
+        """Let a client move everything once; None if it does not take part.
+
+        Raises:
+            BenchError: streamload or the ceiling failed, or streamload's bytes are wrong.
+        """
+        if client in self.out:
+            self.progress()
+            return None
+        content = {**asdict(self.request), "client": client, "busy": busy, "check": check}
+        file = self.scratch / "transfer.json"
+        file.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "streamload.bench._source._process", str(file)]
+        given = json.dumps(content)  # not an argument: everybody may read those, and there are secrets in it
+        try:
+            done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=_SECONDS)
+            said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and said nothing"])[-1]
+        except subprocess.TimeoutExpired:
+            said = f"it had not ended after {_SECONDS:.0f} s"
+        self.progress()
+        found = Transfer(**json.loads(file.read_text())) if file.exists() else Transfer(cannot_run=f"{said:.200}")
+        why = found.cannot_run or found.wrong
+        if why and client.startswith("streamload"):
+            raise BenchError(f"{client}: {why}; no rate is worth that")
+        if why:
+            self.out[client] = why
+        return None if why else found
+
+
+def run(settings: SourceSettings) -> SourceBench:
+    """Do what `run_source_bench` says."""
+    with ExitStack() as stack:
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamload-source-", dir=memory)))
+        url, storage_options = settings.url, dict(settings.storage_options)
+        if url is None:
+            url, storage_options = _serve_own(stack, scratch)
+        request = _describe(url, storage_options, settings, scratch)
+        clients = [name for name in NAMES if settings.peers or name.startswith("streamload") or name == CEILING]
+        runs = len(clients) * (1 + settings.repeat * (2 if settings.busy else 1))
+        with tqdm(total=runs, desc="transfers", leave=False, disable=None) as bar:
+            course = _Course(request, scratch, bar.update)
+            return _race(course, clients, settings, url)
+
+
+def _serve_own(stack: ExitStack, scratch: Path) -> tuple[str, dict[str, object]]:
+    """Make a checkpoint and a server that speaks as much S3 as reading takes."""
+    directory = scratch / "objects" / _BUCKET / _PREFIX
+    with tqdm(total=_OWN_SHAPE.nbytes, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None) as bar:
+        make_checkpoint(directory, _OWN_SHAPE, shards=_SHARDS, progress=bar.update)
+    (scratch / "objects").chmod(0o755)
+    scratch.chmod(0o755)  # for the server's own user
+    server = scratch / "server"
+    server.mkdir()
+    endpoint = stack.enter_context(serve(scratch / "objects", server))
+    options: dict[str, object] = {"key": "reader", "secret": "secret", "endpoint_url": endpoint}
+    return f"s3://{_BUCKET}/{_PREFIX}/model.safetensors.index.json", options
+
+
+def _describe(
+    url: str, storage_options: Mapping[str, object], settings: SourceSettings, scratch: Path
+) -> TransferRequest:
+    """Open the checkpoint, and read it once to know what right bytes are."""
+    with open_checkpoint(url, storage_options=dict(storage_options)) as checkpoint:
+        shards = checkpoint.shards
+        starts = [min([t.start for t in checkpoint.values() if t.shard == k]) for k in range(len(shards))]
+        sums: list[int] = []
+        for shard, start in zip(shards, starts, strict=True):
+            data = memoryview(bytearray(shard.nbytes - start))
+            if shard.source.read_into(start, data) != len(data):
+                raise BenchError(f"{shard.url}: ended before its {shard.nbytes} bytes")
+            sums.append(zlib.crc32(data))
+        parts = [urlsplit(shard.url) for shard in shards]
+        return TransferRequest(
+            client="",
+            url=url,
+            storage_options=storage_options,
+            keys=tuple((part.netloc, part.path.lstrip("/")) for part in parts),
+            nbytes=tuple(shard.nbytes for shard in shards),
+            weights_at=tuple(starts),
+            sums=tuple(sums),
+            range_bytes=settings.range_bytes,
+            connections=settings.connections,
+            scratch=str(scratch),
+            busy=False,
+            check=False,
+        )
+
+
+def _race(course: _Course, clients: list[str], settings: SourceSettings, url: str) -> SourceBench:
+    found: dict[tuple[str, bool], list[Transfer]] = {(name, busy): [] for name in clients for busy in (False, True)}
+    for name in clients:
+        course.move(name, busy=False, check=True)
+    for number in range(settings.repeat):
+        for busy in (False, True) if settings.busy else (False,):
+            turn = number % len(clients)
+            for name in [*clients[turn:], *clients[:turn]]:
+                moved = course.move(name, busy=busy, check=False)
+                if moved is not None:
+                    found[name, busy].append(moved)
+    return SourceBench(
+        url=url,
+        nbytes=sum(course.request.nbytes),
+        objects=len(course.request.nbytes),
+        range_bytes=settings.range_bytes,
+        connections=settings.connections,
+        staging_cap_bytes=StreamOptions().staging_bytes,
+        rounds=settings.repeat,
+        served_here=settings.url is None,
+        scores=tuple(_score(name, course.out.get(name, ""), found) for name in clients),
+        command=settings.command,
+        machine=machine_facts(native_build=_native.build_type),
+    )
+
+
+def _score(name: str, cannot_run: str, found: Mapping[tuple[str, bool], list[Transfer]]) -> SourceScore:
+    role = "ceiling" if name == CEILING else "streamload" if name.startswith("streamload") else "peer"
+    idle, busy = (tuple(found[name, with_python]) if not cannot_run else () for with_python in (False, True))
+    return SourceScore(
+        name=name,
+        role=role,
+        kind="whole load" if name == LOAD_AFTER else "fallback" if name == FALLBACK else "ranges",
+        idle=idle,
+        busy=busy,
+        cannot_run=cannot_run,
+    )
