@@ -91,8 +91,8 @@ def options(server) -> dict[str, object]:
 
 def test_the_hub_tells_the_sha256_of_large_files(hub):
     store = open_store("hf://org/name", storage_options=options(hub))
-    assert store.sha256_of("model.safetensors") == SHA256
-    assert store.sha256_of("config.json") == store.sha256_of("not there") == ""
+    assert store.sha256_of("model.safetensors", "") == SHA256
+    assert store.sha256_of("config.json", "") == store.sha256_of("not there", "") == ""
 
 
 @pytest.mark.slow

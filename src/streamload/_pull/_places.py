@@ -74,14 +74,14 @@ class Opening:
         """Return the place of a URL."""
         return open_store(url, storage_options=self.storage_options, options=self.options)
 
-    def told_sha256(self, place: _Place) -> str:
+    def told_sha256(self, place: _Place, etag: str) -> str:
         """Return the SHA-256 that a store tells of a file; "" where it tells none."""
         store, name = place.store, place.name
         if store is None and is_remote(name):
             directory, name = split(name)
             store = self.store(directory)
         sha256_of = getattr(store, "sha256_of", None)
-        return "" if sha256_of is None else str(sha256_of(name))
+        return "" if sha256_of is None else str(sha256_of(name, etag))
 
     def open(self, place: _Place, name: str) -> Source:
         """Open a file."""
@@ -121,11 +121,15 @@ def open_model(model: ListedModel, opening: Opening) -> list[RemoteFile]:
         if "" in model.sha256 and len(wanted) > 1:
             text = f"one checksum is given for {len(wanted)} files; name each file's"
             raise ValueError(f"{redact(model.sources[0])}: {text}")
-        sources = list(openers.map(lambda name: opening.open(named[name], name), wanted))
-        files = [
-            RemoteFile(name, source, _record(source, _expected(name, model) or opening.told_sha256(named[name])))
-            for name, source in zip(wanted, sources, strict=True)
-        ]
+
+        def open_file(name: str) -> RemoteFile:
+            source = opening.open(named[name], name)
+            record = ObjectRecord(source.url, source.nbytes, _version_of(source), _expected(name, model))
+            if not record.expected:
+                record = replace(record, expected=opening.told_sha256(named[name], record.etag))
+            return RemoteFile(name, source, record)
+
+        files = list(openers.map(open_file, wanted))
         opened.pop_all()
         return files
 
@@ -192,10 +196,6 @@ def _check_names(model: ListedModel, wanted: list[str]) -> None:
 def _expected(name: str, model: ListedModel) -> str:
     listed = model.files.get(name) if model.files is not None else None
     return model.sha256.get(name) or model.sha256.get("") or (listed.sha256 if listed is not None else None) or ""
-
-
-def _record(source: Source, expected: str) -> ObjectRecord:
-    return ObjectRecord(source.url, source.nbytes, _version_of(source), expected)
 
 
 def _version_of(source: Source) -> str:

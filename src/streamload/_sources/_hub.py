@@ -119,8 +119,8 @@ class HubStore(HttpStore):
         found = {name.removeprefix(prefix) for name in self._files if name.startswith(prefix)}
         return found if deep else {name for name in found if "/" not in name}
 
-    def sha256_of(self, name: str) -> str:
-        """Return the SHA-256 of a large file, as the Hub tells it; "" of a small one."""
+    def sha256_of(self, name: str, etag: str) -> str:
+        """Return the SHA-256 of a large file, as the Hub tells it; "" of a small one. A commit needs no ETag."""
         self._resolve()
         return self._sums.get(join_path(self._hub.folder, name), "")
 

@@ -7,6 +7,7 @@ signatures in the query, they go into headers.
 
 from __future__ import annotations
 
+import base64
 import errno
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -127,6 +128,19 @@ class S3Access:
             _raise_typed(error, f"s3://{self.bucket}/{prefix}")
         return {name for name in found if name and not name.endswith("/")}
 
+    def sha256_of(self, key: str, etag: str) -> str:
+        """Return the SHA-256 that the store keeps of all of an object's version; "" where it keeps none."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        extra = {"RequestPayer": "requester"} if self.requester_pays else {}
+        try:
+            told = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **extra)
+        except (ClientError, BotoCoreError):
+            return ""  # reading says what is wrong, if something is
+        sha256 = str(told.get("ChecksumSHA256", ""))
+        whole = told.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT" and "-" not in sha256
+        return base64.b64decode(sha256).hex() if whole and told.get("ETag") == etag else ""
+
     @property
     def verify(self) -> object:
         """What botocore checks certificates with: what was given, else what its configuration names."""
@@ -162,6 +176,10 @@ class S3Store(HttpStore):
     def names(self, *, deep: bool = False) -> set[str] | None:
         """List the keys below the prefix; None where that is denied."""
         return self._access.names(self._prefix, deep=deep)
+
+    def sha256_of(self, name: str, etag: str) -> str:
+        """Return the SHA-256 that the store keeps of an object's version; "" where it keeps none."""
+        return self._access.sha256_of(self._prefix + name, etag)
 
     def signer(self, name: str) -> S3Signer:
         """Return how an object is asked for."""

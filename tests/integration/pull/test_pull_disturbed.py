@@ -152,7 +152,7 @@ def test_a_sha256_that_the_store_tells_is_held_against_the_bytes(server, files, 
         def open(self, name: str, *, head_bytes: int) -> object:
             return open_source(f"{server.url}/llama/{name}")
 
-        def sha256_of(self, name: str) -> str:
+        def sha256_of(self, name: str, etag: str) -> str:
             return hashlib.sha256(files[name]).hexdigest()
 
     monkeypatch.setattr("streamload._pull._places.open_store", lambda *arguments, **fields: Telling())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 from click.testing import CliRunner
 
+from streamload._sources import open_store
 from streamload.cli import main
 
 from ...servers.fault_proxy import Fault
@@ -66,3 +68,14 @@ def test_faults_on_the_way_end_in_right_bytes(swift_faults, model, tmp_path, kin
     result = run("pull", url, "--to", tmp_path, *options(store))
     assert result.exit_code == 0, result.stderr
     assert contents(tmp_path / "m odel+1") == files
+
+
+def test_a_sha256_that_the_store_keeps_is_held_against_the_bytes(moto, tmp_path):
+    data = b"{}" * 1000
+    moto.put("pulled", "kept/config.json", b"")
+    told = moto.client.put_object(Bucket="pulled", Key="kept/config.json", Body=data, ChecksumAlgorithm="SHA256")
+    store = open_store("s3://pulled/kept", storage_options=moto.options())
+    assert store.sha256_of("config.json", told["ETag"]) == hashlib.sha256(data).hexdigest()
+    assert store.sha256_of("config.json", "of another version") == store.sha256_of("missing", "") == ""
+    assert run("pull", "s3://pulled/kept/config.json", "--to", tmp_path, *options(moto)).exit_code == 0
+    assert contents(tmp_path / "kept") == {"config.json": data}
