@@ -143,8 +143,9 @@ std::vector<CacheRecord> read_records(int fd, std::uint64_t& position) noexcept 
     const std::span<const std::byte> bytes = std::span(buffer).first(read_at(fd, position, buffer));
     std::size_t done = 0;
     for (std::size_t at = find_record(bytes, 0); at < bytes.size(); at = find_record(bytes, done)) {
-      const RecordBytes record = *parse<RecordBytes>(bytes.subspan(at));
-      records.push_back({{record.start, record.end}, record.data_crc, record.boot});
+      if (const auto record = parse<RecordBytes>(bytes.subspan(at))) {
+        records.push_back({{record->start, record->end}, record->data_crc, record->boot});
+      }
       done = at + kRecordBytes;
     }
     // A torn record at the end may yet become whole; of a buffer full of rubbish all but a record's beginning is left.

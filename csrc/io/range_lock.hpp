@@ -20,7 +20,8 @@ enum class LockWait : std::uint8_t { kNo, kYes };
 [[nodiscard]] inline int lock_range(int fd, std::uint64_t offset, std::uint64_t nbytes, LockKind kind,
                                     LockWait wait = LockWait::kNo) noexcept {
   struct flock range{};  // l_pid must be 0
-  range.l_type = kind == LockKind::kShared ? F_RDLCK : kind == LockKind::kExclusive ? F_WRLCK : F_UNLCK;
+  const int type = kind == LockKind::kShared ? F_RDLCK : kind == LockKind::kExclusive ? F_WRLCK : F_UNLCK;
+  range.l_type = static_cast<decltype(range.l_type)>(type);
   range.l_whence = SEEK_SET;
   range.l_start = static_cast<off_t>(offset);
   range.l_len = static_cast<off_t>(nbytes);

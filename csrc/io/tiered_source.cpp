@@ -56,7 +56,9 @@ TierThreads::TierThreads(std::size_t most_waiting_bytes)
 
 TierThreads::~TierThreads() {
   // Of the parent's threads nothing can be ended in a forked child.
-  if (owner_ != ::getpid()) static_cast<void>(threads_.release());
+  if (owner_ != ::getpid()) {
+    static_cast<void>(std::make_unique<std::unique_ptr<Threads>>(std::move(threads_)).release());
+  }
   close();
 }
 
@@ -68,19 +70,18 @@ void TierThreads::close() noexcept {
   threads_->publishing.close();
 }
 
-std::optional<TierThreads::Spare> TierThreads::take_spare(std::size_t nbytes) noexcept {
-  Spare spare;
+bool TierThreads::take_spare(std::size_t nbytes, Spare& out) noexcept {
   {
     const std::lock_guard lock(mutex_);
-    if (waiting_bytes_ + nbytes > most_waiting_bytes_) return std::nullopt;
+    if (waiting_bytes_ + nbytes > most_waiting_bytes_) return false;
     waiting_bytes_ += nbytes;
     if (!spares_.empty()) {
-      spare = std::move(spares_.back());
+      out = std::move(spares_.back());
       spares_.pop_back();
     }
   }
-  spare.resize(nbytes);
-  return spare;
+  out.resize(nbytes);
+  return true;
 }
 
 void TierThreads::give_back(Spare spare) noexcept {
@@ -183,10 +184,9 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
       if (!threads().writing.run([self, first, some] { self->put(first, some); })) go_on();
       return;
     }
-    spare_ = parts_->shared->take_spare(some);
-    if (!spare_) return go_on();
+    if (!parts_->shared->take_spare(some, spare_)) return go_on();
     if (threads().copying.run([self, first, some] { self->copy_aside(first, some); })) return;
-    parts_->shared->give_back(std::move(*std::exchange(spare_, std::nullopt)));
+    parts_->shared->give_back(std::move(spare_));
     go_on();
   }
 
@@ -206,7 +206,7 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
 
   // Of any other: they are copied, and written when it may be done already.
   void copy_aside(std::size_t first, std::size_t some) noexcept {
-    auto spare = std::make_shared<TierThreads::Spare>(std::move(*std::exchange(spare_, std::nullopt)));
+    auto spare = std::make_shared<TierThreads::Spare>(std::move(spare_));
     std::byte* to = spare->data();
     for (const HostSpan from : part_of(targets_, first, some)) to = std::copy(from.begin(), from.end(), to);
     const auto claim = std::make_shared<CacheClaim>(std::move(claim_));
@@ -252,8 +252,8 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
 
   std::size_t received_ = 0;  // bytes from the start that are in place
   FetchCounts counts_;
-  CacheClaim claim_;  // of what the inner source fetches
-  std::optional<TierThreads::Spare> spare_;
+  CacheClaim claim_;          // of what the inner source fetches
+  TierThreads::Spare spare_;  // where they are copied aside
   Clock::duration next_look_ = kFirstLook;
   Clock::time_point patient_until_ = Clock::time_point::max();
   std::uint64_t covered_bytes_ = ~std::uint64_t{0};  // when it was patient last

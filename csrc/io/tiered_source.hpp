@@ -14,7 +14,6 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,8 +46,8 @@ class TierThreads {
   };
   static constexpr std::size_t kMostWaitingBytes = 64U << 20;
 
-  // Memory to copy aside to; nothing where too much waits already.
-  [[nodiscard]] std::optional<Spare> take_spare(std::size_t nbytes) noexcept;
+  // Gives memory to copy aside to; false where too much waits already.
+  [[nodiscard]] bool take_spare(std::size_t nbytes, Spare& out) noexcept;
   void give_back(Spare spare) noexcept;
 
   const std::size_t most_waiting_bytes_;

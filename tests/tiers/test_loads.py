@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import resource
 import signal
 import struct
 import tempfile
@@ -85,6 +87,25 @@ def test_the_second_load_asks_for_nothing_but_the_version(server, model, tmp_pat
     assert (stats.remote_bytes, stats.requests) == (0, 0)
     assert (server.requests, server.sent_bytes) == (1, 1)
     assert bytes_of(load_file(url, "cpu", options=options)) == data
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_costs_the_cache_and_not_the_load(model, tmp_path, caplog):
+    url, _ = model
+    options = choose(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with streamload.open(url, options=options) as opened, CopyEngine(open_device("cpu"), options) as engine:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+        try:
+            plan = plan_of(0, opened.shards[0].nbytes)
+            with engine.submit(plan, [opened.shards[0].source]) as ticket:
+                ticket.wait()
+        finally:
+            engine.close()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [record.levelname for record in caplog.records if record.levelno > logging.INFO] == ["WARNING"]
+    load_once(url, options)  # where there is room again
+    assert [entry.complete for entry in list_entries(options.cache_dir)] == [True]
 
 
 @pytest.mark.slow

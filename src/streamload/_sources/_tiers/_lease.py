@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from .._file import FileSource
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Lease:
@@ -25,7 +22,7 @@ class Lease:
 
     @classmethod
     def take(cls, path: Path) -> Lease | None:
-        """Return a lease of the file, None where there is none, or it is being evicted.
+        """Return a lease of the file, None where there is none. Waits for who is evicting it, or looks whether he may.
 
         Raises:
             OSError: It cannot be opened.
@@ -35,10 +32,7 @@ class Lease:
         except FileNotFoundError:
             return None
         lease = cls(descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
         return lease if _is_named(descriptor, path) else None
 
     def __del__(self) -> None:
@@ -61,7 +55,7 @@ class CachedFile(FileSource):
 
     def reopen(self) -> CachedFile:
         """Open the same file once more, also where this source is closed; the result is the caller's to close."""
-        return CachedFile(_path(self.path), self.url, self.lease)
+        return CachedFile(Path(self.path), self.url, self.lease)
 
 
 def evict(path: Path) -> bool:
@@ -106,9 +100,3 @@ def _is_named(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
-
-
-def _path(path: str) -> Path:
-    from pathlib import Path
-
-    return Path(path)

@@ -96,8 +96,10 @@ def make_room(layout: Layout, key: str, nbytes: int, limit: int | None) -> bool:
     """
     if limit is not None and nbytes > limit:
         return False
-    others = [entry for entry in entries(layout) if entry.key != key]
     own = stored_bytes(layout.partial_path(key))
+    if limit is None and _free_bytes(layout.root) + own >= nbytes:
+        return True
+    others = [entry for entry in entries(layout) if entry.key != key]
     while others:
         fits = limit is None or nbytes + sum(map(_reserved, others)) <= limit
         if fits and _free_bytes(layout.root) + own >= nbytes:
