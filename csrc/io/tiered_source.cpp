@@ -67,6 +67,7 @@ void TierThreads::close() noexcept {
   threads_->reading.close();
   threads_->copying.close();
   threads_->writing.close();
+  threads_->behind.close();
   threads_->publishing.close();
 }
 
@@ -217,7 +218,7 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
       parts->shared->give_back(std::move(*spare));
       settle_soon(*parts);
     };
-    if (threads().writing.run(write)) {
+    if (threads().behind.run(write)) {
       counts_.tier_written_bytes += some;
     } else {
       claim->release();
