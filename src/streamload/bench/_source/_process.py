@@ -10,10 +10,10 @@ import gc
 import json
 import resource
 import sys
-import threading
 import time
 import zlib
-from dataclasses import asdict, dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,26 +86,6 @@ class Transfer:
     cannot_run: str = ""
 
 
-@dataclass(slots=True)
-class _Background:
-    """Run a call on another thread, and keep what became of it."""
-
-    call: Callable[[], Moved]
-    moved: Moved | None = None
-    error: BaseException | None = None
-    seconds: float = 0.0
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        began = time.perf_counter()
-        try:
-            self.moved = self.call()
-        except BaseException as error:  # a thread's top: the main thread raises it
-            self.error = error
-        self.seconds = time.perf_counter() - began
-        self.done.set()
-
-
 def transfer(request: TransferRequest) -> Transfer:
     """Do what is asked for, once.
 
@@ -127,7 +107,7 @@ def transfer(request: TransferRequest) -> Transfer:
     gc.collect()
     restart_peak()
     before, began = peak_bytes(), resource.getrusage(resource.RUSAGE_SELF)
-    moved, seconds, spun = _run_beside_python(move) if request.busy else _run(move)
+    moved, seconds, spun = _run_beside_python(move) if request.busy else (*_run(move), 0.0)
     ended, peak = resource.getrusage(resource.RUSAGE_SELF), peak_bytes()
     cpu = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
     return Transfer(
@@ -141,28 +121,22 @@ def transfer(request: TransferRequest) -> Transfer:
     )
 
 
-def _run(move: Callable[[], Moved]) -> tuple[Moved, float, float]:
+def _run(move: Callable[[], Moved]) -> tuple[Moved, float]:
     began = time.perf_counter()
     moved = move()
-    return moved, time.perf_counter() - began, 0.0
+    return moved, time.perf_counter() - began
 
 
 def _run_beside_python(move: Callable[[], Moved]) -> tuple[Moved, float, float]:
     """Run it on another thread while this one holds the GIL as much as it can, as a server at work does."""
-    background = _Background(move)
     began = time.thread_time()
-    thread = threading.Thread(target=background.run)
-    thread.start()
-    count = 0
-    while not background.done.is_set():
-        for _ in range(1000):
-            count += 1
-    spun = time.thread_time() - began
-    thread.join()
-    if background.error is not None:
-        raise background.error
-    assert background.moved is not None
-    return background.moved, background.seconds, spun
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(_run, move)
+        count = 0
+        while not running.done():
+            for _ in range(1000):
+                count += 1
+        return *running.result(), time.thread_time() - began
 
 
 def _find_wrong(request: TransferRequest, moved: Moved) -> str:

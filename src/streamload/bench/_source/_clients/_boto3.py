@@ -5,7 +5,7 @@ Part of `bench._source._clients`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 import boto3
 from botocore.config import Config
@@ -19,10 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["get_ready", "make_client"]
 
 
-def make_client(course: Course) -> Any:  # noqa: ANN401 - boto3 has no types
+class _Client(Protocol):
+    """What is used of boto3's client, which has no types."""
+
+    def get_object(self, *, Bucket: str, Key: str, Range: str) -> dict[str, IO[bytes]]: ...
+    def download_file(self, bucket: str, key: str, path: str) -> None: ...
+
+
+def make_client(course: Course) -> _Client:
     """Return a client of the course's store."""
     key, secret = course.secrets
-    return boto3.client(
+    client = boto3.client(
         "s3",
         endpoint_url=course.endpoint,
         aws_access_key_id=key,
@@ -30,6 +37,7 @@ def make_client(course: Course) -> Any:  # noqa: ANN401 - boto3 has no types
         region_name="us-east-1",
         config=Config(s3={"addressing_style": "path"}, max_pool_connections=course.connections),
     )
+    return cast("_Client", client)
 
 
 def get_ready(name: str, course: Course) -> Callable[[], Moved]:
@@ -42,7 +50,7 @@ def get_ready(name: str, course: Course) -> Callable[[], Moved]:
         body = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={one.start}-{end - 1}")["Body"]
         done = 0
         while done < len(one.target):
-            count = body.readinto(one.target[done:])
+            count = body.readinto(one.target[done:])  # type: ignore[attr-defined]
             if not count:
                 raise CannotRun(f"the body ended after {done} of {len(one.target)} bytes")
             done += count

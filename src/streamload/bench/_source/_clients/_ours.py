@@ -78,5 +78,5 @@ def sums_of(course: Course, tensors: Mapping[str, torch.Tensor]) -> list[int]:
         sums = [0 for _ in checkpoint.shards]
         for info in sorted(checkpoint.values(), key=lambda info: (info.shard, info.start)):
             raw = tensors[info.name].detach().reshape(-1).view(torch.uint8).numpy()
-            sums[info.shard] = zlib.crc32(memoryview(raw), sums[info.shard])
+            sums[info.shard] = zlib.crc32(raw.data, sums[info.shard])
     return sums
