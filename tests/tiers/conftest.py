@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 
 
-def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=12, help="at how many points the tests of tiers kill a load")
-
-
 @pytest.fixture
 def kills(request):
-    """How many loads a test kills; `pytest tests/tiers --kills 200` for more."""
-    return request.config.getoption("kills", 12)  # where pytest begins elsewhere, it knows no such option
+    """How many loads a test kills; `--kills 100` for the whole exercise."""
+    return request.config.getoption("--kills")
 
 
 @pytest.fixture(scope="session")
