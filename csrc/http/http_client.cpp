@@ -52,9 +52,9 @@ Status HttpClient::start(std::size_t threads) {
   return {};
 }
 
-void HttpClient::fetch(std::shared_ptr<HttpFetch> fetch) noexcept {
+void HttpClient::fetch(const std::shared_ptr<HttpFetch>& fetch) noexcept {
   const auto fewer = [](const auto& a, const auto& b) { return a->outstanding() < b->outstanding(); };
-  (*std::min_element(loops_.begin(), loops_.end(), fewer))->submit(std::move(fetch));
+  (*std::min_element(loops_.begin(), loops_.end(), fewer))->submit(fetch);
 }
 
 void HttpClient::close() noexcept {
