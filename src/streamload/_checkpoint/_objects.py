@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from .._sources import HEAD_BYTES, Source, Store, open_store, redact, split
+from ..errors import SourceError
 from ._files import STEMS, SUFFIX, choose, expected_names, is_pickle_name, read_index
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Objects:
         try:
             return self.store.open(name, head_bytes=head_bytes)
         except FileNotFoundError as error:
-            if self.index_url is None:
+            if self.index_url is None or isinstance(error, SourceError):  # which says that it is not kept
                 raise
             text = f"{error.strerror}: a shard that {self.index_url} names"
             raise FileNotFoundError(errno.ENOENT, text, error.filename) from error
@@ -150,6 +151,8 @@ def find_objects(
         try:
             return Objects(parent, [name], opened={name: parent.open(name)})
         except FileNotFoundError as error:
+            if isinstance(error, SourceError):  # not kept, and `offline`: nobody knows what there is
+                raise
             text = f"{error.strerror}, and nothing below it"
             raise FileNotFoundError(errno.ENOENT, text, redact(url)) from error
     index, shards = choose(names, variant, where=store.url)
