@@ -335,6 +335,41 @@ def test_a_cached_file_that_was_cut_off_is_read_from_the_store(places, stored, o
         assert places.read_all(source) == data
 
 
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("nbytes", [NBYTES, NBYTES - 1])
+def test_a_file_that_was_altered_is_dropped_with_a_warning(stored, places, options, caplog, nbytes, offline):
+    data, open_object = stored
+    with open_object(options) as source:
+        assert places.read_all(source) == data
+    (path,) = Path(options.cache_dir, "objects").glob("*/*")
+    written = path.stat().st_mtime_ns
+    path.write_bytes(bytes(nbytes))
+    os.utime(path, ns=(written + 1, written + 1))
+    if offline:
+        with pytest.raises(FileNotFoundError):
+            open_known(source.url, options)
+    else:
+        for _ in range(2):
+            with open_object(options) as source:
+                assert places.read_all(source) == data
+    assert isinstance(source, TieredSource if offline else FileSource)
+    assert ["altered" in r.getMessage() for r in caplog.records if r.levelno > logging.INFO] == [True]
+
+
+def test_an_object_that_was_evicted_and_came_back_is_believed(stored, places, options, caplog):
+    data, open_object = stored
+    for _ in range(2):
+        with open_object(options) as source:
+            assert places.read_all(source) == data
+        (path,) = Path(options.cache_dir, "objects").glob("*/*")
+        path.unlink()
+    with open_object(options) as source:
+        assert places.read_all(source) == data
+    with open_object(options) as source:
+        assert isinstance(source, FileSource)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
 def test_memory_comes_before_the_drive_and_both_are_filled(places, server, stored, tmp_path):
     data, open_object = stored
     options = places.choose(cache_dir=str(tmp_path / "drive"), memory_dir=str(tmp_path / "memory"))

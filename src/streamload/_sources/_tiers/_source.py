@@ -160,6 +160,8 @@ class TieredSource(Closing):
         if not self._closing.is_set():
             self._closing.set()
             self._tier.check(self.cache)
+            if self.cache.published:
+                self._tier.note_published(self._facts)
         self.inner.close()
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ... import _native
 from ._advice import FREE_SPACE, advice_for, file_system_of
 from ._layout import Layout
-from ._lease import CachedFile, Lease
+from ._lease import CachedFile, Lease, evict
 from ._room import make_room, making_room
 
 if TYPE_CHECKING:
@@ -45,12 +45,39 @@ class Tier:
         except OSError as error:
             self.warn("cannot be read", error)
             return None
-        if found.nbytes != facts.nbytes:  # cut off by somebody: only whole objects are put there
+        del lease
+        if self._was_altered(found, facts):
             found.close()
+            del found
+            self._drop_altered(facts)
             return None
         with contextlib.suppress(OSError):  # only ages and listings suffer
             self.layout.remember(facts)
         return found
+
+    def note_published(self, facts: Facts) -> None:
+        """Write down when a whole object was written last, so that a later change is noticed; nothing for others."""
+        found = self.find(facts)
+        if found is not None:
+            found.close()
+
+    def _was_altered(self, found: CachedFile, facts: Facts) -> bool:
+        """Whether somebody wrote to a whole object, which nobody does; the first look at it is what others go by."""
+        mtime_ns = self.layout.mtime_of(facts.key)
+        if mtime_ns is None and found.nbytes == facts.nbytes:
+            with contextlib.suppress(OSError):  # then the next look is the first
+                self.layout.record_mtime(facts, found.stamp.mtime_ns)
+            return False
+        return (found.stamp.nbytes, found.stamp.mtime_ns) != (facts.nbytes, mtime_ns)
+
+    def _drop_altered(self, facts: Facts) -> None:
+        _LOG.warning(
+            "the cache in %s: the file of %s was altered after it was written; it is dropped, and loaded anew",
+            self.layout.root,
+            facts.url,
+        )
+        with contextlib.suppress(OSError):  # it stays, and is no more believed the next time
+            evict(self.layout.object_path(facts.key))
 
     def begin(self, facts: Facts, limit: int | None, *, lossless: bool) -> _native.CacheFile | None:
         """Open the file that parts of the object go to, and are read from; None where there is no room for it.
@@ -71,6 +98,8 @@ class Tier:
                     self._warn_of_room(facts, limit, "memory_bytes" if lossless else "cache_bytes")
                     return None
                 layout.remember(facts)
+                if layout.mtime_of(key) is not None and not layout.object_path(key).exists():
+                    layout.record_mtime(facts, None)  # of one that was evicted
                 partial = os.fsencode(layout.partial_path(key))
                 cache = _native.CacheFile(
                     partial,
