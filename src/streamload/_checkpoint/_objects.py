@@ -137,6 +137,8 @@ def find_objects(
     if variant is not None and (not variant or not {"/", "\0"}.isdisjoint(variant)):
         raise ValueError(f"expected a variant such as 'fp16', got {variant!r}")
     directory, name = split(url)
+    if directory.endswith("://"):  # the name is a bucket's, which is a place
+        directory = name = ""
     if name.endswith((SUFFIX, ".index.json")) or is_pickle_name(name):
         if variant is not None:
             raise ValueError(f"{redact(url)}: a variant ({variant!r}) is chosen in a directory, and this is none")
