@@ -291,7 +291,7 @@ def test_storage_options_must_be_a_mapping():
 
 
 def test_url_that_lacks_a_slash_is_guessed(tmp_path, monkeypatch, sharded):
-    with pytest.raises(FileNotFoundError, match="did you mean s3://models/ck?"):
+    with pytest.raises(FileNotFoundError, match=r"did you mean s3://models/ck?"):
         streamload.open("s3:/models/ck")
     monkeypatch.chdir(tmp_path)
     Path("s3:").symlink_to(sharded)

@@ -80,11 +80,11 @@ def test_azure_without_credentials_says_what_to_give(monkeypatch):
     pytest.importorskip("adlfs")
     for name in [name for name in os.environ if name.startswith("AZURE_")]:
         monkeypatch.delenv(name)
-    with pytest.raises(ValueError, match="az://box/dir: .*give storage_options account_name and account_key"):
+    with pytest.raises(ValueError, match=r"az://box/dir: .*give storage_options account_name and account_key"):
         open_store("az://box/dir")
     store = open_store("az://box/dir", storage_options={"account_name": "mine", "account_key": KEY})
 
-    def refuse(**_):
+    def refuse(**_: object):
         raise PermissionError(errno.EACCES, "no", "az://box/dir")
 
     monkeypatch.setattr(store._listing, "names", refuse)

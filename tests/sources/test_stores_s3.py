@@ -247,7 +247,7 @@ def test_bucket_is_a_place_of_its_own(moto, write, tmp_path):
 def test_endpoint_without_a_scheme_is_named(options, monkeypatch):
     if options is None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
-    with pytest.raises(ValueError, match="s3://bucket/x: .*127.0.0.1:9000.*write http:// or https:// before it"):
+    with pytest.raises(ValueError, match=r"s3://bucket/x: .*127.0.0.1:9000.*write http:// or https:// before it"):
         open_store("s3://bucket/x", storage_options=options)
 
 

@@ -11,7 +11,7 @@ import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from .._sources import HEAD_BYTES, Source, Store, open_store, redact, split
+from .._sources import HEAD_BYTES, Source, Store, is_root, open_store, redact, split
 from ..errors import SourceError
 from ._files import STEMS, SUFFIX, choose, expected_names, is_pickle_name, read_index
 
@@ -137,7 +137,7 @@ def find_objects(
     if variant is not None and (not variant or not {"/", "\0"}.isdisjoint(variant)):
         raise ValueError(f"expected a variant such as 'fp16', got {variant!r}")
     directory, name = split(url)
-    if directory.endswith("://"):  # the name is a bucket's, which is a place
+    if is_root(url):  # the name is a bucket's, which is a place
         directory = name = ""
     if name.endswith((SUFFIX, ".index.json")) or is_pickle_name(name):
         if variant is not None:

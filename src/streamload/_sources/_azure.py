@@ -25,8 +25,8 @@ _VERSION = (("x-ms-version", "2021-08-06"),)  # the first of these that takes lo
 _EXPIRY_SECONDS = 3600
 _GOOD_SECONDS = 1800.0
 _ADVICE = (
-    "give storage_options account_name and account_key, sas_token or credential, or connection_string, or anon=True for "
-    "what is public"
+    "give storage_options account_name and account_key, sas_token or credential, or connection_string, or anon=True "
+    "for what is public"
 )
 _SCOPE = "https://storage.azure.com/.default"
 

@@ -198,7 +198,7 @@ def open_source(
     if scheme_of(url) in LOCAL:
         return FileSource(local_path(url), url=str(url))
     directory, name = split(str(url))
-    if not name or directory.endswith("://"):
+    if not name or is_root(str(url)):
         raise ValueError(f"{redact(str(url))!r}: expected the URL of an object")
     return open_store(directory, storage_options=storage_options, options=options).open(name)
 
@@ -211,6 +211,11 @@ def policy_of(options: StreamOptions, *, verify_tls: bool = True) -> HttpPolicy:
         retry_seconds=options.retry_seconds,
         verify_tls=verify_tls,
     )
+
+
+def is_root(url: str) -> bool:
+    """Whether a URL names a bucket, a container or a host and nothing in it."""
+    return scheme_of(url) in _MODULES and split(url)[0].endswith("://")
 
 
 def _check_given(url: str, storage_options: object) -> None:
