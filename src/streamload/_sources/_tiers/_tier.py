@@ -12,8 +12,9 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from ... import _native
+from ._advice import FREE_SPACE, advice_for, file_system_of
 from ._layout import Layout
-from ._lease import CachedFile, Lease
+from ._lease import CachedFile, Lease, evict
 from ._room import make_room, making_room
 
 if TYPE_CHECKING:
@@ -44,12 +45,39 @@ class Tier:
         except OSError as error:
             self.warn("cannot be read", error)
             return None
-        if found.nbytes != facts.nbytes:  # cut off by somebody: only whole objects are put there
+        del lease
+        if self._was_altered(found, facts):
             found.close()
+            del found
+            self._drop_altered(facts)
             return None
         with contextlib.suppress(OSError):  # only ages and listings suffer
             self.layout.remember(facts)
         return found
+
+    def note_published(self, facts: Facts) -> None:
+        """Write down when a whole object was written last, so that a later change is noticed; nothing for others."""
+        found = self.find(facts)
+        if found is not None:
+            found.close()
+
+    def _was_altered(self, found: CachedFile, facts: Facts) -> bool:
+        """Whether somebody wrote to a whole object, which nobody does; the first look at it is what others go by."""
+        mtime_ns = self.layout.mtime_of(facts.key)
+        if mtime_ns is None and found.nbytes == facts.nbytes:
+            with contextlib.suppress(OSError):  # then the next look is the first
+                self.layout.record_mtime(facts, found.stamp.mtime_ns)
+            return False
+        return (found.stamp.nbytes, found.stamp.mtime_ns) != (facts.nbytes, mtime_ns)
+
+    def _drop_altered(self, facts: Facts) -> None:
+        _LOG.warning(
+            "the cache in %s: the file of %s was altered after it was written; it is dropped, and loaded anew",
+            self.layout.root,
+            facts.url,
+        )
+        with contextlib.suppress(OSError):  # it stays, and is no more believed the next time
+            evict(self.layout.object_path(facts.key))
 
     def begin(self, facts: Facts, limit: int | None, *, lossless: bool) -> _native.CacheFile | None:
         """Open the file that parts of the object go to, and are read from; None where there is no room for it.
@@ -62,12 +90,16 @@ class Tier:
         key, layout = facts.key, self.layout
         try:
             layout.make()
+            if lossless:
+                self._check_memory()
             layout.object_path(key).parent.mkdir(mode=0o700, exist_ok=True)
             with making_room(layout):
                 if not make_room(layout, key, facts.nbytes, limit):
-                    self.warn("has no room", OSError(errno.ENOSPC, f"{facts.url} takes {facts.nbytes} bytes"))
+                    self._warn_of_room(facts, limit, "memory_bytes" if lossless else "cache_bytes")
                     return None
                 layout.remember(facts)
+                if layout.mtime_of(key) is not None and not layout.object_path(key).exists():
+                    layout.record_mtime(facts, None)  # of one that was evicted
                 partial = os.fsencode(layout.partial_path(key))
                 cache = _native.CacheFile(
                     partial,
@@ -93,17 +125,31 @@ class Tier:
         if cache.broken:
             self.warn("cannot be written", OSError(cache.broken, os.strerror(cache.broken)))
 
-    def warn(self, what: str, error: OSError) -> None:
+    def warn(self, what: str, error: OSError, advice: str | None = None) -> None:
         """Say once for a directory, through `logging`, that it is not used, or not for everything."""
-        said = str(self.layout.root) in _SAID
-        _SAID.add(str(self.layout.root))
-        _LOG.log(
-            logging.DEBUG if said else logging.WARNING,
-            "the cache in %s %s: %s; weights are loaded without it. Free some space, or run `streamload cache prune`",
-            self.layout.root,
-            what,
-            error,
-        )
+        advice = advice_for(error) if advice is None else advice
+        self._say_once(str(self.layout.root), f"{what}: {error}; weights are loaded without it. To use it, {advice}")
+
+    def _warn_of_room(self, facts: Facts, limit: int | None, name: str) -> None:
+        error = OSError(errno.ENOSPC, f"{facts.url} takes {facts.nbytes} bytes")
+        if limit is None:
+            self.warn("has no room", error)
+        elif facts.nbytes > limit:
+            self.warn("has no room", error, f"raise {name}, which is {limit}")
+        else:
+            self.warn("has no room", error, f"raise {name}, which is {limit}, or {FREE_SPACE}")
+
+    def _check_memory(self) -> None:
+        """Say it once if what should be in memory is on a drive."""
+        key = f"{self.layout.root} is no memory"
+        kind = None if key in _SAID else file_system_of(self.layout.root)
+        if kind is not None:
+            self._say_once(key, f"is on {kind}, and memory_dir means memory: give a directory on tmpfs (/dev/shm, say)")
+
+    def _say_once(self, key: str, text: str) -> None:
+        said = key in _SAID
+        _SAID.add(key)
+        _LOG.log(logging.DEBUG if said else logging.WARNING, "the cache in %s %s", self.layout.root, text)
 
 
 _SAID: Final[set[str]] = set()
