@@ -214,34 +214,50 @@ class PullRun:
         name = f"{model}/{file.name}"
         with WorkFiles(self._directory, name) as work:
             work.lock(self._stop, lambda: self._progress.note(f"{name}: waiting for another pull of this file"))
-            sha256 = self._published(work, model, file)
-            if sha256 is None:
+            found = self._published(work, model, file)
+            if found is None:
                 sha256 = self._fetch_verified(work, name, file, fetcher)
                 if work.target.exists():
                     self._mark_incomplete(model)
-                work.publish(replace(file.record, sha256=sha256))
+                mtime_ns = work.publish(replace(file.record, sha256=sha256))
+                found = ModelFile(file.source.nbytes, sha256, file.record.etag, mtime_ns)
         self._progress.done(name)
-        self._finished[model, file.name] = found = ModelFile(file.source.nbytes, sha256, file.record.etag)
+        self._finished[model, file.name] = found
         return found
 
-    def _published(self, work: WorkFiles, model: str, file: RemoteFile) -> str | None:
-        """Return the SHA-256 of the file that is at the target, where that is the object; else None."""
-        record, target = file.record, str(work.target)
-        if _nbytes_at(target) != record.nbytes:
+    def _published(self, work: WorkFiles, model: str, file: RemoteFile) -> ModelFile | None:
+        """Return what is at the target, where that is the object; else None. What was written to since is read again."""
+        record, status = file.record, _status_of(str(work.target))
+        if status is None or status.st_size != record.nbytes:
             return None
+        recorded = self._recorded(work, model, file)
+        wanted = {record.expected} if record.expected else {known.sha256 for known in recorded if known.sha256}
+        if not wanted:
+            return None
+        sha256 = next((known.sha256 for known in recorded if known.mtime_ns == status.st_mtime_ns), None)
+        if sha256 not in wanted:
+            sha256, _ = sha256_of(str(work.target), self._stop)
+        if sha256 in wanted:
+            return ModelFile(record.nbytes, sha256, record.etag, status.st_mtime_ns)
+        self._progress.note(
+            f"{model}/{file.name}: what is here has another SHA-256 than what is pulled; fetching it again"
+        )
+        return None
+
+    def _recorded(self, work: WorkFiles, model: str, file: RemoteFile) -> list[ModelFile]:
+        """Return what was written down of the object as it was published here, what is most to be believed first."""
+        record, found = file.record, []
         known = work.known()
         if known is not None and known.sha256 and record.same_object(known) and _nbytes_at(work.partial_path) is None:
-            return known.sha256
-        listed = self._listed_file(self._listed, model, file)
-        if listed is None:  # another pull may have published it just now
-            listed = self._listed_file(listed_in(self._directory), model, file)
-        if listed is not None and listed.sha256 and listed.nbytes == record.nbytes:
+            found.append(ModelFile(known.nbytes, known.sha256, known.etag, known.mtime_ns))
+        for models in (self._listed, listed_in(self._directory)):  # another pull may have published it just now
+            listed = self._listed_file(models, model, file)
+            if listed is None or not listed.sha256 or listed.nbytes != record.nbytes:
+                continue
             by_etag = bool(record.etag) and listed.etag == record.etag and not record.expected
             if by_etag or listed.sha256 == record.expected:
-                return listed.sha256
-        if record.expected and sha256_of(target, self._stop)[0] == record.expected:
-            return record.expected
-        return None
+                found.append(listed)
+        return found
 
     def _listed_file(self, models: Mapping[str, ListedModel], model: str, file: RemoteFile) -> ModelFile | None:
         """Return what a list says of a file, where it says so of a file from the same place."""
@@ -331,8 +347,14 @@ def _wrong_bytes(record: ObjectRecord, found: str) -> ChecksumError:
 
 def _nbytes_at(path: str) -> int | None:
     """Return the length of a regular file, None where there is none."""
+    status = _status_of(path)
+    return None if status is None else status.st_size
+
+
+def _status_of(path: str) -> os.stat_result | None:
+    """Return the status of a regular file, None where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a str
     except OSError:
         return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return status if stat.S_ISREG(status.st_mode) else None

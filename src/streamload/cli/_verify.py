@@ -122,4 +122,5 @@ def _models_text(verdict: ModelsVerdict) -> str:
         return f"right: {read}"
     rows = [(printable(fault.model), printable(fault.file) or "-", fault.text) for fault in verdict.faults]
     head = f"wrong: {say_count(len(verdict.faults), 'fault')}; {read}; manifest {printable(verdict.manifest)}"
-    return f"{head}\n\n{table(('model', 'file', 'what'), rows)}"
+    advice = "Remove the files that are wrong and run the pull again: it fetches what is missing."
+    return f"{head}\n\n{table(('model', 'file', 'what'), rows)}\n\n{advice}"

@@ -140,6 +140,7 @@ def test_a_list_of_many_models_is_pulled_and_verified(server, files, tmp_path):
     }
     said = run("verify", "--manifest", tmp_path / "to" / "models.json", tmp_path / "to")
     assert (said.exit_code, "not there" in said.stdout, "wrong: 2 faults" in said.stdout) == (1, True, True)
+    assert "Remove the files that are wrong and run the pull again" in said.stdout
 
 
 def test_verify_without_a_list_is_exit_code_2(tmp_path):
