@@ -45,7 +45,7 @@ class ModelFile:
         nbytes: Its length; None where a list of wanted models does not say.
         sha256: SHA-256 of its bytes, 64 hexadecimal digits; None where it is not known.
         etag: What its store called the version that was pulled; empty where it has no word for it.
-        mtime_ns: When it was last written, in nanoseconds since 1970, as it was published; None where that is not known.
+        mtime_ns: When it was last written as it was published, in nanoseconds since 1970; None where that is not known.
             A file of another time has to be read again to be believed.
     """
 

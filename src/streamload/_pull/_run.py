@@ -226,7 +226,7 @@ class PullRun:
         return found
 
     def _published(self, work: WorkFiles, model: str, file: RemoteFile) -> ModelFile | None:
-        """Return what is at the target, where that is the object; else None. What was written to since is read again."""
+        """Return what is at the target, where that is the object, else None; what was written to is read again."""
         record, status = file.record, _status_of(str(work.target))
         if status is None or status.st_size != record.nbytes:
             return None

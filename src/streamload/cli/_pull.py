@@ -74,7 +74,7 @@ Examples:
     "--to", "directory", required=True, type=click.Path(file_okay=False), help="The directory; made if missing."
 )
 @click.option("--manifest", "file", type=click.Path(dir_okay=False), help="Pull the models of this models.json.")
-@click.option("--name", help="What the model is called.  [default: by the URL]")
+@click.option("--name", help="What the model is called; several URLs go into this one.  [default: by the URL]")
 @click.option(
     "--include", multiple=True, metavar="GLOB", help="Only files that match, such as '*.safetensors'; several times."
 )
@@ -99,9 +99,12 @@ def pull(
     """Bring models into a directory: parallel, resumed where it was interrupted, every file verified.
 
     A URL is a file, a place that can be listed (s3://bucket/llama/, gs://, az://, hf://org/name, a directory), or an
-    index, which brings its shards. Each model gets a directory of its name below DIR; models.json there says what is
-    there. The same command again fetches only what is missing. Credentials come from where the store's own tools take
-    them: the environment, profiles, the machine's role.
+    index, which brings its shards. Over http:// and https:// nothing can be listed: a place brings its
+    model.safetensors, or index and shards; config.json, tokenizers and the like only where their URLs are given, too.
+
+    Each model gets a directory of its name below DIR; models.json there says what is there. The same command again
+    fetches only what is missing, or was written to since and is damaged. Credentials come from where the store's own
+    tools take them: the environment, profiles, the machine's role.
     """
     if bool(urls) == (file is not None):
         raise click.UsageError("give URLs, or --manifest, and not both")
