@@ -138,6 +138,18 @@ def local_file(source: Source) -> CachedFile | None:
     return source.complete() if isinstance(source, TieredSource) else None
 
 
+def check_tier(directory: str | os.PathLike[str]) -> None:
+    """Make sure that a directory is that of a tier; writes nothing.
+
+    Raises:
+        FileNotFoundError: There is no such directory.
+        NotADirectoryError: It is another directory, or one that nothing was ever kept in.
+    """
+    layout = _existing(directory)
+    if not layout.made:
+        raise NotADirectoryError(errno.ENOTDIR, "not a cache directory: nothing was ever kept here", str(layout.root))
+
+
 def list_entries(directory: str | os.PathLike[str]) -> list[Entry]:
     """Return what a tier holds, what was used last first.
 
