@@ -252,6 +252,13 @@ def tidy(directory: Path) -> None:
             Path(path).rmdir()
 
 
+def is_unfinished(directory: Path) -> bool:
+    """Whether a pull into a directory, or of the model whose directory it is, was begun and has not ended."""
+    top = directory.absolute()
+    places = (top / WORK_DIRECTORY, top.parent / WORK_DIRECTORY / top.name)
+    return any(path.suffix == ".object" for place in places for path in place.rglob("*"))
+
+
 def check_header(path: str, url: str) -> None:
     """Make sure that a safetensors file is one: a page that says "not found" has a length and a checksum, too.
 

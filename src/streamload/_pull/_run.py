@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _FILES_AT_ONCE: Final = 16
 _REPORT_SECONDS: Final = 0.2
 _MOST_ROUNDS: Final = 3  # a model that changes three times while it is pulled is being written to
+_NOT_PINNED: Final = "the server names no version (ETag), so nothing can be resumed"
 
 _Key = tuple[str, str]  # model, file
 _T = TypeVar("_T")
@@ -128,6 +129,10 @@ class PullRun:
         for name, files in opened.items():
             for file in files:
                 self._progress.want(f"{name}/{file.name}", file.source.nbytes)
+            if not all(file.record.pinned for file in files):
+                self._progress.cannot_resume()
+                self._progress.note(f"{name}: {_NOT_PINNED}")
+        self._tell()
         self._check_room(opened)
         return opened
 
@@ -207,7 +212,10 @@ class PullRun:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            text = f"{os.strerror(error.errno)}; the bytes that are there stay: the same pull goes on from them"
+            kept = (
+                "the bytes that are there stay: the same pull goes on from them" if file.record.pinned else _NOT_PINNED
+            )
+            text = f"{os.strerror(error.errno)}; {kept}"
             raise OSError(error.errno, text, error.filename or str(self._directory)) from error
 
     def _pull_locked(self, model: str, file: RemoteFile, fetcher: Fetcher) -> ModelFile:
@@ -271,7 +279,8 @@ class PullRun:
         """Fetch a file and return its SHA-256, which is the expected one where one is known."""
         record = file.record
         if work.begin(record):
-            self._progress.note(f"{name}: the object is another one than what was begun; starting over")
+            why = "the object is another one than what was begun" if record.pinned else _NOT_PINNED
+            self._progress.note(f"{name}: {why}; starting over")
         for again in (True, False):
             found = self._fetch_summed(work, name, file, fetcher)
             if found == record.expected or not record.expected:

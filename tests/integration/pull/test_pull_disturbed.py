@@ -304,6 +304,34 @@ def test_ctrl_c_keeps_what_has_arrived(server, index, files, tmp_path, pulling):
 
 
 @pytest.mark.slow
+def test_without_etags_nothing_is_promised_and_the_next_pull_says_why_it_starts_over(files, tmp_path, pulling):
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(path: str, sent: int) -> None:
+        if sent > 2_500_000:
+            reached.set()
+            go_on.wait(30)
+
+    objects = {f"llama/{name}": data for name, data in files.items()}
+    with RangeServer(objects, with_etags=False, before_piece=hold) as server:
+        index = f"{server.url}/llama/model.safetensors.index.json"
+        process = pulling("pull", index, "--to", tmp_path, "--quiet")
+        assert reached.wait(60)
+        process.send_signal(signal.SIGINT)
+        go_on.set()
+        _, err = process.communicate(timeout=60)
+        server.before_piece = lambda path, sent: None
+        assert [*(tmp_path / ".streamload-pull" / "llama").glob("*.partial")]
+        done = streamload.pull(index, tmp_path)
+    assert process.returncode == 130
+    assert "the server names no version (ETag), so nothing can be resumed" in err
+    assert "goes on from it" not in err
+    assert any("names no version (ETag), so nothing can be resumed; starting over" in note for note in done.notes)
+    assert not any("another one" in note for note in done.notes)
+    assert contents(tmp_path / "llama") == weights_of(files)
+
+
+@pytest.mark.slow
 def test_killed_at_random_points_it_goes_on_and_never_publishes_a_wrong_file(
     server, index, files, tmp_path, pulling, request
 ):
