@@ -22,7 +22,7 @@ from streamload._pull._partial import WorkFiles
 from streamload._sources import open_source
 
 from .conftest import contents, names_in, weights_of
-from .server import PIECE_BYTES, RangeServer
+from .server import PIECE_BYTES
 
 OPTIONS = streamload.StreamOptions(chunk_bytes=64 << 10)
 SHARD = "model-00002-of-00003.safetensors"
@@ -304,34 +304,6 @@ def test_ctrl_c_keeps_what_has_arrived(server, index, files, tmp_path, pulling):
 
 
 @pytest.mark.slow
-def test_without_etags_nothing_is_promised_and_the_next_pull_says_why_it_starts_over(files, tmp_path, pulling):
-    reached, go_on = threading.Event(), threading.Event()
-
-    def hold(path: str, sent: int) -> None:
-        if sent > 2_500_000:
-            reached.set()
-            go_on.wait(30)
-
-    objects = {f"llama/{name}": data for name, data in files.items()}
-    with RangeServer(objects, with_etags=False, before_piece=hold) as server:
-        index = f"{server.url}/llama/model.safetensors.index.json"
-        process = pulling("pull", index, "--to", tmp_path, "--quiet")
-        assert reached.wait(60)
-        process.send_signal(signal.SIGINT)
-        go_on.set()
-        _, err = process.communicate(timeout=60)
-        server.before_piece = lambda path, sent: None
-        assert [*(tmp_path / ".streamload-pull" / "llama").glob("*.partial")]
-        done = streamload.pull(index, tmp_path)
-    assert process.returncode == 130
-    assert "the server names no version (ETag), so nothing can be resumed" in err
-    assert "goes on from it" not in err
-    assert any("names no version (ETag), so nothing can be resumed; starting over" in note for note in done.notes)
-    assert not any("another one" in note for note in done.notes)
-    assert contents(tmp_path / "llama") == weights_of(files)
-
-
-@pytest.mark.slow
 def test_killed_at_random_points_it_goes_on_and_never_publishes_a_wrong_file(
     server, index, files, tmp_path, pulling, request
 ):
@@ -396,17 +368,6 @@ def test_killed_at_each_call_that_changes_names_it_goes_on(server, index, files,
         assert verify_models(directory).right
         if done.returncode == 0:
             break
-
-
-def test_a_source_without_etags_is_pulled_but_never_resumed(files, tmp_path):
-    with RangeServer({f"llama/{name}": data for name, data in files.items()}, with_etags=False) as server:
-        index = f"{server.url}/llama/model.safetensors.index.json"
-        streamload.pull(index, tmp_path)
-        assert contents(tmp_path / "llama") == weights_of(files)
-        assert streamload.pull(index, tmp_path).fetched > 0
-        known = {name: hashlib.sha256(data).hexdigest() for name, data in weights_of(files).items()}
-        again = streamload.pull({"llama": {"source": index, "sha256": known}}, tmp_path)
-        assert again.fetched == 0
 
 
 def test_a_record_that_is_no_record_is_as_none(server, index, files, tmp_path):

@@ -1,6 +1,10 @@
-"""Places of a web server cannot be listed: what `streamload.open` would find there is pulled, a page never is."""
+"""Web servers: their places cannot be listed, some name no version. What `open` finds is pulled, a page never is."""
 
 from __future__ import annotations
+
+import hashlib
+import signal
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -61,3 +65,42 @@ def test_a_file_without_a_suffix_is_still_a_file(server, tmp_path):
 
 def test_the_help_says_that_the_config_is_not_brought():
     assert "config.json, tokenizers and the like only where" in " ".join(run("pull", "--help").stdout.split())
+
+
+def test_a_source_without_etags_is_pulled_but_never_resumed(files, tmp_path):
+    with RangeServer({f"llama/{name}": data for name, data in files.items()}, with_etags=False) as server:
+        index = f"{server.url}/llama/model.safetensors.index.json"
+        streamload.pull(index, tmp_path)
+        assert contents(tmp_path / "llama") == weights_of(files)
+        assert streamload.pull(index, tmp_path).fetched > 0
+        known = {name: hashlib.sha256(data).hexdigest() for name, data in weights_of(files).items()}
+        again = streamload.pull({"llama": {"source": index, "sha256": known}}, tmp_path)
+        assert again.fetched == 0
+
+
+@pytest.mark.slow
+def test_without_etags_nothing_is_promised_and_the_next_pull_says_why_it_starts_over(files, tmp_path, pulling):
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(path: str, sent: int) -> None:
+        if sent > 2_500_000:
+            reached.set()
+            go_on.wait(30)
+
+    objects = {f"llama/{name}": data for name, data in files.items()}
+    with RangeServer(objects, with_etags=False, before_piece=hold) as server:
+        index = f"{server.url}/llama/model.safetensors.index.json"
+        process = pulling("pull", index, "--to", tmp_path, "--quiet")
+        assert reached.wait(60)
+        process.send_signal(signal.SIGINT)
+        go_on.set()
+        _, err = process.communicate(timeout=60)
+        server.before_piece = lambda path, sent: None
+        assert [*(tmp_path / ".streamload-pull" / "llama").glob("*.partial")]
+        done = streamload.pull(index, tmp_path)
+    assert process.returncode == 130
+    assert "the server names no version (ETag), so nothing can be resumed" in err
+    assert "goes on from it" not in err
+    assert any("names no version (ETag), so nothing can be resumed; starting over" in note for note in done.notes)
+    assert not any("another one" in note for note in done.notes)
+    assert contents(tmp_path / "llama") == weights_of(files)

@@ -35,6 +35,7 @@ __all__ = [
     "TieredSource",
     "TieredStore",
     "attach",
+    "check_tier",
     "is_known",
     "known_names",
     "list_entries",
