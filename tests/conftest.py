@@ -41,8 +41,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a short run, and a long one, choose how many random schedules of faults are run."""
+    """Let a short run, and a long one, choose how many random faults and kills there are."""
     parser.addoption("--fault-schedules", type=int, default=1000, help="random schedules of faults (default: 1000)")
+    parser.addoption("--kills", type=int, default=5, help="times that a load or pull is killed (default: 5)")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,7 @@
 #include "core/task_threads.hpp"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <map>
@@ -13,16 +15,18 @@ namespace streamload {
 
 struct TaskThreads::State {
   const char* const name;
+  const int niceness;
   std::mutex mutex;  // guards everything here
   std::condition_variable changed;
   std::multimap<Clock::time_point, Task> tasks;  // by when they are due; equals keep their order
   std::size_t idle = 0;                          // threads that wait
   bool ending = false;
 
-  explicit State(const char* thread_name) : name(thread_name) {}
+  State(const char* thread_name, int thread_niceness) : name(thread_name), niceness(thread_niceness) {}
 };
 
-TaskThreads::TaskThreads(const char* name, std::size_t most) : most_(most), state_(std::make_shared<State>(name)) {}
+TaskThreads::TaskThreads(const char* name, std::size_t most, int niceness)
+    : most_(most), state_(std::make_shared<State>(name, niceness)) {}
 
 bool TaskThreads::run_after(Clock::duration delay, Task task) noexcept {
   bool crowded = false;
@@ -53,6 +57,8 @@ bool TaskThreads::start_another() noexcept {
 
 void TaskThreads::run_tasks(const std::shared_ptr<State>& state) noexcept {
   stay_in_background(state->name);
+  // On Linux 0 is the calling thread.
+  if (state->niceness != 0) static_cast<void>(::setpriority(PRIO_PROCESS, 0, state->niceness));
   std::unique_lock lock(state->mutex);
   while (true) {
     if (state->tasks.empty()) {

@@ -17,8 +17,9 @@ class TaskThreads {
   using Clock = std::chrono::steady_clock;
   using Task = std::function<void()>;
 
-  // `name`: of the threads, at most 15 characters; a literal.
-  TaskThreads(const char* name, std::size_t most);
+  // `name`: of the threads, at most 15 characters; a literal. `niceness`: of the threads, from 0 to 19, as far as the
+  // system grants it; who is nicer gets what processor time the others leave.
+  TaskThreads(const char* name, std::size_t most, int niceness = 0);
   TaskThreads(const TaskThreads&) = delete;
   TaskThreads& operator=(const TaskThreads&) = delete;
   ~TaskThreads() { close(); }

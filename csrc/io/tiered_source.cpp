@@ -7,6 +7,8 @@
 #include <latch>
 #include <utility>
 
+#include "core/leak.hpp"
+
 namespace streamload {
 namespace {
 
@@ -56,9 +58,7 @@ TierThreads::TierThreads(std::size_t most_waiting_bytes)
 
 TierThreads::~TierThreads() {
   // Of the parent's threads nothing can be ended in a forked child.
-  if (owner_ != ::getpid()) {
-    static_cast<void>(std::make_unique<std::unique_ptr<Threads>>(std::move(threads_)).release());
-  }
+  if (owner_ != ::getpid()) leak(std::move(threads_));
   close();
 }
 
@@ -67,6 +67,7 @@ void TierThreads::close() noexcept {
   threads_->reading.close();
   threads_->copying.close();
   threads_->writing.close();
+  threads_->behind.close();
   threads_->publishing.close();
 }
 
@@ -217,7 +218,7 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
       parts->shared->give_back(std::move(*spare));
       settle_soon(*parts);
     };
-    if (threads().writing.run(write)) {
+    if (threads().behind.run(write)) {
       counts_.tier_written_bytes += some;
     } else {
       claim->release();

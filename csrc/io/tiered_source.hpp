@@ -38,11 +38,13 @@ class TierThreads {
 
  private:
   friend class TieredSource;
+  static constexpr int kNice = 5;
   struct Threads {
     TaskThreads reading{"streamload-tier", 2};  // and looks again
     TaskThreads copying{"streamload-tier", 1};
-    TaskThreads writing{"streamload-tier", 2};
-    TaskThreads publishing{"streamload-tier", 1};
+    TaskThreads writing{"streamload-tier", 2};        // what a load waits for
+    TaskThreads behind{"streamload-tier", 2, kNice};  // what it does not: it takes no processor from the load
+    TaskThreads publishing{"streamload-tier", 1, kNice};
   };
   static constexpr std::size_t kMostWaitingBytes = 64U << 20;
 

@@ -320,8 +320,3 @@ def assert_same():
             assert torch.equal(one, other)
 
     return compare
-
-
-def pytest_addoption(parser):
-    """How often a pull is killed at a random point; `--kills 100` for the whole exercise."""
-    parser.addoption("--kills", type=int, default=5, help="times that a pull is killed at a random point")

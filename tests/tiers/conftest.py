@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 
-def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=12, help="at how many points the tests of tiers kill a load")
+@pytest.fixture
+def kills(request):
+    """How many loads a test kills; `--kills 100` for the whole exercise."""
+    return request.config.getoption("--kills")
 
 
 @pytest.fixture(scope="session")

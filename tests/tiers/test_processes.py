@@ -56,9 +56,9 @@ def kill_at(server, nursery, most_bytes, **command: object):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [False, True], ids=["python", "engine"])
-def test_a_load_killed_anywhere_is_completed_by_the_next(request, places, server, nursery, tmp_path, engine):
-    chosen = random.Random(request.config.getoption("--kills"))
-    for round_ in range(request.config.getoption("--kills")):
+def test_a_load_killed_anywhere_is_completed_by_the_next(places, server, nursery, tmp_path, engine, kills):
+    chosen = random.Random(kills)
+    for round_ in range(kills):
         nbytes = CHUNKS * places.CHUNK_BYTES - chosen.randrange(places.CHUNK_BYTES)
         data = places.content(nbytes, round_)
         digest = hashlib.sha256(data).hexdigest()
@@ -128,11 +128,11 @@ def proportional_bytes(pid, path):
 
 
 @pytest.mark.slow
-def test_processes_that_evict_and_are_killed_harm_nobody(request, places, server, nursery, tmp_path):
+def test_processes_that_evict_and_are_killed_harm_nobody(places, server, nursery, tmp_path, kills):
     chosen = random.Random(5)
     objects = [places.content(6 * places.CHUNK_BYTES + seed, seed) for seed in range(4)]
     options = {"cache_dir": str(tmp_path), "cache_bytes": 2 * 6 * places.CHUNK_BYTES + 1000}
-    for _ in range(max(2, request.config.getoption("--kills") // 4)):
+    for _ in range(max(2, kills // 4)):
         seeds = [chosen.randrange(4) for _ in range(6)]
         pids = [nursery.start(url=server.put(f"o{seed}", objects[seed]), options=options) for seed in seeds]
         os.kill(pids[0], signal.SIGKILL)
