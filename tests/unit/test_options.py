@@ -27,6 +27,15 @@ def test_none_is_a_choice_where_it_is_the_default():
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("1", True), ("Yes", True), ("false", False), ("0", False), ("no", False)],
+)
+def test_truths_are_read_as_other_tools_read_them(text, value):
+    options = StreamOptions.from_env({"STREAMLOAD_OPTION_OFFLINE": text, "STREAMLOAD_OPTION_DIRECT_IO": text})
+    assert (options.offline, options.direct_io) == (value, value)
+
+
+@pytest.mark.parametrize(
     ("chosen", "says"),
     [
         ({"device_memory": 0}, "device_memory must be from 1"),

@@ -80,7 +80,7 @@ class HttpSource(Closing):
         self._closing = threading.Event()
         self._requests = Requests(url, Address(signer), connections.retain(), self._closing)
         self._nbytes = 0
-        self._etag = self._version = ""
+        self._etag = self._version = self._media_type = ""
         self.head = b""
         self.cache: CacheFile | None = None
         try:
@@ -118,6 +118,7 @@ class HttpSource(Closing):
         data = bytearray(first[1])
         _fill(response, memoryview(data))
         self._nbytes, self.head = total, bytes(data)
+        self._media_type = headers.get_content_type()
         self._version = headers.get("ETag", "").strip()
         # A weak one says that the bytes may differ (RFC 9110 section 8.8.3), and never matches If-Match.
         self._etag = "" if self._version.startswith("W/") else self._version
@@ -136,6 +137,11 @@ class HttpSource(Closing):
     def etag(self) -> str:
         """Version of the object when it was opened, as the header `ETag` gave it; "" where there is no strong one."""
         return self._etag
+
+    @property
+    def media_type(self) -> str:
+        """What the server said that the bytes are, such as "text/html"; "" of an empty object."""
+        return self._media_type
 
     @property
     def policy(self) -> HttpPolicy:
@@ -197,6 +203,7 @@ class HttpSource(Closing):
         again._requests = type(mine)(self.url, mine.address, mine.connections.retain(), again._closing)
         again._requests.reached = True
         again._nbytes, again._etag, again._version = self._nbytes, self._etag, self._version
+        again._media_type = self._media_type
         again.head, again.cache = b"", self.cache
         return again
 

@@ -38,6 +38,7 @@ __all__ = [
     "TieredSource",
     "TieredStore",
     "attach",
+    "check_tier",
     "is_known",
     "known_names",
     "list_entries",
@@ -143,6 +144,18 @@ def local_file(source: Source) -> CachedFile | None:
         StreamClosedError: The source is closed.
     """
     return source.complete() if isinstance(source, TieredSource) else None
+
+
+def check_tier(directory: str | os.PathLike[str]) -> None:
+    """Make sure that a directory is that of a tier; writes nothing.
+
+    Raises:
+        FileNotFoundError: There is no such directory.
+        NotADirectoryError: It is another directory, or one that nothing was ever kept in.
+    """
+    layout = _existing(directory)
+    if not layout.made:
+        raise NotADirectoryError(errno.ENOTDIR, "not a cache directory: nothing was ever kept here", str(layout.root))
 
 
 def list_entries(directory: str | os.PathLike[str]) -> list[Entry]:

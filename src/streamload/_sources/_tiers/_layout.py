@@ -76,6 +76,11 @@ class Layout:
                 what = "it must be a directory of this user's that nobody else can write to"
                 raise PermissionError(errno.EACCES, what, str(folder))
 
+    @property
+    def made(self) -> bool:
+        """Whether the directory has the folders of a tier."""
+        return all((self.root / name).is_dir() for name in _FOLDERS)
+
     def object_path(self, key: str) -> Path:
         """Return where the whole object is, or will be."""
         return self.root / "objects" / key[:2] / key
