@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from .._file import FileSource
+from ._layout import check_own
 
 
 class Lease:
@@ -25,6 +26,7 @@ class Lease:
         """Return a lease of the file, None where there is none. Waits for who is evicting it, or looks whether he may.
 
         Raises:
+            PermissionError: It is another user's, or others may write to it.
             OSError: It cannot be opened.
         """
         try:
@@ -32,6 +34,7 @@ class Lease:
         except FileNotFoundError:
             return None
         lease = cls(descriptor)
+        check_own(path, os.fstat(descriptor), directory=False)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         return lease if _is_named(descriptor, path) else None
 

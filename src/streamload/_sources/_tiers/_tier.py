@@ -32,11 +32,21 @@ class Tier:
     def __init__(self, directory: str) -> None:
         self.layout = Layout(directory)
 
+    def is_trusted(self) -> bool:
+        """Whether only this user can have put into the directory what is in it; else that is said once."""
+        try:
+            self.layout.check()
+        except OSError as error:
+            self.warn("is not used", error)
+            return False
+        return True
+
     def find(self, facts: Facts) -> CachedFile | None:
         """Return the whole object, where it is kept, and mark it as used."""
         key = facts.key
         path = self.layout.object_path(key)
         try:
+            self.layout.check_object(key)
             lease = Lease.take(path)
             if lease is None:
                 return None
@@ -62,7 +72,8 @@ class Tier:
         key, layout = facts.key, self.layout
         try:
             layout.make()
-            layout.object_path(key).parent.mkdir(mode=0o700, exist_ok=True)
+            layout.make_object_folder(key)
+            layout.check_partial(key)
             with making_room(layout):
                 if not make_room(layout, key, facts.nbytes, limit):
                     self.warn("has no room", OSError(errno.ENOSPC, f"{facts.url} takes {facts.nbytes} bytes"))
@@ -99,11 +110,20 @@ class Tier:
         _SAID.add(str(self.layout.root))
         _LOG.log(
             logging.DEBUG if said else logging.WARNING,
-            "the cache in %s %s: %s; weights are loaded without it. Free some space, or run `streamload cache prune`",
+            "the cache in %s %s: %s; weights are loaded without it.%s",
             self.layout.root,
             what,
             error,
+            _ADVICE.get(error.errno or 0, ""),
         )
 
+
+_ROOM = " Free some space, or run `streamload cache prune`"
+_ADVICE: Final = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EACCES: " Name a directory that is this user's alone (`chmod 700`)",
+}
 
 _SAID: Final[set[str]] = set()
