@@ -47,15 +47,18 @@ class Tier:
         path = self.layout.object_path(key)
         try:
             self.layout.check_object(key)
-            lease = Lease.take(path)
+            lease = Lease.take(path, self._patience)
             if lease is None:
                 return None
             found = CachedFile(path, facts.url, lease)
+            if found.nbytes != facts.nbytes:  # cut off by somebody: only whole objects are put there
+                found.close()
+                lease.discard(path)
+                text = f"{facts.url} is {found.nbytes} bytes long there, expected {facts.nbytes}, and is fetched anew"
+                self.warn("was changed by somebody", OSError(errno.EIO, text, str(path)))
+                return None
         except OSError as error:
-            self.warn("cannot be read", error)
-            return None
-        if found.nbytes != facts.nbytes:  # cut off by somebody: only whole objects are put there
-            found.close()
+            self.warn("is locked" if isinstance(error, TimeoutError) else "cannot be read", error)
             return None
         with contextlib.suppress(OSError):  # only ages and listings suffer
             self.layout.remember(facts)
@@ -74,7 +77,7 @@ class Tier:
             layout.make()
             layout.make_object_folder(key)
             layout.check_partial(key)
-            with making_room(layout):
+            with making_room(layout, self._patience):
                 if not make_room(layout, key, facts.nbytes, limit):
                     self.warn("has no room", OSError(errno.ENOSPC, f"{facts.url} takes {facts.nbytes} bytes"))
                     return None
@@ -94,7 +97,7 @@ class Tier:
                     return None
                 return cache
         except OSError as error:
-            self.warn("cannot be written", error)
+            self.warn("is locked" if isinstance(error, TimeoutError) else "cannot be written", error)
         except _native.NativeError as error:
             self.warn("cannot be written", OSError(error.system_code, str(error)))
         return None
@@ -104,10 +107,16 @@ class Tier:
         if cache.broken:
             self.warn("cannot be written", OSError(cache.broken, os.strerror(cache.broken)))
 
+    @property
+    def _patience(self) -> float | None:
+        """How long to wait for a lock: hardly where that was in vain before, for there may be many objects."""
+        return _IMPATIENT_SECONDS if (str(self.layout.root), errno.ETIMEDOUT) in _SAID else None
+
     def warn(self, what: str, error: OSError) -> None:
-        """Say once for a directory, through `logging`, that it is not used, or not for everything."""
-        said = str(self.layout.root) in _SAID
-        _SAID.add(str(self.layout.root))
+        """Say once for a directory and a reason, through `logging`, that it is not used, or not for everything."""
+        about = (str(self.layout.root), error.errno)
+        said = about in _SAID
+        _SAID.add(about)
         _LOG.log(
             logging.DEBUG if said else logging.WARNING,
             "the cache in %s %s: %s; weights are loaded without it.%s",
@@ -126,4 +135,5 @@ _ADVICE: Final = {
     errno.EACCES: " Name a directory that is this user's alone (`chmod 700`)",
 }
 
-_SAID: Final[set[str]] = set()
+_IMPATIENT_SECONDS: Final = 0.1
+_SAID: Final[set[tuple[str, int | None]]] = set()
