@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ import streamload
 from streamload import StreamOptions
 from streamload._sources import FileSource, open_source, open_store
 from streamload._sources._tiers import TieredSource
-from streamload._sources._tiers._store import name_of
+from streamload._sources._tiers._names import name_of
 
 NBYTES = 400_000
 
@@ -108,3 +109,90 @@ def test_a_miss_offline_is_one_kind_of_error(server, places, tiers, name):
         streamload.open(server.url(name), options=offline)
     assert isinstance(caught.value, streamload.SourceError)
     assert "nothing below" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "others"),
+    [
+        ("s3://b/m", {}, [{"endpoint_url": "https://one"}, {"client_kwargs": {"endpoint_url": "https://two"}}]),
+        ("s3://b/m", {"endpoint_url": "https://one"}, [{"endpoint_url": "https://two"}, {"profile": "other"}]),
+        ("az://c/m", {"account_name": "a"}, [{"account_name": "b"}, {"connection_string": "AccountName=a"}]),
+        (
+            "az://c/m",
+            {"connection_string": "AccountName=a;AccountKey=k"},
+            [{"connection_string": "AccountName=a;BlobEndpoint=https://h"}],
+        ),
+        ("hf://o/m/x", {}, [{"revision": "r"}, {"endpoint": "https://mirror"}]),
+        ("simplecache::s3://b/m", {}, [{"s3": {"endpoint_url": "https://one"}}, {"s3": {"endpoint_url": "https://2"}}]),
+    ],
+)
+def test_another_endpoint_or_account_makes_another_object(url, options, others):
+    names = [name_of(url, each) for each in (options, *others)]
+    assert len(set(names)) == len(names)
+
+
+def test_credentials_make_no_other_object():
+    place = {"endpoint_url": "https://one"}
+    secrets = {"key": "hush", "secret": "hush", "client_kwargs": {"aws_session_token": "hush"}}
+    assert name_of("s3://b/m", place | secrets) == name_of("s3://b/m", place)
+    assert name_of("s3://b/m", {"client_kwargs": place}) == name_of("s3://b/m", place)
+    keyed = "AccountName=a;AccountKey={};EndpointSuffix=h"
+    names = {name_of("az://c/m", {"connection_string": keyed.format(key)}) for key in "ab"}
+    assert len(names) == 1
+
+
+def test_an_endpoint_of_the_environment_counts(monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    before = name_of("s3://b/m")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://one")
+    assert name_of("s3://b/m") != before
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory://d/a#{}",
+        "s3://bucket/a#{}",
+        "s3://bucket/a?versionId={}",
+        "https://host/get?token={}",
+        "https://host/get?policy={}",
+        "https://host/get?expires={}",
+        "https://host/get?sv={}",
+        "simplecache::memory://d/a#{}",
+        "memory://d/a%2{}",
+    ],
+)
+def test_what_is_not_signed_is_part_of_the_name(url):
+    assert name_of(url.format(3)) != name_of(url.format(4))
+
+
+def test_objects_with_a_number_sign_are_told_apart_offline(places, server, tiers):
+    pytest.importorskip("s3fs")
+    where = {"anon": True, "endpoint_url": server.url("").rstrip("/")}
+    contents = {f"a#{number}.bin": places.content(1000, number) for number in (1, 2)}
+    for name, data in contents.items():
+        server.put("bucket/" + name.replace("#", "%23"), data)  # as it is in the path of a request
+        with open_source(f"s3://bucket/{name}", storage_options=where, options=tiers) as source:
+            assert isinstance(source, FileSource)
+    offline = replace(tiers, offline=True)
+    assert open_store("s3://bucket", storage_options=where, options=offline).names() == set(contents)
+    for name, data in contents.items():
+        with open_source(f"s3://bucket/{name}", storage_options=where, options=offline) as source:
+            assert places.read_all(source) == data
+
+
+def test_another_endpoint_is_not_served_offline(places, server, tiers):
+    pytest.importorskip("s3fs")
+    data = places.content(NBYTES)
+    server.put("bucket/object", data)
+    here = {"anon": True, "endpoint_url": server.url("").rstrip("/")}
+    with open_source("s3://bucket/object", storage_options=here, options=tiers) as source:
+        assert places.read_all(source) == data
+    offline = replace(tiers, offline=True)
+    with open_source("s3://bucket/object", storage_options=here, options=offline) as source:
+        assert places.read_all(source) == data
+    assert open_store("s3://bucket", storage_options=here, options=offline).names() == {"object"}
+    there = here | {"endpoint_url": "http://127.0.0.1:9"}
+    assert open_store("s3://bucket", storage_options=there, options=offline).names() == set()
+    with pytest.raises(FileNotFoundError, match="offline"):
+        open_source("s3://bucket/object", storage_options=there, options=offline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import stat
@@ -14,6 +15,7 @@ import pytest
 from streamload._sources import FileSource
 from streamload._sources._tiers import (
     TieredSource,
+    _lease,
     attach,
     known_names,
     list_entries,
@@ -395,3 +397,66 @@ def test_a_local_file_is_fetched_whole(places, server, stored, options):
             assert places.read_all(file) == data
     assert server.sent_bytes == NBYTES
     assert local_file(places.RangeSource(server.url("models/object"))) is None
+
+
+def test_what_cannot_fit_evicts_nothing(places, server, open_url, options):
+    options.cache_bytes = 2 * NBYTES + 20_000
+    for name in ("idle", "used"):
+        url = server.put(name, places.content(NBYTES, ord(name[0])))
+        with open_url(url, options) as source:
+            places.read_all(source)
+    del source
+    used = open_url(url, options)
+    kept = {entry.url for entry in list_entries(options.cache_dir)}
+    larger = open_url(server.put("larger", places.content(2 * NBYTES)), options)
+    assert type(larger) is places.RangeSource
+    assert {entry.url for entry in list_entries(options.cache_dir)} == kept
+    options.cache_bytes = None
+    vast = open_url(server.url("larger"), places.choose())
+    vast.nbytes = 10**16  # no drive holds this
+    assert attach(vast, options) is vast
+    assert {entry.url for entry in list_entries(options.cache_dir)} == kept
+    used.close()
+
+
+def test_an_object_that_was_cut_off_is_fetched_anew(places, server, stored, options, caplog):
+    data, open_object = stored
+    for _ in range(2):
+        with open_object(options) as source:
+            assert places.read_all(source) == data
+        with open_object(options) as source:
+            path = source.path
+        os.truncate(path, 1000)
+    with open_object(options) as source:
+        assert places.read_all(source) == data
+    with open_object(options) as source:
+        assert isinstance(source, FileSource)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "1000 bytes" in said
+    assert f"{NBYTES}" in said
+
+
+@pytest.mark.parametrize("where", ["lock", "object"])
+def test_a_process_that_stopped_with_a_lock_costs_the_tier_and_not_the_load(
+    places, server, open_url, stored, options, caplog, monkeypatch, where
+):
+    monkeypatch.setattr(_lease, "LOCK_SECONDS", 0.05)
+    data, open_object = stored
+    with open_object(options) as source:
+        assert places.read_all(source) == data
+    del source
+    path = Path(options.cache_dir, "lock")
+    if where == "object":
+        (path,) = [path for path in Path(options.cache_dir, "objects").rglob("*") if path.is_file()]
+    with path.open("r+b") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        name = "models/object" if where == "object" else "another"
+        url = server.put(name, data)
+        for _ in range(2):
+            source = open_url(url, options)
+            assert type(source) is places.RangeSource
+            assert places.read_all(source) == data
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "lock" in said
+    with open_url(server.url("models/object"), options) as source:
+        assert isinstance(source, FileSource)

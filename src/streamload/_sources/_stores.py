@@ -172,7 +172,7 @@ def open_store(
         return make()
     from ._tiers import TieredStore
 
-    return TieredStore(str(url), make, chosen)
+    return TieredStore(str(url), make, chosen, storage_options)
 
 
 def open_source(

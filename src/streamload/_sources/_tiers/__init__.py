@@ -208,7 +208,7 @@ def _tiers_of(options: StreamOptions) -> list[tuple[Tier, int | None, bool]]:
         found.append((Tier(options.memory_dir), options.memory_bytes, True))
     if options.cache_dir is not None:
         found.append((Tier(options.cache_dir), options.cache_bytes, False))
-    return found
+    return [each for each in found if each[0].is_trusted()]
 
 
 def _known_tiers(options: StreamOptions) -> list[tuple[Tier, int | None, bool]]:

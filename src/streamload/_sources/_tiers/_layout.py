@@ -22,7 +22,7 @@ import os
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,13 +68,42 @@ class Layout:
             OSError: They cannot be made.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_root(self.root)
         for name in _FOLDERS:
             folder = self.root / name
             folder.mkdir(mode=0o700, exist_ok=True)
-            status = folder.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                what = "it must be a directory of this user's that nobody else can write to"
-                raise PermissionError(errno.EACCES, what, str(folder))
+            check_own(folder)
+
+    def make_object_folder(self, key: str) -> None:
+        """Make the folder that the whole object will be in; errors are those of `make`."""
+        folder = self.object_path(key).parent
+        folder.mkdir(mode=0o700, exist_ok=True)
+        check_own(folder)
+
+    def check(self) -> None:
+        """Make sure that only this user can have put here what is here; what is not there is no fault.
+
+        Raises:
+            PermissionError: A folder belongs to another user, or others may write to it.
+            OSError: One cannot be looked at.
+        """
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            _check_root(self.root)
+            for name in _FOLDERS:
+                with contextlib.suppress(FileNotFoundError):
+                    check_own(self.root / name)
+
+    def check_object(self, key: str) -> None:
+        """Likewise of the folder of a whole object."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            check_own(self.object_path(key).parent)
+
+    def check_partial(self, key: str) -> None:
+        """Likewise of the files of an object on its way."""
+        path = self.partial_path(key)
+        for file in (path, path.with_name(path.name + JOURNAL_SUFFIX)):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                check_own(file, directory=False)
 
     @property
     def made(self) -> bool:
@@ -171,6 +200,41 @@ class Layout:
         with contextlib.suppress(OSError):
             return self.entry_path(key).stat().st_mtime
         return 0.0
+
+
+def check_own(path: Path, status: os.stat_result | None = None, *, directory: bool = True) -> None:
+    """Make sure that a directory, or a regular file, is this user's and that nobody else can write to it.
+
+    Args:
+        path: Its path.
+        status: What fstat(2) said of it. None: it is looked at here, and a symbolic link is neither.
+        directory: Whether it must be a directory.
+
+    Raises:
+        PermissionError: It is not.
+        OSError: It cannot be looked at.
+    """
+    found = path.lstat() if status is None else status
+    right_kind = stat.S_ISDIR(found.st_mode) if directory else stat.S_ISREG(found.st_mode)
+    if not right_kind or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        _refuse(path, found, "directory" if directory else "regular file")
+
+
+def _check_root(root: Path) -> None:
+    """Make sure that nobody else can put folders into the root or take them away.
+
+    It may also be the system's, and one that all may write to where the sticky bit keeps what each has there: /dev/shm.
+    """
+    found = root.stat()
+    safe = not found.st_mode & 0o022 or found.st_mode & stat.S_ISVTX
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), 0) or not safe:
+        _refuse(root, found, "directory")
+
+
+def _refuse(path: Path, status: os.stat_result, kind: str) -> NoReturn:
+    mode = f"{stat.filemode(status.st_mode)} ({stat.S_IMODE(status.st_mode):04o}) of user {status.st_uid}"
+    what = f"it is {mode}; it must be a {kind} of this user's that nobody else can write to"
+    raise PermissionError(errno.EACCES, what, str(path))
 
 
 def _digest(text: str) -> str:

@@ -7,11 +7,18 @@ it with the process, also by `kill -9`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import time
 from pathlib import Path
+from typing import Final
 
 from .._file import FileSource
+from ._layout import check_own
+
+LOCK_SECONDS: Final = 5.0  # who makes room is done in milliseconds
+_POLL_SECONDS: Final = 0.01
 
 
 class Lease:
@@ -21,10 +28,16 @@ class Lease:
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, path: Path) -> Lease | None:
+    def take(cls, path: Path, seconds: float | None = None) -> Lease | None:
         """Return a lease of the file, None where there is none. Waits for who is evicting it, or looks whether he may.
 
+        Args:
+            path: The object's file.
+            seconds: How long is waited.
+
         Raises:
+            TimeoutError: It was locked for longer.
+            PermissionError: It is another user's, or others may write to it.
             OSError: It cannot be opened.
         """
         try:
@@ -32,8 +45,18 @@ class Lease:
         except FileNotFoundError:
             return None
         lease = cls(descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        check_own(path, os.fstat(descriptor), directory=False)
+        take_lock(descriptor, fcntl.LOCK_SH, path, seconds)
         return lease if _is_named(descriptor, path) else None
+
+    def discard(self, path: Path) -> None:
+        """Remove the file, which is not what it should be; who has it open keeps what there is of it.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        if _is_named(self._descriptor, path):
+            path.unlink(missing_ok=True)
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
@@ -56,6 +79,32 @@ class CachedFile(FileSource):
     def reopen(self) -> CachedFile:
         """Open the same file once more, also where this source is closed; the result is the caller's to close."""
         return CachedFile(Path(self.path), self.url, self.lease)
+
+
+def take_lock(descriptor: int, kind: int, path: Path, seconds: float | None = None) -> None:
+    """Take a lock of flock(2), which the kernel gives no time limit, and a stopped process keeps.
+
+    Args:
+        descriptor: The open file.
+        kind: `fcntl.LOCK_SH` or `fcntl.LOCK_EX`.
+        path: The file's path, for the error.
+        seconds: How long is waited. None: `LOCK_SECONDS`.
+
+    Raises:
+        TimeoutError: Another process held it for longer.
+        OSError: The file system has no locks.
+    """
+    deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                text = "another process keeps the lock; it may have been stopped"
+                raise TimeoutError(errno.ETIMEDOUT, text, str(path)) from None
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 def evict(path: Path) -> bool:

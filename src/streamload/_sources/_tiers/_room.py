@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ... import _native
 from ._layout import JOURNAL_SUFFIX
-from ._lease import evict, is_leased
+from ._lease import evict, is_leased, take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,15 +74,20 @@ def entries(layout: Layout) -> list[Entry]:
 
 
 @contextlib.contextmanager
-def making_room(layout: Layout) -> Iterator[None]:
+def making_room(layout: Layout, seconds: float | None = None) -> Iterator[None]:
     """Keep others from making room, and so from reckoning with the same free space; waits for them.
 
+    Args:
+        layout: The tier.
+        seconds: How long is waited. None: as `take_lock`.
+
     Raises:
+        TimeoutError: Somebody else made room for longer.
         OSError: The lock cannot be made.
     """
     descriptor = os.open(layout.lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        take_lock(descriptor, fcntl.LOCK_EX, layout.lock_path, seconds)
         yield
     finally:
         os.close(descriptor)
@@ -90,6 +95,8 @@ def making_room(layout: Layout) -> Iterator[None]:
 
 def make_room(layout: Layout, key: str, nbytes: int, limit: int | None) -> bool:
     """Evict until an object fits, below the limit and on the file system; tell whether it does. Under `making_room`.
+
+    Nothing is evicted where all that is not in use would be too little.
 
     Raises:
         OSError: The tier cannot be read, or nothing can be removed.
@@ -100,6 +107,12 @@ def make_room(layout: Layout, key: str, nbytes: int, limit: int | None) -> bool:
     if limit is None and _free_bytes(layout.root) + own >= nbytes:
         return True
     others = [entry for entry in entries(layout) if entry.key != key]
+    idle = [entry for entry in others if not entry.in_use]
+    staying = sum(map(_reserved, others)) - sum(map(_reserved, idle))
+    if limit is not None and nbytes + staying > limit:
+        return False
+    if _free_bytes(layout.root) + own + sum(entry.stored_bytes for entry in idle) < nbytes:
+        return False
     while others:
         fits = limit is None or nbytes + sum(map(_reserved, others)) <= limit
         if fits and _free_bytes(layout.root) + own >= nbytes:

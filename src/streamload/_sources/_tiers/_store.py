@@ -5,27 +5,18 @@ Part of `_tiers`. Objects are found again by the URL they were opened by, withou
 
 from __future__ import annotations
 
-import hashlib
-import re
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode
 
 from .._http import HEAD_BYTES
-from .._urls import join, redact, scheme_of
+from .._urls import join, redact
+from ._names import name_of, path_in, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ...options import StreamOptions
     from .. import Source
     from .._stores import Store
-
-# Of presigned URLs and tokens: AWS (versions 4 and 2), Google, CloudFront, Azure's shared access signatures.
-_SIGNING = re.compile(
-    r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|s[vreptksi]|sig|"
-    r"sk(oid|tid|t|e|s|v)|spr|sip|srt|ss|token|access_token",
-    re.IGNORECASE,
-)
 
 
 class TieredStore:
@@ -35,10 +26,18 @@ class TieredStore:
         url: The place, as it was given.
         make: Makes the place itself; not called offline.
         options: Which tiers there are, and whether the store may be asked.
+        storage_options: Of the place: the same URL means another object at another endpoint.
     """
 
-    def __init__(self, url: str, make: Callable[[], Store], options: StreamOptions) -> None:
+    def __init__(
+        self,
+        url: str,
+        make: Callable[[], Store],
+        options: StreamOptions,
+        storage_options: Mapping[str, object] | None = None,
+    ) -> None:
         self._place = url
+        self._storage_options = storage_options
         self._options = options
         self._store = None if options.offline else make()
 
@@ -60,8 +59,14 @@ class TieredStore:
 
         if self._store is not None:
             return self._store.names(deep=deep)
-        found = {name.partition("#")[0] for name in known_names(redact(self._place), self._options)}
-        return {name for name in found if deep or "/" not in name}
+        place = shown(self._place).rstrip("/")
+        found = {(path_in(self._place, rest), rest) for rest in known_names(place, self._options)}
+        # What would not be found by its name here is of another endpoint, or what another query asked for.
+        here = {name for name, rest in found if self._known_as(name) == f"{place}/{rest}"}
+        return {name for name in here if deep or "/" not in name}
+
+    def _known_as(self, name: str) -> str:
+        return name_of(join(self._place, name), self._storage_options)
 
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name.
@@ -78,7 +83,7 @@ class TieredStore:
         """
         from . import attach, is_known, open_known
 
-        known_as = name_of(join(self._place, name))
+        known_as = self._known_as(name)
         if self._store is None:
             return open_known(known_as, self._options)
         # Of what is kept whole only the version is asked for.
@@ -87,12 +92,3 @@ class TieredStore:
 
     def __repr__(self) -> str:
         return f"TieredStore({self.url!r})"
-
-
-def name_of(url: str) -> str:
-    """Return what an object is found by again: its URL, and a digest of what a query says but who may ask and when."""
-    query = url.partition("?")[2].partition("#")[0] if scheme_of(url) in ("http", "https") else ""
-    said = [(key, value) for key, value in parse_qsl(query, keep_blank_values=True) if not _SIGNING.fullmatch(key)]
-    if not said:
-        return redact(url)
-    return f"{redact(url)}#{hashlib.sha256(urlencode(said).encode()).hexdigest()[:16]}"

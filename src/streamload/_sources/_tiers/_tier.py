@@ -33,17 +33,33 @@ class Tier:
     def __init__(self, directory: str) -> None:
         self.layout = Layout(directory)
 
+    def is_trusted(self) -> bool:
+        """Whether only this user can have put into the directory what is in it; else that is said once."""
+        try:
+            self.layout.check()
+        except OSError as error:
+            self.warn("is not used", error)
+            return False
+        return True
+
     def find(self, facts: Facts) -> CachedFile | None:
         """Return the whole object, where it is kept, and mark it as used."""
         key = facts.key
         path = self.layout.object_path(key)
         try:
-            lease = Lease.take(path)
+            self.layout.check_object(key)
+            lease = Lease.take(path, self._patience)
             if lease is None:
                 return None
             found = CachedFile(path, facts.url, lease)
+            if found.nbytes != facts.nbytes:  # cut off by somebody: only whole objects are put there
+                found.close()
+                lease.discard(path)
+                text = f"{facts.url} is {found.nbytes} bytes long there, expected {facts.nbytes}, and is fetched anew"
+                self.warn("was changed by somebody", OSError(errno.EIO, text, str(path)))
+                return None
         except OSError as error:
-            self.warn("cannot be read", error)
+            self.warn("is locked" if isinstance(error, TimeoutError) else "cannot be read", error)
             return None
         del lease
         if self._was_altered(found, facts):
@@ -92,8 +108,9 @@ class Tier:
             layout.make()
             if lossless:
                 self._check_memory()
-            layout.object_path(key).parent.mkdir(mode=0o700, exist_ok=True)
-            with making_room(layout):
+            layout.make_object_folder(key)
+            layout.check_partial(key)
+            with making_room(layout, self._patience):
                 if not make_room(layout, key, facts.nbytes, limit):
                     self._warn_of_room(facts, limit, "memory_bytes" if lossless else "cache_bytes")
                     return None
@@ -115,7 +132,7 @@ class Tier:
                     return None
                 return cache
         except OSError as error:
-            self.warn("cannot be written", error)
+            self.warn("is locked" if isinstance(error, TimeoutError) else "cannot be written", error)
         except _native.NativeError as error:
             self.warn("cannot be written", OSError(error.system_code, str(error)))
         return None
@@ -125,10 +142,20 @@ class Tier:
         if cache.broken:
             self.warn("cannot be written", OSError(cache.broken, os.strerror(cache.broken)))
 
+    @property
+    def _patience(self) -> float | None:
+        """How long to wait for a lock: hardly where that was in vain before, for there may be many objects."""
+        return _IMPATIENT_SECONDS if self._key_of(errno.ETIMEDOUT) in _SAID else None
+
+    def _key_of(self, number: int | None) -> str:
+        return f"{self.layout.root}, {number}"
+
     def warn(self, what: str, error: OSError, advice: str | None = None) -> None:
         """Say once for a directory, through `logging`, that it is not used, or not for everything."""
         advice = advice_for(error) if advice is None else advice
-        self._say_once(str(self.layout.root), f"{what}: {error}; weights are loaded without it. To use it, {advice}")
+        self._say_once(
+            self._key_of(error.errno), f"{what}: {error}; weights are loaded without it. To use it, {advice}"
+        )
 
     def _warn_of_room(self, facts: Facts, limit: int | None, name: str) -> None:
         error = OSError(errno.ENOSPC, f"{facts.url} takes {facts.nbytes} bytes")
@@ -152,4 +179,5 @@ class Tier:
         _LOG.log(logging.DEBUG if said else logging.WARNING, "the cache in %s %s", self.layout.root, text)
 
 
+_IMPATIENT_SECONDS: Final = 0.1
 _SAID: Final[set[str]] = set()
