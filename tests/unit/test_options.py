@@ -31,7 +31,8 @@ def test_none_is_a_choice_where_it_is_the_default():
     [("true", True), ("1", True), ("Yes", True), ("false", False), ("0", False), ("no", False)],
 )
 def test_truths_are_read_as_other_tools_read_them(text, value):
-    options = StreamOptions.from_env({"STREAMLOAD_OPTION_OFFLINE": text, "STREAMLOAD_OPTION_DIRECT_IO": text})
+    entries = {f"STREAMLOAD_OPTION_{field}": text for field in ("OFFLINE", "DIRECT_IO")}
+    options = StreamOptions.from_env({**entries, "STREAMLOAD_OPTION_CACHE_DIR": "/x/cache"})
     assert (options.offline, options.direct_io) == (value, value)
 
 
