@@ -19,7 +19,7 @@ from ._urls import scrub
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from http.client import HTTPResponse
 
     from ._connections import Connections
@@ -54,7 +54,7 @@ class Requests:
         wanted: Callable[[], tuple[int, int]],
         take: Callable[[HTTPResponse, tuple[int, int]], None],
         *,
-        etag: str = "",
+        conditions: Mapping[str, str] | None = None,
     ) -> None:
         """Ask for what is wanted until `take` has read it.
 
@@ -62,7 +62,7 @@ class Requests:
             wanted: Returns the range that is still missing, half-open.
             take: Reads an answer of status 200, 206 or 416; raises `Broken`, `Unbelieved` or an `OSError` where the
                 rest must be asked for again.
-            etag: The version that the object must be of; "" for any.
+            conditions: Headers by which the server refuses another version than the one that is wanted.
 
         Raises:
             FileNotFoundError: There is no such object.
@@ -76,9 +76,7 @@ class Requests:
             signed = self.address.current()
             asked = wanted()
             headers = dict(signed.headers)
-            headers["Range"] = f"bytes={asked[0]}-{asked[1] - 1}"
-            if etag:
-                headers["If-Match"] = etag
+            headers |= {"Range": f"bytes={asked[0]}-{asked[1] - 1}", **(conditions or {})}
             try:
                 with self.connections.request(signed.url, headers) as response:
                     if response.status in (200, 206, 416):
