@@ -14,10 +14,11 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from ._answers import Answer
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator, Mapping
-    from http.client import HTTPResponse
 
     from ._retry import HttpPolicy
 
@@ -60,7 +61,7 @@ class Connections:
         _close_all(idle)
 
     @contextmanager
-    def request(self, url: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
+    def request(self, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
         """Send a GET and give out its answer, whose body the caller reads; it is closed with the block.
 
         A connection whose answer was read to its end serves the next request.
@@ -83,11 +84,11 @@ class Connections:
             connection.close()
             response.close()
 
-    def _send(self, key: tuple[str, str], url: str, headers: Mapping[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
+    def _send(self, key: tuple[str, str], url: str, headers: Mapping[str, str]) -> tuple[HTTPConnection, Answer]:
         kept = self._take(key)
         if kept is not None:
             try:
-                return kept, _exchange(kept, self._target(url), headers)
+                return kept, _exchange(kept, self._target(url), headers, self.policy.stall_seconds)
             except (ConnectionError, HTTPException):  # closed by the server while it was idle, as are the others then
                 kept.close()
                 self._drop(key)
@@ -96,7 +97,7 @@ class Connections:
                 raise
         connection = self._connect(key)
         try:
-            return connection, _exchange(connection, self._target(url), headers)
+            return connection, _exchange(connection, self._target(url), headers, self.policy.stall_seconds)
         except BaseException:
             connection.close()
             raise
@@ -117,12 +118,12 @@ class Connections:
                 connection.set_tunnel(parts.hostname or "", parts.port or 443, headers=_proxy_headers(proxy.netloc))
         else:
             connection = HTTPConnection(where.hostname, where.port or 80, timeout=seconds)
+        connection.response_class = Answer
         try:
             connection.connect()
         except BaseException:
             connection.close()
             raise
-        connection.sock.settimeout(self.policy.stall_seconds)
         return connection
 
     def _target(self, url: str) -> str:
@@ -168,9 +169,12 @@ class Connections:
         _close_all({key: idle})
 
 
-def _exchange(connection: HTTPConnection, target: str, headers: Mapping[str, str]) -> HTTPResponse:
+def _exchange(connection: HTTPConnection, target: str, headers: Mapping[str, str], seconds: float) -> Answer:
+    connection.sock.settimeout(seconds)  # the last answer may have left less
     connection.request("GET", target, headers={"User-Agent": "streamload", **headers})
-    return connection.getresponse()
+    response = connection.getresponse()
+    assert isinstance(response, Answer)
+    return response
 
 
 def _proxy_headers(netloc: str) -> dict[str, str]:

@@ -18,11 +18,11 @@ from ._signers import Address, Signed, Signer
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from email.message import Message
-    from http.client import HTTPResponse
 
     from typing_extensions import Self
 
     from .._native import CacheFile
+    from ._answers import Answer
     from ._connections import Connections
 
 HEAD_BYTES = 256 << 10
@@ -83,13 +83,13 @@ class HttpSource(Closing):
             raise
         self._requests.reached = True
 
-    def _take_first(self, response: HTTPResponse, asked: tuple[int, int]) -> None:
+    def _take_first(self, response: Answer, asked: tuple[int, int]) -> None:
         """Learn length and version from the first answer, and keep its bytes."""
         headers = response.headers
         if response.status == 416:  # nothing but an empty object has no first byte
             if parse_unsatisfied(headers.get("Content-Range")) not in (0, None):
                 raise Unbelieved("status 416 for the first bytes of an object that has some")
-            response.read(65536)
+            response.read_little()
             return
         if response.status == 206:
             got = parse_content_range(headers.get("Content-Range"))
@@ -228,7 +228,7 @@ class HttpSource(Closing):
         self._requests.run(reading.wanted, reading.take, conditions=self._conditions())
         return len(view)
 
-    def check_answer(self, response: HTTPResponse, asked: tuple[int, int]) -> None:
+    def check_answer(self, response: Answer, asked: tuple[int, int]) -> None:
         """Raise unless an answer is the range asked for, of the version that was opened."""
         headers = response.headers
         told, found_version = self._version or self._modified, _version_in(headers, by_date=not self._version)
@@ -287,7 +287,7 @@ class _Reading:
         """Return the range that is still missing."""
         return self._offset + self._done, self._offset + len(self._view)
 
-    def take(self, response: HTTPResponse, asked: tuple[int, int]) -> None:
+    def take(self, response: Answer, asked: tuple[int, int]) -> None:
         """Read an answer into the buffer as far as it comes."""
         self._source.check_answer(response, asked)
         for count in _counts(response, self._view[self._done :]):
@@ -309,15 +309,16 @@ def _lines(signed: Signed) -> tuple[str, list[str]]:
     return signed.url, [f"{name}: {value}" for name, value in signed.headers]
 
 
-def _fill(response: HTTPResponse, view: memoryview) -> None:
+def _fill(response: Answer, view: memoryview) -> None:
     for _ in _counts(response, view):
         pass
     _check_end(response)
 
 
-def _counts(response: HTTPResponse, view: memoryview) -> Iterator[int]:
+def _counts(response: Answer, view: memoryview) -> Iterator[int]:
     """Read a body into a buffer; yield how many bytes came each time."""
     done = 0
+    response.expect_bytes()
     while done < len(view):
         rest = view[done:]
         if response.chunked or response.length is None:
@@ -331,13 +332,14 @@ def _counts(response: HTTPResponse, view: memoryview) -> Iterator[int]:
         yield count
 
 
-def _check_end(response: HTTPResponse) -> None:
+def _check_end(response: Answer) -> None:
     """Make sure that nothing follows, so that the connection may serve again."""
-    if not response.isclosed() and response.read():
+    response.expect_end()
+    if not response.isclosed() and response.read(1):
         raise Broken("more bytes than asked for")
 
 
-def _check_encoding(response: HTTPResponse) -> None:
+def _check_encoding(response: Answer) -> None:
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     if encoding not in ("identity", "aws-chunked", ""):
         raise Unbelieved(f"Content-Encoding {encoding!r}, so the bytes are not those of the object")

@@ -20,8 +20,8 @@ from ._urls import scrub
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping
-    from http.client import HTTPResponse
 
+    from ._answers import Answer
     from ._connections import Connections
     from ._signers import Address, Signed
 
@@ -52,7 +52,7 @@ class Requests:
     def run(
         self,
         wanted: Callable[[], tuple[int, int]],
-        take: Callable[[HTTPResponse, tuple[int, int]], None],
+        take: Callable[[Answer, tuple[int, int]], None],
         *,
         conditions: Mapping[str, str] | None = None,
     ) -> None:
@@ -101,12 +101,12 @@ class _Tries:
         self._since = time.monotonic()  # the last byte
         self._count = self._failures = self._unbelieved = self._hops = self._renewals = 0
 
-    def answered(self, signed: Signed, response: HTTPResponse) -> None:
+    def answered(self, signed: Signed, response: Answer) -> None:
         """Act on an answer without the bytes: return to ask again, or raise."""
         requests, status = self._requests, response.status
         self._count += 1
         if status in MOVED and (location := response.headers.get("Location")):
-            response.read(65536)  # so that the connection may serve again
+            response.read_little()
             self._hops += 1
             if self._hops > _MOST_HOPS:
                 self._raise(f"more than {_MOST_HOPS} redirects", None)
@@ -194,10 +194,10 @@ def _raise_status(url: str, asked: tuple[int, int], status: int, code: str) -> N
     )
 
 
-def _code(response: HTTPResponse) -> str:
+def _code(response: Answer) -> str:
     """Return the error code in an answer's XML, after a blank; nothing else of it may be shown."""
     try:
-        match = _CODE.search(response.read(65536))
+        match = _CODE.search(response.read_little())
     except (OSError, HTTPException):
         return ""
     return "" if match is None else f" {match[1].decode()}"
