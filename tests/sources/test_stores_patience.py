@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 import time
 import tracemalloc
 
 import pytest
 
+import streamload
 from streamload import StreamOptions
 from streamload._sources import open_source
 from streamload.errors import SourceError
 
 from ..servers.loop_server import LoopServer, read_head
-from .test_stores_http import DATA
+from .test_stores_http import DATA, part
 
 SHORT = StreamOptions(stall_seconds=0.3, retry_seconds=0.6)
 PARTIAL = b"HTTP/1.1 206 Partial Content\r\n"
@@ -66,3 +70,39 @@ def test_server_that_never_ends_is_given_up(first, then, pause):
             assert tracemalloc.get_traced_memory()[1] < 32 << 20
         finally:
             tracemalloc.stop()
+
+
+class Silent(LoopServer):
+    """Give out an index, and interrupt the client once it waits for two shards, which never come."""
+
+    def __init__(self, first: bytes) -> None:
+        self.first = first
+        self.waiting = 0
+        super().__init__()
+
+    async def handle(self, reader, writer) -> None:
+        shards = {"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}
+        while head := await read_head(reader):
+            if head.path.endswith(".json"):
+                writer.write(part(head, json.dumps(shards).encode(), ETag='"1"'))
+                await writer.drain()
+                continue
+            writer.write(self.first)
+            await writer.drain()
+            self.waiting += 1
+            if self.waiting == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            await reader.read()
+
+
+@pytest.mark.parametrize("tier", [False, True])
+@pytest.mark.parametrize(
+    "first", [b"", b"HTTP/1.1 503 Busy\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n"], ids=["silent", "busy"]
+)
+def test_interrupted_open_ends_at_once(first, tier, tmp_path):
+    options = StreamOptions(cache_dir=str(tmp_path)) if tier else None
+    with Silent(first) as server:
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            streamload.open(f"{server.url}/m.safetensors.index.json", options=options)
+        assert time.monotonic() - began < 10, "it takes no time; waiting for tries takes a minute"

@@ -6,6 +6,7 @@ Floor 1, part of `_sources`; knows no policy: a request works or raises. Read ne
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import weakref
 from base64 import b64encode
@@ -40,9 +41,11 @@ class Connections:
         self.proxies = dict(proxies or {})
         self._context: ssl.SSLContext | None = None
         self._idle: dict[tuple[str, str], list[HTTPConnection]] = {}
+        self._busy: set[HTTPConnection] = set()
         self._owner = os.getpid()
         self._users = 0
-        self._lock = threading.Lock()  # guards the four above
+        self._lock = threading.Lock()  # guards the five above
+        self.stopping = threading.Event()
         self._finalizer = weakref.finalize(self, _close_all, self._idle)
 
     def retain(self) -> Connections:
@@ -59,6 +62,16 @@ class Connections:
             if self._users <= 0:
                 self._idle.clear()
         _close_all(idle)
+
+    def stop(self) -> None:
+        """End what is under way, from any thread: who reads gets an error at once. Nothing can be sent any more."""
+        self.stopping.set()
+        with self._lock:
+            sockets = [connection.sock for connection in self._busy]
+        for each in sockets:
+            if each is not None:
+                with suppress(OSError):  # not SSLSocket's, which takes the TLS state from under the reader
+                    socket.socket.shutdown(each, socket.SHUT_RDWR)
 
     @contextmanager
     def request(self, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
@@ -78,6 +91,9 @@ class Connections:
             connection.close()
             response.close()
             raise
+        finally:
+            with self._lock:
+                self._busy.discard(connection)
         if response.isclosed() and connection.sock is not None:
             self._keep(key, connection)
         else:
@@ -88,7 +104,7 @@ class Connections:
         kept = self._take(key)
         if kept is not None:
             try:
-                return kept, _exchange(kept, self._target(url), headers, self.policy.stall_seconds)
+                return kept, self._exchange(kept, url, headers)
             except (ConnectionError, HTTPException):  # closed by the server while it was idle, as are the others then
                 kept.close()
                 self._drop(key)
@@ -97,12 +113,30 @@ class Connections:
                 raise
         connection = self._connect(key)
         try:
-            return connection, _exchange(connection, self._target(url), headers, self.policy.stall_seconds)
+            return connection, self._exchange(connection, url, headers)
         except BaseException:
             connection.close()
             raise
 
+    def _exchange(self, connection: HTTPConnection, url: str, headers: Mapping[str, str]) -> Answer:
+        with self._lock:
+            self._busy.add(connection)
+        try:
+            if self.stopping.is_set():
+                raise HTTPException("stopped")
+            connection.sock.settimeout(self.policy.stall_seconds)  # the last answer may have left less
+            connection.request("GET", self._target(url), headers={"User-Agent": "streamload", **headers})
+            response = connection.getresponse()
+            assert isinstance(response, Answer)
+            return response
+        except BaseException:
+            with self._lock:
+                self._busy.discard(connection)
+            raise
+
     def _connect(self, key: tuple[str, str]) -> HTTPConnection:
+        if self.stopping.is_set():
+            raise HTTPException("stopped")
         scheme, netloc = key
         parts = urlsplit(f"{scheme}://{netloc}")
         seconds = self.policy.connect_seconds
@@ -167,14 +201,6 @@ class Connections:
         with self._lock:
             idle = self._idle.pop(key, [])
         _close_all({key: idle})
-
-
-def _exchange(connection: HTTPConnection, target: str, headers: Mapping[str, str], seconds: float) -> Answer:
-    connection.sock.settimeout(seconds)  # the last answer may have left less
-    connection.request("GET", target, headers={"User-Agent": "streamload", **headers})
-    response = connection.getresponse()
-    assert isinstance(response, Answer)
-    return response
 
 
 def _proxy_headers(netloc: str) -> dict[str, str]:

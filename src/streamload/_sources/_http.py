@@ -71,7 +71,7 @@ class HttpSource(Closing):
         from ._requests import Requests  # brings http.client, 15 ms, which local files do without
 
         self._closing = threading.Event()
-        self._requests = Requests(url, Address(signer), connections.retain(), self._closing)
+        self._requests = Requests(url, Address(signer), connections.retain(), connections.stopping)
         self._nbytes = 0
         self._etag = self._version = self._modified = ""
         self.head = b""
@@ -82,6 +82,7 @@ class HttpSource(Closing):
             self.close()
             raise
         self._requests.reached = True
+        self._requests.closing = self._closing  # from now on somebody can close it
 
     def _take_first(self, response: Answer, asked: tuple[int, int]) -> None:
         """Learn length and version from the first answer, and keep its bytes."""
