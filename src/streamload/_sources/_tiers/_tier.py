@@ -95,24 +95,24 @@ class Tier:
         with contextlib.suppress(OSError):  # it stays, and is no more believed the next time
             evict(self.layout.object_path(facts.key))
 
-    def begin(self, facts: Facts, limit: int | None, *, lossless: bool) -> _native.CacheFile | None:
+    def begin(self, facts: Facts, limit: int | None, *, in_memory: bool) -> _native.CacheFile | None:
         """Open the file that parts of the object go to, and are read from; None where there is no room for it.
 
         Args:
             facts: What the object is.
             limit: Most bytes that the tier may take.
-            lossless: Whether a load rather waits than leaves a part out.
+            in_memory: Whether the directory should be in memory.
         """
         key, layout = facts.key, self.layout
         try:
             layout.make()
-            if lossless:
+            if in_memory:
                 self._check_memory()
             layout.make_object_folder(key)
             layout.check_partial(key)
             with making_room(layout, self._patience):
                 if not make_room(layout, key, facts.nbytes, limit):
-                    self._warn_of_room(facts, limit, "memory_bytes" if lossless else "cache_bytes")
+                    self._warn_of_room(facts, limit, "memory_bytes" if in_memory else "cache_bytes")
                     return None
                 layout.remember(facts)
                 if layout.mtime_of(key) is not None and not layout.object_path(key).exists():
@@ -122,7 +122,7 @@ class Tier:
                     partial,
                     facts.nbytes,
                     bytes.fromhex(key),
-                    lossless=lossless,
+                    lossless=True,  # what is left out would be fetched again, by the next load
                     publish_path=os.fsencode(layout.object_path(key)),
                 )
                 # Another process may have published it since `find`; then this file is a new one, and in the way.
