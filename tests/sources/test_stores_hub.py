@@ -150,3 +150,14 @@ def test_offline_takes_what_was_kept(monkeypatch, tmp_path):
         assert (source.nbytes, source.url) == (len(DATA), "hf://org/name/deep/y")
     with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE"):
         open_store("hf://org/other")
+
+
+@pytest.mark.usefixtures("online")
+def test_token_is_stripped_and_one_that_cannot_be_sent_is_refused_unseen():
+    with Hub("http://127.0.0.1:1") as hub:
+        given = {"endpoint": hub.url, "token": f"{TOKEN}\n"}
+        open_store("hf://org/name", storage_options=given).names()
+        assert hub.heads[-1].get("authorization") == f"Bearer {TOKEN}"
+        with pytest.raises(ValueError, match="the token has characters") as caught:
+            open_store("hf://org/name", storage_options={**given, "token": f"{TOKEN}\nx"})
+    assert TOKEN not in str(caught.value)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from ._answers import Answer
+from ._urls import redact
 
 if TYPE_CHECKING:
     import ssl
@@ -29,6 +30,8 @@ _MOST_IDLE = 64  # connections kept open to one server
 class Connections:
     """Send requests to any number of servers; thread-safe. Those in a forked child are the child's own.
 
+    Raises ValueError where a proxy is no URL of a server.
+
     Args:
         policy: How long is waited, and whether certificates are checked.
         ca_file: Certificates of the authorities to trust, as PEM; "" for the system's.
@@ -39,6 +42,8 @@ class Connections:
         self.policy = policy
         self.ca_file = ca_file
         self.proxies = dict(proxies or {})
+        for proxy in self.proxies.values():
+            check_place(proxy)
         self._context: ssl.SSLContext | None = None
         self._idle: dict[tuple[str, str], list[HTTPConnection]] = {}
         self._busy: set[HTTPConnection] = set()
@@ -62,6 +67,20 @@ class Connections:
             if self._users <= 0:
                 self._idle.clear()
         _close_all(idle)
+
+    def native_authorities(self) -> tuple[str, bool]:
+        """Return which file of authorities another TLS library must be given, and whether that is all that is trusted.
+
+        The environment can name them (`SSL_CERT_FILE`, `SSL_CERT_DIR`), which Python's `ssl` heeds and libcurl may not.
+        """
+        if self.ca_file or not self.policy.verify_tls:
+            return self.ca_file, True
+        import ssl  # as above
+
+        paths = ssl.get_default_verify_paths()
+        file = paths.cafile if paths.cafile != paths.openssl_cafile else None
+        folder = paths.capath if paths.capath != paths.openssl_capath else None
+        return file or "", folder is None
 
     def stop(self) -> None:
         """End what is under way, from any thread: who reads gets an error at once. Nothing can be sent any more."""
@@ -206,6 +225,21 @@ class Connections:
 def _proxy_headers(netloc: str) -> dict[str, str]:
     user = netloc.rpartition("@")[0]
     return {"Proxy-Authorization": basic_authorization(*user.partition(":")[::2])} if user else {}
+
+
+def check_place(url: str) -> None:
+    """Make sure that a URL names a server.
+
+    Raises:
+        ValueError: Its host or port is none; without what must not be shown.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.port != 0 and bool(parts.hostname) and len((parts.hostname or "").encode("idna")) > 0
+    except ValueError:  # UnicodeError, too
+        good = False
+    if not good:
+        raise ValueError(f"{redact(url)!r}: expected a host, and a port from 1 to 65535 if any") from None
 
 
 def basic_authorization(user: str, password: str) -> str:

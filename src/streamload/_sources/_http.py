@@ -81,6 +81,7 @@ class HttpSource(Closing):
         self._closing = threading.Event()
         self._requests = Requests(url, Address(signer), connections.retain(), connections.stopping)
         self._nbytes = 0
+        self._secure = False  # whether the bytes come through TLS
         self._etag = self._version = self._media_type = self._modified = ""
         self.head = b""
         self.cache: CacheFile | None = None
@@ -89,6 +90,7 @@ class HttpSource(Closing):
         except BaseException:
             self.close()
             raise
+        self._secure = self._requests.address.current().url.startswith("https:")
         self._requests.reached = True
         self._requests.closing = self._closing  # from now on somebody can close it
 
@@ -160,10 +162,12 @@ class HttpSource(Closing):
     def by_python(self) -> bool:
         """Whether only `read_into` can read it, because the native engine knows nothing of what it takes.
 
-        That is a proxy, or a version that is told by its date alone.
+        That is a proxy, a version that is told by its date alone, or authorities in a directory.
         """
-        dated = bool(self._modified and not self._version)
-        return bool(self._requests.connections.proxies) or dated or not self._version.isascii()
+        if (self._modified and not self._version) or not self._version.isascii():
+            return True
+        connections = self._requests.connections
+        return bool(connections.proxies) or (self._secure and not connections.native_authorities()[1])
 
     @property
     def closed(self) -> bool:
@@ -178,7 +182,9 @@ class HttpSource(Closing):
         Raises:
             PermissionError: There are no credentials.
         """
-        return (*_lines(self._settled(self._requests.address.current())), self._requests.connections.ca_file)
+        url, lines = _lines(self._settled(self._requests.address.current()))
+        connections = self._requests.connections
+        return url, lines, connections.native_authorities()[0] if self._secure else connections.ca_file
 
     def renew(self, status: int) -> tuple[str, list[str]]:
         """Return another signed URL and its header lines, once one was refused with `status` (0: it is old).
@@ -215,7 +221,7 @@ class HttpSource(Closing):
         again._requests = type(mine)(self.url, mine.address, mine.connections.retain(), again._closing)
         again._requests.reached = True
         again._nbytes, again._etag, again._version = self._nbytes, self._etag, self._version
-        again._media_type, again._modified = self._media_type, self._modified
+        again._media_type, again._modified, again._secure = self._media_type, self._modified, self._secure
         again.head, again.cache = b"", self.cache
         return again
 

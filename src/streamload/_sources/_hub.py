@@ -21,7 +21,7 @@ from ._file import FileSource
 from ._http import HEAD_BYTES
 from ._signers import Signed
 from ._stores import HttpStore, missing_library, policy_of, refuse_unknown, tls_of
-from ._urls import join, redact, scrub
+from ._urls import join, redact, scrub, why_not_sent
 from ._web import environment_proxies
 
 if TYPE_CHECKING:
@@ -106,6 +106,9 @@ class HubStore(HttpStore):
         token = given.get("token")
         self._endpoint = str(endpoint or constants.ENDPOINT).rstrip("/")
         self._token = None if token is False else str(token) if isinstance(token, str) else get_token()
+        self._token = self._token.strip() if self._token else None
+        if self._token and why_not_sent("Authorization", self._token) is not None:
+            raise ValueError(f"{self.url}: the token has characters that none may have; copy it again")
         self._api = HfApi(endpoint=self._endpoint, token=self._token or False)
         self._lock = threading.Lock()  # guards all below
         self._commit: str | None = None

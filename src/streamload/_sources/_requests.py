@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import ChangedError, SourceError, StreamClosedError
 from ._retry import DENIED, GONE, MOVED, RETRIED, Broken, Unbelieved, backoff, parse_retry_after
-from ._urls import scrub
+from ._urls import scrub, why_not_sent
 
 if TYPE_CHECKING:
     import threading
@@ -76,6 +76,9 @@ class Requests:
             signed = self.address.current()
             asked = wanted()
             headers = dict(signed.headers)
+            for name, value in headers.items():
+                if (wrong := why_not_sent(name, value)) is not None:
+                    raise SourceError(f"{self.url}: {wrong}", url=self.url)
             headers |= {"Range": f"bytes={asked[0]}-{asked[1] - 1}", **(conditions or {})}
             try:
                 with self.connections.request(signed.url, headers) as response:
@@ -212,6 +215,8 @@ def _why(error: BaseException) -> tuple[str, int | None]:
     if isinstance(error, OSError):
         number = error.errno if error.errno and error.errno > 0 and not isinstance(error, socket.gaierror) else None
         return scrub(error.strerror or str(error) or type(error).__name__), number
+    if isinstance(error, HTTPException):  # its text may quote the request, or what a server sent
+        return type(error).__name__, None
     return scrub(str(error) or type(error).__name__), None
 
 

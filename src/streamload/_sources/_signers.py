@@ -6,6 +6,7 @@ refused, and follows redirects, so that many requests share one signature.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_PRINTED = "".join(chr(code) for code in range(0x21, 0x7F))  # all that a URL may hold
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f:.]+")  # a name, or IPv6
 _YOUNG_SECONDS = 30.0  # a signature that is refused at this age is refused for another reason than its age
 
 
@@ -123,11 +126,15 @@ class Address:
         Raises:
             ValueError: The place is no http(s) URL, or leads from https to http.
         """
-        from urllib.parse import urljoin, urlsplit  # 4 ms to import, and few callers need it
+        from urllib.parse import quote, urljoin, urlsplit  # 4 ms to import, and few callers need it
 
-        url = urljoin(used.url, location)
-        before, after = urlsplit(used.url), urlsplit(url)
-        if after.scheme not in ("http", "https") or not after.hostname or "@" in after.netloc:
+        try:
+            url = urljoin(used.url, quote(location.strip(), safe=_PRINTED, encoding="latin-1", errors="replace"))
+            before, after = urlsplit(used.url), urlsplit(url)
+            good = after.scheme in ("http", "https") and after.port != 0 and "@" not in after.netloc
+        except ValueError:
+            good = False
+        if not good or not _HOST.fullmatch(after.hostname or ""):
             raise ValueError("a redirect to what is no http or https URL")
         if before.scheme == "https" and after.scheme == "http":
             raise ValueError(f"a redirect from https to http ({after.hostname})")

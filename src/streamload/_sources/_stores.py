@@ -100,7 +100,7 @@ class HttpStore:
 
     def open(self, name: str, *, head_bytes: int = HEAD_BYTES) -> Source:
         """Open an object by its name; errors as those of `Store.open`."""
-        url = redact(join(self._place, name))
+        url = join(redact(self._place), name)  # what a place's query says is not shown, a name is
         return HttpSource(self.signer(name), self._connections, url=url, head_bytes=head_bytes)
 
     def stop(self) -> None:

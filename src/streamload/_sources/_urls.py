@@ -18,6 +18,8 @@ LOCAL = ("", "file")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|file:", re.IGNORECASE)
 _CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://[^:]*)?::")
 _QUERY = re.compile(r"(?<=://)([^\s'\"<>/?#@]*@)?([^\s'\"<>?#]*)[?#][^\s'\"<>]*")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _USER = re.compile(r"(?<=://)[^\s'\"<>/?#@]*@")
 
 
@@ -53,6 +55,15 @@ def _redact_one(url: str) -> str:
     return f"{head}://{place.rpartition('@')[2] if head.lower() not in _NO_USER else place}{slash}{path}"
 
 
+def why_not_sent(name: str, value: str) -> str | None:
+    """Say why a header cannot be sent (RFC 9110 section 5.5), without what it says; None where it can be."""
+    if not _TOKEN.fullmatch(name):
+        return "the name of a header has characters that none may have"
+    if not _VALUE.fullmatch(value):
+        return f"the header {name} has line ends, control characters or other characters that none may have"
+    return None
+
+
 _NO_USER = ("hf", "abfs", "abfss")
 """Schemes whose `@` is no user info: hf://org/name@revision, abfs://container@account.host/path."""
 
@@ -73,6 +84,8 @@ def join(url: str, name: str) -> str:
 
 def split(url: str) -> tuple[str, str]:
     """Return the URL of the directory that something is in, and its name there; the counterpart of `join`."""
+    if scheme_of(url) in ("http", "https"):
+        url = url.partition("#")[0]  # never sent; elsewhere a name may have the sign
     before, own, after = _own_part(url)
     head, separator, rest = own.partition("://")
     rest, mark, query = rest.partition("?")

@@ -6,18 +6,20 @@ fsspec reads the web with.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ._connections import Connections, basic_authorization
+from ._connections import Connections, basic_authorization, check_place
 from ._signers import PlainSigner
 from ._stores import HttpStore, policy_of, refuse_unknown, tls_of
-from ._urls import join, redact
+from ._urls import join, why_not_sent
 
 if TYPE_CHECKING:
     from ..options import StreamOptions
 
 _KNOWN = "headers, client_kwargs (headers, trust_env), verify, proxies"
+_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")  # one that stands for itself
 _SAFE = "/%:@!$&'()*+,;=~-._"
 
 
@@ -30,7 +32,7 @@ class WebStore(HttpStore):
 
     def signer(self, name: str) -> PlainSigner:
         """Return the URL of a name, with the headers that were given."""
-        parts = urlsplit(join(self._place, name))
+        parts = urlsplit(join(self._place, quote(_PERCENT.sub("%25", name), safe=_SAFE)))
         user, _, place = parts.netloc.rpartition("@")
         headers = dict(self._headers)
         if user and not any(key.lower() == "authorization" for key in headers):
@@ -46,8 +48,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
         ValueError: It has no host.
         TypeError: A storage option is not known.
     """
-    if not urlsplit(url).hostname:
-        raise ValueError(f"{redact(url)!r}: expected a host")
+    check_place(url)
     given = dict(storage_options)
     client = _mapping(given.pop("client_kwargs", None), "client_kwargs")
     headers = {**_texts(client.pop("headers", None), "headers"), **_texts(given.pop("headers", None), "headers")}
@@ -80,6 +81,8 @@ def _mapping(value: object, name: str) -> dict[str, object]:
 def _texts(value: object, name: str) -> dict[str, str]:
     found = _mapping(value, name)
     for key, text in found.items():
-        if not isinstance(key, str) or not isinstance(text, str) or {"\r", "\n"} & {*key, *text}:
-            raise TypeError(f"{name} must send text to text without line ends; look at {key!r}")
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError(f"{name} must send text to text")
+        if (wrong := why_not_sent(key, text)) is not None:
+            raise TypeError(f"{name} must send text to text without line ends: {wrong}")
     return {str(key): str(text) for key, text in found.items()}
