@@ -7,6 +7,7 @@ package, and it reads the mapping it is given. Engine defaults are argued where 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -42,13 +43,14 @@ class StreamOptions:
             for, at most 256.
         stall_seconds: A request to a store that brings no byte for so long is given up and sent again.
         retry_seconds: What a store refuses or breaks off is asked for again until no byte has come for so long.
-        cache_dir: Directory, on a local drive, where what streams from a store is kept for the next load. None: nothing
-            is kept.
+        cache_dir: Directory, on a local drive, where what streams from a store is kept for the next load; a path is
+            held as text. None: nothing is kept.
         cache_bytes: Most bytes kept there; what was used least lately goes first. None: no limit but the drive's.
         memory_dir: Directory in memory (tmpfs), where what streams from a store is kept and shared by the processes of
-            a machine. None: nothing is.
+            a machine; likewise. None: nothing is.
         memory_bytes: Most bytes kept there. None: no limit but the file system's.
-        offline: Ask no store for anything: only what `cache_dir` or `memory_dir` holds is loaded.
+        offline: Ask no store for anything: only what `cache_dir` or `memory_dir` holds is loaded. What they do not
+            hold is a `FileNotFoundError` that is a `SourceError`, too.
         debug: Look for wrong orders: overwrite new memory before its bytes arrive and slots after they were used, delay
             every step at random, check each rule of order for what passes through slots. Slow.
 
@@ -96,7 +98,11 @@ class StreamOptions:
         for name in ("stall_seconds", "retry_seconds"):
             object.__setattr__(self, name, _checked_seconds(name, getattr(self, name)))
         for tier in ("cache", "memory"):
-            _check_tier(tier, getattr(self, f"{tier}_dir"), getattr(self, f"{tier}_bytes"))
+            directory = _checked_directory(f"{tier}_dir", getattr(self, f"{tier}_dir"))
+            object.__setattr__(self, f"{tier}_dir", directory)
+            _check_limit(tier, directory, getattr(self, f"{tier}_bytes"))
+        if self.offline and self.cache_dir is None and self.memory_dir is None:
+            raise ValueError("offline needs cache_dir or memory_dir: what they hold is all that can be loaded then")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> StreamOptions:
@@ -135,11 +141,17 @@ def _checked_seconds(name: str, value: float) -> float:
     return float(value)
 
 
-def _check_tier(tier: str, directory: str | None, limit: int | None) -> None:
-    if directory is not None and not isinstance(directory, str):
-        raise TypeError(f"{tier}_dir must be a path as text, got {directory!r}")
-    if directory is not None and (not directory or "\0" in directory):
-        raise ValueError(f"{tier}_dir must be the path of a directory, got {directory!r}")
+def _checked_directory(name: str, directory: str | os.PathLike[str] | None) -> str | None:
+    if directory is None:
+        return None
+    if not isinstance(directory, (str, os.PathLike)) or not isinstance(path := os.fspath(directory), str):
+        raise TypeError(f"{name} must be a path, got {directory!r}")
+    if not path or "\0" in path:
+        raise ValueError(f"{name} must be the path of a directory, got {directory!r}")
+    return path
+
+
+def _check_limit(tier: str, directory: str | None, limit: int | None) -> None:
     if limit is not None:
         _check_int(f"{tier}_bytes", limit, 1, 1 << 60)
         if directory is None:

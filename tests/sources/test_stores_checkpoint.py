@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -282,3 +283,17 @@ def test_second_load_comes_from_the_tier_and_offline_asks_nobody(weights, fault_
     assert len(fault_proxy.requests) == before
     with pytest.raises(FileNotFoundError, match="offline"):
         load_file(weights + "x.safetensors", options=offline)
+
+
+def test_storage_options_must_be_a_mapping():
+    with pytest.raises(TypeError, match="https://host/x: storage_options must be a mapping, got str"):
+        streamload.open("https://host/x", storage_options="key=1")
+
+
+def test_url_that_lacks_a_slash_is_guessed(tmp_path, monkeypatch, sharded):
+    with pytest.raises(FileNotFoundError, match=r"did you mean s3://models/ck?"):
+        streamload.open("s3:/models/ck")
+    monkeypatch.chdir(tmp_path)
+    Path("s3:").symlink_to(sharded)
+    with streamload.open("s3:/model.safetensors.index.json") as opened:
+        assert len(opened) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from urllib.parse import parse_qs, urlsplit
 
@@ -71,6 +73,23 @@ def test_azure_signature_and_public_blobs_are_taken_as_they_are():
     signed = open_store("az://box/dir", storage_options=public).signer("x").sign()
     assert signed.url == "https://mine.blob.core.windows.net/box/dir/x"
     assert "Authorization" not in dict(signed.headers)
+
+
+@pytest.mark.slow
+def test_azure_without_credentials_says_what_to_give(monkeypatch):
+    pytest.importorskip("adlfs")
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(ValueError, match=r"az://box/dir: .*give storage_options account_name and account_key"):
+        open_store("az://box/dir")
+    store = open_store("az://box/dir", storage_options={"account_name": "mine", "account_key": KEY})
+
+    def refuse(**_: object):
+        raise PermissionError(errno.EACCES, "no", "az://box/dir")
+
+    monkeypatch.setattr(store._listing, "names", refuse)
+    with pytest.raises(PermissionError, match="no; give storage_options account_name and account_key"):
+        store.names()
 
 
 @pytest.mark.parametrize(

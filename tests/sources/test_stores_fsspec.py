@@ -161,6 +161,15 @@ def test_store_shows_itself_redacted():
     assert SECRET not in repr(store) + store.url
 
 
+def test_object_at_the_root_opens(write, tmp_path):
+    file = write(tmp_path / "at-the-root.safetensors", "a")
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/at-the-root.safetensors", file.read_bytes())
+    with streamload.open("memory://at-the-root.safetensors") as opened:
+        assert list(opened) == ["a"]
+    fs.rm("/at-the-root.safetensors")
+
+
 def test_checkpoint_opens_from_memory(place, sharded):
     fs, path = place
     for file in sharded.iterdir():

@@ -210,9 +210,45 @@ def test_store_that_is_not_there_fails_soon():
     assert SECRET not in str(caught.value)
 
 
+def test_listing_is_given_up_when_options_say_so():
+    options = {"key": "k", "secret": SECRET, "endpoint_url": "http://127.0.0.1:1"}
+    store = open_store("s3://bucket/model", storage_options=options, options=StreamOptions(retry_seconds=2))
+    config = store._access._client.meta.config
+    assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (2, 2, 2)
+    started = time.monotonic()
+    with pytest.raises(streamload.SourceError, match="could not be asked"):
+        store.names()
+    assert time.monotonic() - started < 4  # one pause of at most a second; five tries take up to fifteen
+    given = options | {"config_kwargs": {"read_timeout": 7}}
+    assert open_store("s3://bucket", storage_options=given)._access._client.meta.config.read_timeout == 7
+
+
 def test_bucket_is_asked_for():
-    with pytest.raises(ValueError, match="expected s3://bucket/key"):
+    with pytest.raises(ValueError, match="'s3:///key': expected s3://bucket/key"):
         open_store("s3:///key")
+    with pytest.raises(ValueError, match="'s3://models': expected the URL of an object"):
+        open_source("s3://models")
+
+
+def test_bucket_is_a_place_of_its_own(moto, write, tmp_path):
+    bucket = "whole-bucket"
+    moto.put(bucket, "other/x", b"x")
+    with pytest.raises(FileNotFoundError, match="nothing") as caught:
+        streamload.open(f"s3://{bucket}", storage_options=moto.options())
+    assert f"s3://{bucket}" in str(caught.value)
+    moto.put(bucket, "model.safetensors", write(tmp_path / "x.safetensors", "a").read_bytes())
+    with streamload.open(f"s3://{bucket}", storage_options=moto.options()) as opened:
+        assert set(opened) == {"a"}
+
+
+@pytest.mark.parametrize(
+    "options", [{"endpoint_url": "127.0.0.1:9000"}, {"client_kwargs": {"endpoint_url": "127.0.0.1:9000"}}, None]
+)
+def test_endpoint_without_a_scheme_is_named(options, monkeypatch):
+    if options is None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
+    with pytest.raises(ValueError, match=r"s3://bucket/x: .*127.0.0.1:9000.*write http:// or https:// before it"):
+        open_store("s3://bucket/x", storage_options=options)
 
 
 def test_many_threads_may_sign_at_once(moto):

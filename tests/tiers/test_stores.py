@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from dataclasses import replace
 
 import pytest
 
+import streamload
 from streamload import StreamOptions
 from streamload._sources import FileSource, open_source, open_store
 from streamload._sources._tiers import TieredSource
@@ -160,3 +163,36 @@ def test_another_endpoint_is_not_served_offline(places, server, tiers):
     assert open_store("s3://bucket", storage_options=there, options=offline).names() == set()
     with pytest.raises(FileNotFoundError, match="offline"):
         open_source("s3://bucket/object", storage_options=there, options=offline)
+
+
+def test_what_was_only_opened_can_be_opened_offline(places, server, tiers, tmp_path):
+    """An index tells how long headers are, so less comes of a shard than is asked for without one."""
+    names = {f"t{number}": f"model-{number}.safetensors" for number in range(2)}
+    for name, shard in names.items():
+        header = json.dumps({name: {"dtype": "U8", "shape": [NBYTES], "data_offsets": [0, NBYTES]}}).encode()
+        server.put(f"ck/{shard}", struct.pack("<Q", len(header)) + header + places.content(NBYTES))
+    server.put("ck/model.safetensors.index.json", json.dumps({"metadata": {}, "weight_map": names}).encode())
+    url = server.url("ck/model.safetensors.index.json")
+    with streamload.open(url, options=tiers) as online:
+        known = {name: info.nbytes for name, info in online.items()}
+    server.reset()
+    offline = StreamOptions(cache_dir=tiers.cache_dir, offline=True)
+    with streamload.open(url, options=offline) as opened:
+        assert {name: info.nbytes for name, info in opened.items()} == known
+        with pytest.raises(FileNotFoundError, match="not in the cache"):
+            opened.shards[0].source.read_into(300_000, memoryview(bytearray(10)))
+    assert server.requests == 0
+
+
+@pytest.mark.parametrize("name", ["ck", "ck/model.safetensors", "ck/model.safetensors.index.json"])
+def test_a_miss_offline_is_one_kind_of_error(server, places, tiers, name):
+    offline = StreamOptions(cache_dir=tiers.cache_dir, offline=True)
+    with pytest.raises(FileNotFoundError, match=f"there is no such directory: {tiers.cache_dir}") as caught:
+        streamload.open(server.url(name), options=offline)
+    assert isinstance(caught.value, streamload.SourceError)
+    with open_source(server.put("other", places.content(1000)), options=tiers):
+        pass
+    with pytest.raises(FileNotFoundError, match=f"{name}.*: not in the cache") as caught:
+        streamload.open(server.url(name), options=offline)
+    assert isinstance(caught.value, streamload.SourceError)
+    assert "nothing below" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -22,6 +23,7 @@ from streamload._sources._tiers import (
     open_known,
     prune,
 )
+from streamload._sources._tiers._advice import advice_for, file_system_of
 from streamload.errors import SourceError, StreamClosedError
 
 NBYTES = 300_000
@@ -275,6 +277,55 @@ def test_a_place_that_cannot_be_written_is_said_once(places, server, stored, cap
     assert places.read_all(sources[0]) == data
 
 
+def advice_of(caplog):
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    return record.getMessage().rpartition("To use it, ")[2]
+
+
+def test_a_limit_that_is_too_low_is_named(stored, options, caplog):
+    options.cache_bytes = NBYTES - 1
+    stored[1](options)
+    assert advice_of(caplog) == f"raise cache_bytes, which is {NBYTES - 1}"
+
+
+def test_a_file_where_a_folder_should_be_is_named(places, stored, tmp_path, caplog):
+    (tmp_path / "file").write_text("x")
+    stored[1](places.choose(cache_dir=str(tmp_path / "file" / "cache")))
+    assert advice_of(caplog).startswith("a part of its path is no directory")
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "may write to"),
+        (errno.ENOENT, "cannot be made"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EIO, "another directory"),
+    ],
+)
+def test_advice_is_about_what_went_wrong(number, says):
+    assert says in advice_for(OSError(number, "x"))
+    assert ("prune" in advice_for(OSError(number, "x"))) == (number == errno.ENOSPC)
+
+
+def test_memory_on_a_drive_is_said_once(places, server, open_url, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("streamload._sources._tiers._tier.file_system_of", lambda path: "ext4")
+    options = places.choose(memory_dir=str(tmp_path / "memory"))
+    for number in range(2):
+        open_url(server.put(f"o{number}", places.content(NBYTES)), options)
+    assert [r.getMessage() for r in caplog.records if r.levelno > logging.INFO] == [
+        f"the cache in {options.memory_dir} is on ext4, and memory_dir means memory: "
+        "give a directory on tmpfs (/dev/shm, say)"
+    ]
+
+
+def test_a_file_system_in_memory_is_known():
+    assert file_system_of(Path("/proc/self")) == "proc"
+    if " /dev/shm " in Path("/proc/self/mountinfo").read_text():
+        assert file_system_of(Path("/dev/shm/some/where")) is None
+
+
 def test_a_cached_file_that_was_cut_off_is_read_from_the_store(places, stored, options):
     data, open_object = stored
     with open_object(options) as source:
@@ -284,6 +335,41 @@ def test_a_cached_file_that_was_cut_off_is_read_from_the_store(places, stored, o
         assert places.read_all(source, end=200_000) == data[:200_000]
     with open_object(options) as source:
         assert places.read_all(source) == data
+
+
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("nbytes", [NBYTES, NBYTES - 1])
+def test_a_file_that_was_altered_is_dropped_with_a_warning(stored, places, options, caplog, nbytes, offline):
+    data, open_object = stored
+    with open_object(options) as source:
+        assert places.read_all(source) == data
+    (path,) = Path(options.cache_dir, "objects").glob("*/*")
+    written = path.stat().st_mtime_ns
+    path.write_bytes(bytes(nbytes))
+    os.utime(path, ns=(written + 1, written + 1))
+    if offline:
+        with pytest.raises(FileNotFoundError):
+            open_known(source.url, options)
+    else:
+        for _ in range(2):
+            with open_object(options) as source:
+                assert places.read_all(source) == data
+    assert isinstance(source, TieredSource if offline else FileSource)
+    assert ["altered" in r.getMessage() for r in caplog.records if r.levelno > logging.INFO] == [True]
+
+
+def test_an_object_that_was_evicted_and_came_back_is_believed(stored, places, options, caplog):
+    data, open_object = stored
+    for _ in range(2):
+        with open_object(options) as source:
+            assert places.read_all(source) == data
+        (path,) = Path(options.cache_dir, "objects").glob("*/*")
+        path.unlink()
+    with open_object(options) as source:
+        assert places.read_all(source) == data
+    with open_object(options) as source:
+        assert isinstance(source, FileSource)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 def test_memory_comes_before_the_drive_and_both_are_filled(places, server, stored, tmp_path):
@@ -331,23 +417,6 @@ def test_what_cannot_fit_evicts_nothing(places, server, open_url, options):
     assert attach(vast, options) is vast
     assert {entry.url for entry in list_entries(options.cache_dir)} == kept
     used.close()
-
-
-def test_an_object_that_was_cut_off_is_fetched_anew(places, server, stored, options, caplog):
-    data, open_object = stored
-    for _ in range(2):
-        with open_object(options) as source:
-            assert places.read_all(source) == data
-        with open_object(options) as source:
-            path = source.path
-        os.truncate(path, 1000)
-    with open_object(options) as source:
-        assert places.read_all(source) == data
-    with open_object(options) as source:
-        assert isinstance(source, FileSource)
-    (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "1000 bytes" in said
-    assert f"{NBYTES}" in said
 
 
 @pytest.mark.parametrize("where", ["lock", "object"])

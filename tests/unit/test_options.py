@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from streamload.options import StreamOptions
@@ -72,6 +74,8 @@ def test_seconds_and_paths_are_read_from_an_environment():
         ({"memory_dir": 3}, TypeError, "memory_dir must be a path"),
         ({"cache_bytes": 1}, ValueError, "give cache_dir too"),
         ({"memory_dir": "/x", "memory_bytes": 0}, ValueError, "memory_bytes must be from 1"),
+        ({"cache_dir": b"/x"}, TypeError, "cache_dir must be a path"),
+        ({"offline": True}, ValueError, "offline needs cache_dir or memory_dir"),
         ({"offline": None}, TypeError, "offline must be True or False"),
     ],
 )
@@ -83,3 +87,9 @@ def test_stores_are_not_waited_for_in_senseless_ways(chosen, error, says):
 def test_whole_seconds_are_the_same_options():
     assert StreamOptions(stall_seconds=3) == StreamOptions(stall_seconds=3.0)
     assert isinstance(StreamOptions(stall_seconds=3).stall_seconds, float)
+
+
+def test_directories_may_be_paths():
+    options = StreamOptions(cache_dir=Path("/x/cache"), memory_dir=Path("/x/memory"))
+    assert (options.cache_dir, options.memory_dir) == ("/x/cache", "/x/memory")
+    assert options == StreamOptions(cache_dir="/x/cache", memory_dir="/x/memory")

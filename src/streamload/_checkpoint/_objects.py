@@ -11,7 +11,8 @@ import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from .._sources import HEAD_BYTES, Source, Store, open_store, redact, split
+from .._sources import HEAD_BYTES, Source, Store, is_root, open_store, redact, split
+from ..errors import SourceError
 from ._files import STEMS, SUFFIX, choose, expected_names, is_pickle_name, read_index
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Objects:
         try:
             return self.store.open(name, head_bytes=head_bytes)
         except FileNotFoundError as error:
-            if self.index_url is None:
+            if self.index_url is None or isinstance(error, SourceError):  # which says that it is not kept
                 raise
             text = f"{error.strerror}: a shard that {self.index_url} names"
             raise FileNotFoundError(errno.ENOENT, text, error.filename) from error
@@ -136,6 +137,8 @@ def find_objects(
     if variant is not None and (not variant or not {"/", "\0"}.isdisjoint(variant)):
         raise ValueError(f"expected a variant such as 'fp16', got {variant!r}")
     directory, name = split(url)
+    if is_root(url):  # the name is a bucket's, which is a place
+        directory = name = ""
     if name.endswith((SUFFIX, ".index.json")) or is_pickle_name(name):
         if variant is not None:
             raise ValueError(f"{redact(url)}: a variant ({variant!r}) is chosen in a directory, and this is none")
@@ -150,6 +153,8 @@ def find_objects(
         try:
             return Objects(parent, [name], opened={name: parent.open(name)})
         except FileNotFoundError as error:
+            if isinstance(error, SourceError):  # not kept, and `offline`: nobody knows what there is
+                raise
             text = f"{error.strerror}, and nothing below it"
             raise FileNotFoundError(errno.ENOENT, text, redact(url)) from error
     index, shards = choose(names, variant, where=store.url)

@@ -14,7 +14,7 @@ from ._file import FileSource, FileStamp, local_path
 from ._head import read_head
 from ._http import HEAD_BYTES, HttpSource
 from ._memory import MemorySource
-from ._stores import Store, open_source, open_store
+from ._stores import Store, is_root, open_source, open_store
 from ._urls import is_remote, join, redact, split
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "Store",
     "is_remote",
+    "is_root",
     "join",
     "local_path",
     "open_source",

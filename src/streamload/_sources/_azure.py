@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _VERSION = (("x-ms-version", "2021-08-06"),)  # the first of these that takes long ranges and tokens
 _EXPIRY_SECONDS = 3600
 _GOOD_SECONDS = 1800.0
+_ADVICE = (
+    "give storage_options account_name and account_key, sas_token or credential, or connection_string, or anon=True "
+    "for what is public"
+)
 _SCOPE = "https://storage.azure.com/.default"
 
 
@@ -44,7 +48,7 @@ class AzureSigner:
         try:
             return self._sign()
         except Exception as error:
-            raise typed(error, f"az://{self._path}") from None
+            raise _advised(typed(error, f"az://{self._path}")) from None
 
     def _sign(self) -> Signed:
         fs = self._fs
@@ -81,7 +85,10 @@ class AzureStore(HttpStore):
 
     def names(self, *, deep: bool = False) -> set[str] | None:
         """Return the names of the blobs here."""
-        return self._listing.names(deep=deep)
+        try:
+            return self._listing.names(deep=deep)
+        except PermissionError as error:
+            raise _advised(error) from None
 
     def signer(self, name: str) -> AzureSigner:
         """Return how a blob is asked for."""
@@ -105,8 +112,15 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     try:
         fs = AzureBlobFileSystem(**given)
     except Exception as error:
-        raise typed(error, redact(url)) from None
+        raise _advised(typed(error, redact(url))) from None
     return AzureStore(url, fs, str(fs._strip_protocol(url)), options)
+
+
+def _advised(error: Exception) -> Exception:
+    """Return an error that says which options give the account and its credentials, if that is what is missing."""
+    if isinstance(error, PermissionError):
+        return PermissionError(error.errno, f"{error.strerror}; {_ADVICE}", error.filename)
+    return ValueError(f"{error}; {_ADVICE}") if isinstance(error, ValueError) else error
 
 
 async def _awaited(token: Any) -> Any:  # noqa: ANN401 - azure's

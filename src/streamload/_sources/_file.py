@@ -22,6 +22,7 @@ from ..errors import ChangedError, SourceError, StreamClosedError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_SLIP = re.compile(r"(s3a?|gs|gcs|az|abfss?|hf|https?):/([^/].*)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|file:", re.IGNORECASE)
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -221,6 +222,7 @@ def local_path(url: str | os.PathLike[str]) -> str:
 
     Raises:
         ValueError: The text is empty, holds NUL, is a URL of another scheme, or a `file:` URL of another host.
+        FileNotFoundError: There is no such file, and the text looks like a URL that lacks a slash.
         TypeError: It is neither text nor a path object.
     """
     text = os.fspath(url)
@@ -228,6 +230,9 @@ def local_path(url: str | os.PathLike[str]) -> str:
         raise TypeError(f"expected a path or URL as text, got {text!r}")
     match = _SCHEME.match(text) if isinstance(url, str) else None
     if match is None:
+        if isinstance(url, str) and (slip := _SLIP.match(text)) and not os.path.lexists(text):
+            what = f"no such file or directory; did you mean {slip[1]}://{slip[2]}?"
+            raise FileNotFoundError(errno.ENOENT, what, text)
         return _check_path(text)
     if text[:5].lower() != "file:":
         raise ValueError(f"{text!r}: {match[1]}:// is not supported; give a local path or a file:// URL")

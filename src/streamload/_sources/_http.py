@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from .._closing import Closing
 from ..errors import ChangedError, StreamClosedError
-from ._retry import Broken, HttpPolicy, Unbelieved, parse_content_range, parse_unsatisfied, why_not_believed
+from ._retry import (
+    IGNORED_RANGE,
+    Broken,
+    HttpPolicy,
+    Unbelieved,
+    parse_content_range,
+    parse_unsatisfied,
+    why_not_believed,
+)
 from ._signers import Address, Signed, Signer
 
 if TYPE_CHECKING:
@@ -103,7 +111,7 @@ class HttpSource(Closing):
             first, response.status, headers.get("Content-Range"), headers.get("Content-Length"), total
         )
         if wrong is None and response.status == 200 and total > asked[1]:
-            wrong = "status 200, so the range was ignored; the server cannot read parts of an object"
+            wrong = IGNORED_RANGE
         if wrong is not None:
             raise Unbelieved(wrong)
         _check_encoding(response)

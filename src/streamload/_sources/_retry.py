@@ -21,6 +21,11 @@ GONE: Final = frozenset((404, 410))
 MOVED: Final = frozenset((301, 302, 303, 307, 308))
 """Answers that name another place."""
 
+IGNORED_RANGE: Final = (
+    "status 200, so the range was ignored; the server cannot read parts of an object: use a server that serves ranges, "
+    "or download the files first"
+)
+
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _UNSATISFIED = re.compile(r"bytes \*/(\d+)")
 _MOST_RETRY_AFTER_SECONDS: Final = 30.0  # a server that asks for more is asked before that all the same
@@ -120,7 +125,7 @@ def why_not_believed(
     start, end = asked
     if status == 200:
         if (start, end) != (0, nbytes):
-            return "status 200, so the range was ignored; the server cannot read parts of an object"
+            return IGNORED_RANGE
     else:
         got = parse_content_range(content_range)
         if got is None or got[:2] != asked:

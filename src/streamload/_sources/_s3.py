@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import math
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..options import StreamOptions
+    from ._retry import HttpPolicy
 
 _KNOWN = (
     "key, secret, token, profile, anon, endpoint_url, region, use_ssl, client_kwargs, config_kwargs, requester_pays"
@@ -52,13 +54,15 @@ class S3Access:
     Args:
         bucket: The bucket.
         given: What s3fs takes, checked.
+        policy: How long listings are waited for, and how often they are asked for again.
     """
 
-    def __init__(self, bucket: str, given: dict[str, object]) -> None:
+    def __init__(self, bucket: str, given: dict[str, object], policy: HttpPolicy) -> None:
         self.bucket = bucket
         self._given = given
+        self._policy = policy
         self._lock = threading.Lock()  # guards those below
-        self._session, self._client = _connect(given, None)
+        self._session, self._client = _connect(given, None, policy)
         self._by_header = False
         self.requester_pays = bool(given.get("requester_pays"))
 
@@ -101,7 +105,7 @@ class S3Access:
         region = next((text for name, text in headers.items() if name.lower() == "x-amz-bucket-region"), None)
         with self._lock:
             if region and region != self._client.meta.region_name and not self._given.get("anon"):
-                self._session, self._client = _connect(self._given, region)
+                self._session, self._client = _connect(self._given, region, self._policy)
                 return True
             if status == 403 and not self._by_header and not self._given.get("anon"):
                 self._by_header = True
@@ -208,9 +212,12 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     except ImportError as error:
         missing_library(error, "s3", "s3")
     try:
-        access = S3Access(bucket, given)
+        access = S3Access(bucket, given, policy_of(options))
     except botocore.exceptions.BotoCoreError as error:
         _raise_typed(error, redact(url))
+    except ValueError as error:  # botocore's, of an endpoint in its configuration
+        hint = "; write http:// or https:// before it" if "endpoint" in str(error) else ""
+        raise ValueError(f"{redact(url)}: {scrub(str(error))}{hint}") from error
     verify_tls, ca_file = tls_of(access.verify)
     policy = policy_of(options, verify_tls=verify_tls)
     config = _mapping(given.get("config_kwargs"), "config_kwargs")
@@ -218,7 +225,7 @@ def open_store(url: str, storage_options: dict[str, object], options: StreamOpti
     return S3Store(url, access, Connections(policy, ca_file=ca_file, proxies=proxies))
 
 
-def _connect(given: Mapping[str, object], region: str | None) -> tuple[Any, Any]:
+def _connect(given: Mapping[str, object], region: str | None, policy: HttpPolicy) -> tuple[Any, Any]:
     """Return a session and a client of botocore's, as s3fs makes them."""
     import botocore.session
     from botocore import UNSIGNED
@@ -227,6 +234,7 @@ def _connect(given: Mapping[str, object], region: str | None) -> tuple[Any, Any]
     session = botocore.session.Session(profile=given.get("profile") or None)
     client = _mapping(given.get("client_kwargs"), "client_kwargs")
     config = _mapping(given.get("config_kwargs"), "config_kwargs")
+    config = {**_waits(policy), **config}
     config.setdefault("signature_version", UNSIGNED if given.get("anon") else "s3v4")
     keys = {
         "aws_access_key_id": given.get("key"),
@@ -244,6 +252,18 @@ def _connect(given: Mapping[str, object], region: str | None) -> tuple[Any, Any]
     # Botocore signs for no region at all where none is named, which stores refuse; this is the one that knows all.
     client.setdefault("region_name", session.get_config_variable("region") or "us-east-1")
     return session, session.create_client("s3", config=Config(**config), **client)
+
+
+def _waits(policy: HttpPolicy) -> dict[str, object]:
+    """Return for how long botocore waits: for listings, as all else is asked for without it.
+
+    It pauses up to 1, 2, 4, … seconds between its tries (its `legacy` mode), and tries five times where nobody chooses.
+    """
+    return {
+        "connect_timeout": min(policy.connect_seconds, policy.retry_seconds),
+        "read_timeout": min(policy.stall_seconds, policy.retry_seconds),
+        "retries": {"max_attempts": min(4, int(math.log2(policy.retry_seconds + 1)))},
+    }
 
 
 def _raise_typed(error: Exception, url: str) -> NoReturn:

@@ -6,6 +6,7 @@ its scheme is opened, as is the library that it needs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
@@ -17,7 +18,6 @@ from ._urls import LOCAL, join, redact, scheme_of, split
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
 
     from . import Source
     from ._connections import Connections
@@ -153,14 +153,15 @@ def open_store(
         options: How long is waited, what is kept.
 
     Raises:
-        ValueError: The text is empty, or no library knows its scheme.
-        TypeError: An entry of `storage_options` is not known.
+        ValueError: The text is empty, no library knows its scheme, or an endpoint is no URL.
+        TypeError: `storage_options` is no mapping, or an entry of it is not known.
         ImportError: The library for the scheme is not installed; the message names the extra.
     """
     scheme = scheme_of(url)
     if scheme in LOCAL:
         return LocalStore(local_path(url))
     chosen = StreamOptions() if options is None else options
+    _check_given(redact(str(url)), storage_options)
 
     def make() -> Store:
         module = import_module(f".{_MODULES.get(scheme, '_fsspec')}", __package__)
@@ -197,7 +198,7 @@ def open_source(
     if scheme_of(url) in LOCAL:
         return FileSource(local_path(url), url=str(url))
     directory, name = split(str(url))
-    if not name:
+    if not name or is_root(str(url)):
         raise ValueError(f"{redact(str(url))!r}: expected the URL of an object")
     return open_store(directory, storage_options=storage_options, options=options).open(name)
 
@@ -210,6 +211,25 @@ def policy_of(options: StreamOptions, *, verify_tls: bool = True) -> HttpPolicy:
         retry_seconds=options.retry_seconds,
         verify_tls=verify_tls,
     )
+
+
+def is_root(url: str) -> bool:
+    """Whether a URL names a bucket, a container or a host and nothing in it."""
+    return scheme_of(url) in _MODULES and split(url)[0].endswith("://")
+
+
+def _check_given(url: str, storage_options: object) -> None:
+    """Refuse what is no mapping, and an endpoint without its scheme, of which libraries say less."""
+    if storage_options is None:
+        return
+    if not isinstance(storage_options, Mapping):
+        raise TypeError(f"{url}: storage_options must be a mapping, got {type(storage_options).__name__}")
+    client = storage_options.get("client_kwargs")
+    for given in (storage_options, client if isinstance(client, Mapping) else {}):
+        endpoint = given.get("endpoint_url")
+        if isinstance(endpoint, str) and endpoint and not endpoint.lower().startswith(("http://", "https://")):
+            shown = redact(endpoint if "://" in endpoint else f"http://{endpoint}").removeprefix("http://")
+            raise ValueError(f"{url}: endpoint_url {shown!r}: write http:// or https:// before it")
 
 
 def refuse_unknown(scheme: str, unknown: Mapping[str, object], known: str) -> None:

@@ -5,9 +5,11 @@ Part of `transformers`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast, overload
+import contextlib
+from typing import TYPE_CHECKING, Final, Literal, cast, overload
 
-from ._patch import patch
+from ._patch import patch_for
+from ._remote import open_remote, settle
 
 if TYPE_CHECKING:
     from typing import Any
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from ..options import StreamOptions
 
 __all__ = ["StreamedClass", "find_auto_class", "streamed"]
+
+_NAME: Final = "pretrained_model_name_or_path"
 
 
 class StreamedClass:
@@ -48,9 +52,23 @@ class StreamedClass:
         """Load as the stock class does with the same arguments, and return while weights still arrive.
 
         As there, the model goes to the CPU unless `device_map` says otherwise. `model.streamload` watches the load.
+        The name may also be a URL, as for `streamload.from_pretrained`, with `storage_options` beside it.
         """
-        with patch(options=self.options):
-            made = cast("Any", self.stock).from_pretrained(*args, output_loading_info=output_loading_info, **kwargs)
+        given = cast("dict[str, Any]", kwargs)
+        storage_options = given.pop("storage_options", None)
+        name = cast("Any", args[0] if args else given.get(_NAME))
+        with contextlib.ExitStack() as stack:
+            remote = None
+            if name is not None:
+                remote = open_remote(name, stack, given, storage_options, self.options)
+            if remote is not None and args:
+                args = (remote.directory, *args[1:])
+            elif remote is not None:
+                given[_NAME] = remote.directory
+            with patch_for(self.options, remote):
+                made = cast("Any", self.stock).from_pretrained(*args, output_loading_info=output_loading_info, **given)
+            if remote is not None:
+                settle(made[0] if isinstance(made, tuple) else made, remote)
         return cast("PreTrainedModel | tuple[PreTrainedModel, dict[str, object]]", made)
 
     def __call__(self, *args: object, **kwargs: object) -> object:

@@ -11,11 +11,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
 
-from .._sources import is_remote, local_path
+from .._sources import local_path
 from ..torch._memory import resolve_device
 from ._auto import StreamedClass
-from ._from_url import refuse_stock, remote_model
 from ._patch import HANDLE, patch_for
+from ._remote import open_remote, settle
 from ._stream import PretrainedStream
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..options import StreamOptions
-    from ._from_url import RemoteModel
 
 __all__ = ["from_pretrained"]
 
@@ -105,7 +104,7 @@ def from_pretrained(
     stock["device_map"] = _device_map(device, stock.get("device_map"))
     stock["output_loading_info"] = output_loading_info
     with contextlib.ExitStack() as stack:
-        remote = _remote(name_or_path, stack, stock, storage_options, options)
+        remote = open_remote(name_or_path, stack, stock, storage_options, options)
         name = _local(name_or_path) if remote is None else remote.directory
         with _naming(name if remote is None else remote.url):
             kind = _named(auto_class) if auto_class is not None else _find_class(name, stock)
@@ -113,38 +112,12 @@ def from_pretrained(
                 made = kind.from_pretrained(name, **stock)
         model = made[0] if isinstance(made, tuple) else made
         if remote is not None:
-            _settle(model, remote)
+            settle(model, remote)
     if HANDLE not in vars(model):
         setattr(model, HANDLE, PretrainedStream(None, reason="its class loads in a way of its own"))
     if wait:
         getattr(model, HANDLE).wait()
     return cast("PreTrainedModel | tuple[PreTrainedModel, dict[str, object]]", made)
-
-
-def _remote(
-    name_or_path: str | os.PathLike[str],
-    stack: contextlib.ExitStack,
-    stock: Mapping[str, object],
-    storage_options: Mapping[str, object] | None,
-    options: StreamOptions | None,
-) -> RemoteModel | None:
-    """Open the model in a store that a URL names, for as long as the stack lasts; None for what is no URL."""
-    if is_remote(name_or_path):
-        variant = cast("str | None", stock.get("variant"))
-        stands = remote_model(str(name_or_path), variant=variant, storage_options=storage_options, options=options)
-        return stack.enter_context(stands)
-    if storage_options:
-        raise ValueError(f"{name_or_path}: storage_options are for stores, and this is none")
-    return None
-
-
-def _settle(model: PreTrainedModel, remote: RemoteModel) -> None:
-    """Make sure that no stand-in was loaded, and give the model its store's name."""
-    if HANDLE not in vars(model):
-        refuse_stock(remote, "its class loads in a way of its own")
-    for holder in (model, model.config):
-        if str(getattr(holder, "_name_or_path", getattr(holder, "name_or_path", ""))) == remote.directory:
-            holder.name_or_path = remote.url
 
 
 @contextlib.contextmanager

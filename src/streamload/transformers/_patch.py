@@ -52,7 +52,8 @@ def patch(*, options: StreamOptions | None = None) -> Iterator[None]:
     For calls that are not one's own: `pipeline()`, `SentenceTransformer`, other people's code. A model comes out at
     once and computes while it is filled; `model.streamload` watches it. What cannot be streamed is loaded as always,
     with one warning. Contexts may be nested, and entered by several threads and tasks; other threads see stock
-    transformers.
+    transformers. Names are what transformers takes: the URL of a store is for `streamload.from_pretrained` and the
+    classes of `streamload.transformers`.
 
     Args:
         options: How to read and stage.

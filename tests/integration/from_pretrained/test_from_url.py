@@ -82,3 +82,21 @@ def test_no_model_there_is_not_found(origin):
 def test_storage_options_of_a_directory_are_refused(saved):
     with pytest.raises(ValueError, match="storage_options are for stores"):
         streamload.from_pretrained(saved, device="cpu", storage_options={"key": "x"})
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_streamed_classes_take_urls(url, folder, by_name):
+    auto = streamload.transformers.AutoModelForCausalLM
+    given = {"dtype": "auto", "storage_options": {}, "output_loading_info": True}
+    if by_name:
+        model, _ = auto.from_pretrained(pretrained_model_name_or_path=url, **given)
+    else:
+        model, _ = auto.from_pretrained(url, **given)
+    assert model.streamload.reason is None
+    tiny.assert_equal(model, Llama.from_pretrained(folder, dtype="auto"))
+    assert model.name_or_path == url
+
+
+def test_storage_options_of_a_directory_are_refused_by_streamed_classes(saved):
+    with pytest.raises(ValueError, match="storage_options are for stores"):
+        streamload.transformers.AutoModelForCausalLM.from_pretrained(saved, storage_options={"key": "x"})

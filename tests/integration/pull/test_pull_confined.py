@@ -35,7 +35,7 @@ def test_the_directory_itself_may_be_a_link(index, files, tmp_path):
     assert contents(tmp_path / "elsewhere" / "llama") == weights_of(files)
 
 
-@pytest.mark.parametrize("name", ["..", "a\n.json", "a\x1b[2J.json", "b\x7f.txt", "c\x9b2J.txt"])
+@pytest.mark.parametrize("name", ["..", "a\x01.json", "a\x1b[2J.json", "b\x7f.txt", "c\x9b2J.txt"])
 def test_a_url_whose_last_part_is_no_name_is_refused(tmp_path, name):
     with RangeServer({f"llama/{quote(name)}": b"{}"}) as server, pytest.raises((FormatError, ValueError)) as caught:
         streamload.pull(f"{server.url}/llama/{name}", tmp_path, name="model")

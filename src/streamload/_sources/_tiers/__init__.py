@@ -12,12 +12,14 @@ import errno
 import time
 from typing import TYPE_CHECKING, Final
 
+from ..._native import NativeError
+from .._http import HEAD_BYTES
 from ._layout import Facts, Layout
 from ._lease import CachedFile
 from ._room import Entry, Pruned
 from ._room import entries as _entries
 from ._room import prune as _prune
-from ._source import OfflineSource, TieredSource
+from ._source import NotKeptError, OfflineSource, TieredSource
 from ._store import TieredStore
 from ._tier import Tier
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CachedFile",
     "Entry",
+    "NotKeptError",
     "Pruned",
     "TieredSource",
     "TieredStore",
@@ -92,9 +95,9 @@ def open_known(url: str, options: StreamOptions) -> Source:
         options: Which tiers there are.
 
     Raises:
-        FileNotFoundError: No tier holds any of it.
+        NotKeptError: No tier holds any of it, or there is none.
     """
-    for tier, _, lossless in _tiers_of(options):
+    for tier, _, lossless in _known_tiers(options):
         key = tier.layout.key_of(url)
         facts = None if key is None else tier.layout.facts_of(key)
         if key is None or facts is None:
@@ -106,8 +109,8 @@ def open_known(url: str, options: StreamOptions) -> Source:
             continue
         cache = tier.begin(facts, None, lossless=lossless)
         if cache is not None:
-            return TieredSource(OfflineSource(facts), cache, tier, facts, lossless=lossless)
-    raise FileNotFoundError(errno.ENOENT, "not in the cache, and `offline` forbids to ask the store", url)
+            return TieredSource(OfflineSource(facts, _known_head(cache)), cache, tier, facts, lossless=lossless)
+    raise NotKeptError(f"{url}: not in the cache, and `offline` forbids to ask the store", url=url)
 
 
 def is_known(url: str, options: StreamOptions) -> bool:
@@ -120,9 +123,13 @@ def is_known(url: str, options: StreamOptions) -> bool:
 
 
 def known_names(url: str, options: StreamOptions) -> set[str]:
-    """Return the names, below a URL, of the objects that tiers know."""
+    """Return the names, below a URL, of the objects that tiers know.
+
+    Raises:
+        NotKeptError: There is no tier.
+    """
     prefix = url.rstrip("/") + "/"
-    found = {known for tier, _, _ in _tiers_of(options) for known in tier.layout.urls()}
+    found = {known for tier, _, _ in _known_tiers(options) for known in tier.layout.urls()}
     return {known.removeprefix(prefix) for known in found if known.startswith(prefix)}
 
 
@@ -182,13 +189,47 @@ def _existing(directory: str | os.PathLike[str]) -> Layout:
 
 
 def _tiers_of(options: StreamOptions) -> list[tuple[Tier, int | None, bool]]:
+    """Return the tiers that can be believed."""
+    return [named for named in _named_tiers(options) if named[0].is_trusted()]
+
+
+def _named_tiers(options: StreamOptions) -> list[tuple[Tier, int | None, bool]]:
     """Return the tiers from the fastest on, with their limits, and whether a load waits for them to be written."""
     found: list[tuple[Tier, int | None, bool]] = []
     if options.memory_dir is not None:
         found.append((Tier(options.memory_dir), options.memory_bytes, True))
     if options.cache_dir is not None:
         found.append((Tier(options.cache_dir), options.cache_bytes, False))
-    return [each for each in found if each[0].is_trusted()]
+    return found
+
+
+def _known_tiers(options: StreamOptions) -> list[tuple[Tier, int | None, bool]]:
+    """Return the tiers that there are already.
+
+    Raises:
+        NotKeptError: There is none.
+    """
+    tiers = _named_tiers(options)
+    there = [known for known in tiers if known[0].layout.root.is_dir()]
+    found = [known for known in there if known[0].is_trusted()]
+    if not found:
+        roots = ", ".join([str(tier.layout.root) for tier, _, _ in there or tiers])
+        what = "others may have written to it" if there else "there is no such directory"
+        raise NotKeptError(f"{what}: {roots}, and `offline` forbids to ask the store", url=roots)
+    return found
+
+
+def _known_head(cache: CacheFile) -> bytes:
+    """Return the first bytes of an object as far as they are there, and a header is long."""
+    nbytes = min(HEAD_BYTES, cache.nbytes)
+    gaps = cache.missing(0, nbytes)
+    head = bytearray(gaps[0][0] if gaps else nbytes)
+    try:
+        if head:
+            cache.read_into(0, memoryview(head))
+    except NativeError:  # a file that was cut off or a drive that fails: it has nothing
+        return b""
+    return bytes(head)
 
 
 def _put_head(cache: CacheFile, head: bytes) -> None:

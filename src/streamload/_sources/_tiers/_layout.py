@@ -4,7 +4,8 @@ Part of `_tiers`. Everything is private to the user, and every small file appear
 
     DIR/objects/<aa>/<key>     whole objects, never written again
     DIR/partial/<key>          objects on their way, each with its `.journal` (csrc/io/cache_file.hpp)
-    DIR/entries/<key>.json     what the key stands for; touched at each use, so its time is that of the last one
+    DIR/entries/<key>.json     what the key stands for, and when its whole object was written last; touched at each use,
+                               so its time is that of the last one
     DIR/urls/<digest>.json     the key that a URL had when it was last asked for
     DIR/lock                   held by who makes room
 
@@ -161,6 +162,21 @@ class Layout:
         except (KeyError, ValueError):
             return None
         return facts if facts.key == key else None
+
+    def mtime_of(self, key: str) -> int | None:
+        """Return when a whole object's file was written last, as `record_mtime` was told it; None if it was not."""
+        found = _read_json(self.entry_path(key)).get("mtime_ns")
+        return found if isinstance(found, int) else None
+
+    def record_mtime(self, facts: Facts, mtime_ns: int | None) -> None:
+        """Write down when a whole object's file was written last, or that nobody knows yet.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        known = self.facts_of(facts.key) or facts
+        written = {} if mtime_ns is None else {"mtime_ns": mtime_ns}
+        _write_json(self.entry_path(facts.key), {"format": _FORMAT, **asdict(known), **written})
 
     def key_of(self, url: str) -> str | None:
         """Return the key that a URL had when it was last asked for."""

@@ -160,6 +160,8 @@ class TieredSource(Closing):
         if not self._closing.is_set():
             self._closing.set()
             self._tier.check(self.cache)
+            if self.cache.published:
+                self._tier.note_published(self._facts)
         self.inner.close()
 
     def __repr__(self) -> str:
@@ -210,15 +212,24 @@ class TieredSource(Closing):
             raise StreamClosedError(f"{self.url}: the object is closed")
 
 
+class NotKeptError(SourceError, FileNotFoundError):
+    """Report what no tier holds, where no store may be asked."""
+
+
 class OfflineSource(Closing):
     """Stand for an object that no store is asked for: every read fails.
 
+    Attributes:
+        head: First bytes of the object, as far as they are kept.
+
     Args:
         facts: What is known of it.
+        head: As above.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, head: bytes = b"") -> None:
         self._facts = facts
+        self.head = head
 
     @property
     def url(self) -> str:
@@ -231,14 +242,18 @@ class OfflineSource(Closing):
         return self._facts.nbytes
 
     def read_into(self, offset: int, buffer: memoryview, /) -> int:
-        """Raise `SourceError`: the bytes are not in the cache."""
-        raise SourceError(
+        """Raise `NotKeptError`: the bytes are not in the cache."""
+        raise NotKeptError(
             f"{self.url}: {len(buffer)} bytes at offset {offset} are not in the cache, and `offline` forbids to fetch "
             "them; load once without it",
             url=self.url,
             offset=offset,
             nbytes=len(buffer),
         )
+
+    def forget_head(self) -> None:
+        """Let go of the first bytes, once the header was read."""
+        self.head = b""
 
     def close(self) -> None:
         """Do nothing."""

@@ -76,7 +76,8 @@ class TieredStore:
             head_bytes: How many bytes to bring at once, where opening takes a request.
 
         Raises:
-            FileNotFoundError: There is none of the name, or, offline, no tier holds any of it.
+            FileNotFoundError: There is none of the name, or, offline, no tier holds any of it: then a `SourceError`,
+                too.
             PermissionError: The store denies it.
             SourceError: It cannot be read.
         """

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from ... import _native
+from ._advice import FREE_SPACE, advice_for, file_system_of
 from ._layout import Layout
 from ._lease import CachedFile, Lease
 from ._room import make_room, making_room
@@ -37,7 +38,7 @@ class Tier:
         try:
             self.layout.check()
         except OSError as error:
-            self.warn("is not used", error)
+            self.warn("is not used", error, _OWN)
             return False
         return True
 
@@ -51,18 +52,41 @@ class Tier:
             if lease is None:
                 return None
             found = CachedFile(path, facts.url, lease)
-            if found.nbytes != facts.nbytes:  # cut off by somebody: only whole objects are put there
-                found.close()
-                lease.discard(path)
-                text = f"{facts.url} is {found.nbytes} bytes long there, expected {facts.nbytes}, and is fetched anew"
-                self.warn("was changed by somebody", OSError(errno.EIO, text, str(path)))
-                return None
         except OSError as error:
-            self.warn("is locked" if isinstance(error, TimeoutError) else "cannot be read", error)
+            self._warn_of("cannot be read", error)
+            return None
+        del lease
+        if self._was_altered(found, facts):
+            found.close()
+            self._drop_altered(found, facts)
             return None
         with contextlib.suppress(OSError):  # only ages and listings suffer
             self.layout.remember(facts)
         return found
+
+    def note_published(self, facts: Facts) -> None:
+        """Write down when a whole object was written last, so that a later change is noticed; nothing for others."""
+        found = self.find(facts)
+        if found is not None:
+            found.close()
+
+    def _was_altered(self, found: CachedFile, facts: Facts) -> bool:
+        """Whether somebody wrote to a whole object, which nobody does; the first look at it is what others go by."""
+        mtime_ns = self.layout.mtime_of(facts.key)
+        if mtime_ns is None and found.nbytes == facts.nbytes:
+            with contextlib.suppress(OSError):  # then the next look is the first
+                self.layout.record_mtime(facts, found.stamp.mtime_ns)
+            return False
+        return (found.stamp.nbytes, found.stamp.mtime_ns) != (facts.nbytes, mtime_ns)
+
+    def _drop_altered(self, found: CachedFile, facts: Facts) -> None:
+        _LOG.warning(
+            "the cache in %s: the file of %s was altered after it was written; it is dropped, and loaded anew",
+            self.layout.root,
+            facts.url,
+        )
+        with contextlib.suppress(OSError):  # it stays, and is no more believed the next time
+            found.lease.discard(self.layout.object_path(facts.key))
 
     def begin(self, facts: Facts, limit: int | None, *, lossless: bool) -> _native.CacheFile | None:
         """Open the file that parts of the object go to, and are read from; None where there is no room for it.
@@ -77,11 +101,15 @@ class Tier:
             layout.make()
             layout.make_object_folder(key)
             layout.check_partial(key)
+            if lossless:
+                self._check_memory()
             with making_room(layout, self._patience):
                 if not make_room(layout, key, facts.nbytes, limit):
-                    self.warn("has no room", OSError(errno.ENOSPC, f"{facts.url} takes {facts.nbytes} bytes"))
+                    self._warn_of_room(facts, limit, "memory_bytes" if lossless else "cache_bytes")
                     return None
                 layout.remember(facts)
+                if layout.mtime_of(key) is not None and not layout.object_path(key).exists():
+                    layout.record_mtime(facts, None)  # of one that was evicted
                 partial = os.fsencode(layout.partial_path(key))
                 cache = _native.CacheFile(
                     partial,
@@ -97,7 +125,7 @@ class Tier:
                     return None
                 return cache
         except OSError as error:
-            self.warn("is locked" if isinstance(error, TimeoutError) else "cannot be written", error)
+            self._warn_of("cannot be written", error)
         except _native.NativeError as error:
             self.warn("cannot be written", OSError(error.system_code, str(error)))
         return None
@@ -110,30 +138,42 @@ class Tier:
     @property
     def _patience(self) -> float | None:
         """How long to wait for a lock: hardly where that was in vain before, for there may be many objects."""
-        return _IMPATIENT_SECONDS if (str(self.layout.root), errno.ETIMEDOUT) in _SAID else None
+        return _IMPATIENT_SECONDS if f"{self.layout.root} {errno.ETIMEDOUT}" in _SAID else None
 
-    def warn(self, what: str, error: OSError) -> None:
+    def _warn_of(self, what: str, error: OSError) -> None:
+        if isinstance(error, TimeoutError):
+            self.warn("is locked", error, "end that process")
+        else:
+            self.warn(what, error)
+
+    def warn(self, what: str, error: OSError, advice: str | None = None) -> None:
         """Say once for a directory and a reason, through `logging`, that it is not used, or not for everything."""
-        about = (str(self.layout.root), error.errno)
-        said = about in _SAID
-        _SAID.add(about)
-        _LOG.log(
-            logging.DEBUG if said else logging.WARNING,
-            "the cache in %s %s: %s; weights are loaded without it.%s",
-            self.layout.root,
-            what,
-            error,
-            _ADVICE.get(error.errno or 0, ""),
-        )
+        advice = advice_for(error) if advice is None else advice
+        key, text = f"{self.layout.root} {error.errno}", f"{what}: {error}; weights are loaded without it"
+        self._say_once(key, f"{text}. To use it, {advice}")
+
+    def _warn_of_room(self, facts: Facts, limit: int | None, name: str) -> None:
+        error = OSError(errno.ENOSPC, f"{facts.url} takes {facts.nbytes} bytes")
+        if limit is None:
+            self.warn("has no room", error)
+        elif facts.nbytes > limit:
+            self.warn("has no room", error, f"raise {name}, which is {limit}")
+        else:
+            self.warn("has no room", error, f"raise {name}, which is {limit}, or {FREE_SPACE}")
+
+    def _check_memory(self) -> None:
+        """Say it once if what should be in memory is on a drive."""
+        key = f"{self.layout.root} is no memory"
+        kind = None if key in _SAID else file_system_of(self.layout.root)
+        if kind is not None:
+            self._say_once(key, f"is on {kind}, and memory_dir means memory: give a directory on tmpfs (/dev/shm, say)")
+
+    def _say_once(self, key: str, text: str) -> None:
+        said = key in _SAID
+        _SAID.add(key)
+        _LOG.log(logging.DEBUG if said else logging.WARNING, "the cache in %s %s", self.layout.root, text)
 
 
-_ROOM = " Free some space, or run `streamload cache prune`"
-_ADVICE: Final = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
-    errno.EFBIG: _ROOM,
-    errno.EACCES: " Name a directory that is this user's alone (`chmod 700`)",
-}
-
+_OWN: Final = "give a directory of this user's own, and take away what others may do there (`chmod go-w`)"
 _IMPATIENT_SECONDS: Final = 0.1
-_SAID: Final[set[tuple[str, int | None]]] = set()
+_SAID: Final[set[str]] = set()
