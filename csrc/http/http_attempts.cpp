@@ -285,7 +285,8 @@ void HttpLoop::give_up(const std::shared_ptr<HttpFetch>& fetch, Code code) noexc
 }
 
 void HttpLoop::finish(const std::shared_ptr<HttpFetch>& fetch, Status status) noexcept {
-  const std::shared_ptr<HttpFetch> kept = fetch;  // it may be an element of what it is erased from
+  // It may be an element of what it is erased from.
+  const std::shared_ptr<HttpFetch> kept = fetch;  // NOLINT(performance-unnecessary-copy-initialization)
   release(kept->first);
   release(kept->second);
   std::erase(fetches_, kept);

@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "core/leak.hpp"
 #include "core/signals_blocked.hpp"
 
 namespace streamload {
@@ -30,9 +31,9 @@ HttpClient::~HttpClient() {
     return;
   }
   // Of the parent's threads, and what they held, nothing can be ended here.
-  static_cast<void>(std::make_unique<std::vector<std::thread>>(std::move(threads_)).release());
-  static_cast<void>(std::make_unique<std::vector<std::shared_ptr<HttpLoop>>>(std::move(loops_)).release());
-  static_cast<void>(std::make_unique<std::shared_ptr<AsideThread>>(aside_).release());
+  leak(std::move(threads_));
+  leak(std::move(loops_));
+  leak(aside_);
 }
 
 Status HttpClient::start(std::size_t threads) {
@@ -51,9 +52,9 @@ Status HttpClient::start(std::size_t threads) {
   return {};
 }
 
-void HttpClient::fetch(std::shared_ptr<HttpFetch> fetch) noexcept {
+void HttpClient::fetch(const std::shared_ptr<HttpFetch>& fetch) noexcept {
   const auto fewer = [](const auto& a, const auto& b) { return a->outstanding() < b->outstanding(); };
-  (*std::min_element(loops_.begin(), loops_.end(), fewer))->submit(std::move(fetch));
+  (*std::min_element(loops_.begin(), loops_.end(), fewer))->submit(fetch);
 }
 
 void HttpClient::close() noexcept {

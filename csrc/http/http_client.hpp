@@ -32,7 +32,7 @@ class HttpClient {
   ~HttpClient();
 
   // Never blocks; see Source::fetch.
-  void fetch(std::shared_ptr<HttpFetch> fetch) noexcept;
+  void fetch(const std::shared_ptr<HttpFetch>& fetch) noexcept;
   [[nodiscard]] bool has_room() const noexcept { return pace_->has_room(); }
   [[nodiscard]] std::size_t depth() const noexcept { return pace_->depth(); }
 

@@ -84,17 +84,19 @@ int HttpLoop::on_timer(CurlMulti* /*multi*/, long timeout_ms, void* self) noexce
   return 0;
 }
 
-void HttpLoop::submit(std::shared_ptr<HttpFetch> fetch) noexcept {
+void HttpLoop::submit(const std::shared_ptr<HttpFetch>& fetch) noexcept {
+  bool ended = false;
   {
     const std::lock_guard lock(mutex_);
-    if (!ended_) {
+    ended = ended_;
+    if (!ended) {
       ++outstanding_;
       pace_.opened();
       fetch->on_stop.emplace(fetch->stop, [this] { wake(); });
-      submitted_.push_back(std::move(fetch));
+      submitted_.push_back(fetch);
     }
   }
-  if (fetch) return fetch->done(closed(), {});
+  if (ended) return fetch->done(closed(), {});
   wake();
 }
 

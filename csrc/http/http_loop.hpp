@@ -43,7 +43,7 @@ class HttpLoop final : public std::enable_shared_from_this<HttpLoop> {
   void run() noexcept;
 
   // From any thread, without waiting.
-  void submit(std::shared_ptr<HttpFetch> fetch) noexcept;
+  void submit(const std::shared_ptr<HttpFetch>& fetch) noexcept;
   [[nodiscard]] std::size_t outstanding() const noexcept { return outstanding_; }
   void stop() noexcept;  // ends every fetch with kClosed, those to come too
 

@@ -41,7 +41,7 @@ void HttpSource::fetch(std::uint64_t offset, std::vector<HostSpan> targets, std:
   Choice choice;
   Status status = choose(offset, fetch->target.nbytes(), choice);
   if (!status.ok() || fetch->target.nbytes() == 0) return fetch->done(std::move(status), {});
-  client_->fetch(std::move(fetch));
+  client_->fetch(fetch);
 }
 
 Status HttpSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,

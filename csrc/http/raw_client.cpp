@@ -139,6 +139,7 @@ Status measure_raw_http(const RawAddress& address, const std::vector<RawRange>& 
     {
       const SignalsBlocked blocked;
       std::vector<std::jthread> threads;
+      threads.reserve(buffers.size());
       for (auto& buffer : buffers) threads.emplace_back([&work, &buffer] { work(buffer); });
     }
     if (!failure.ok()) return failure;

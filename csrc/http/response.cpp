@@ -75,10 +75,11 @@ Judgement judge_part(const ResponseHead& head, const Asked& asked) {
     return strange("Content-Range is bytes " + range_text(range.first, range.last, range.total) + ", expected bytes " +
                    wanted);
   }
-  if (head.content_length.value_or(asked.nbytes) != asked.nbytes) {
-    Judgement wrong = strange("Content-Length is " + std::to_string(*head.content_length) + ", expected " +
-                              std::to_string(asked.nbytes));
-    wrong.too_short = *head.content_length < asked.nbytes;
+  const std::uint64_t length = head.content_length.value_or(asked.nbytes);
+  if (length != asked.nbytes) {
+    Judgement wrong =
+        strange("Content-Length is " + std::to_string(length) + ", expected " + std::to_string(asked.nbytes));
+    wrong.too_short = length < asked.nbytes;
     return wrong;
   }
   return {Answer::kBytes, {}};

@@ -111,10 +111,12 @@ class Source {
   // Reads exactly [offset, offset + sum of targets) into `targets` in order and then calls `done`, perhaps before it
   // returns. Until then the targets are the source's; they hold anything after a failure. Once `stop` is requested it
   // is done soon, with kCancelled. Never blocks.
+  // NOLINTBEGIN(performance-unnecessary-value-param): those that fetch keep all of it
   virtual void fetch(std::uint64_t /*offset*/, std::vector<HostSpan> /*targets*/, std::stop_token /*stop*/,
                      FetchDone done) noexcept {
     done(Status::failure(Code::kInvalid, url() + ": this source does not fetch"), {});
   }
+  // NOLINTEND(performance-unnecessary-value-param)
 
   // The grid in bytes on which a direct read may land straight in a caller's memory: address and file offset must
   // agree modulo it. 0: never. Known once a read was chosen.

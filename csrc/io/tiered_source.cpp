@@ -7,6 +7,8 @@
 #include <latch>
 #include <utility>
 
+#include "core/leak.hpp"
+
 namespace streamload {
 namespace {
 
@@ -56,9 +58,7 @@ TierThreads::TierThreads(std::size_t most_waiting_bytes)
 
 TierThreads::~TierThreads() {
   // Of the parent's threads nothing can be ended in a forked child.
-  if (owner_ != ::getpid()) {
-    static_cast<void>(std::make_unique<std::unique_ptr<Threads>>(std::move(threads_)).release());
-  }
+  if (owner_ != ::getpid()) leak(std::move(threads_));
   close();
 }
 

@@ -18,6 +18,8 @@ __all__ = ["StreamOptions"]
 
 _MIB = 1 << 20
 _PREFIX = "STREAMLOAD_OPTION_"
+_TRUE = ("true", "1", "yes")
+_FALSE = ("false", "0", "no")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,8 @@ class StreamOptions:
         """Build options from `STREAMLOAD_OPTION_<FIELD>` entries of a mapping such as `os.environ`.
 
         Integers are written in bytes or threads (`STREAMLOAD_OPTION_CHUNK_BYTES=4194304`), seconds as `2.5`, booleans
-        as `true` or `false`, directories as they are; an entry that is missing keeps its default, `none` means None.
+        as `true` or `false` (or 1, 0, yes, no), directories as they are; an entry that is missing keeps its default,
+        `none` means None.
 
         Raises:
             ValueError: An entry names no field, or its text is not a value of that field.
@@ -165,8 +168,8 @@ def _parse(key: str, text: str, kind: str) -> float | str | None:
     if optional and word == "none":
         return None
     if "bool" in kind:
-        if word in ("true", "false"):
-            return word == "true"
+        if word in _TRUE or word in _FALSE:
+            return word in _TRUE
         allowed = "true, false or none" if optional else "true or false"
         raise ValueError(f"{key} must be {allowed}, got {text!r}")
     if "str" in kind:

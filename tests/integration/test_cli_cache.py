@@ -60,6 +60,17 @@ def test_a_directory_that_is_not_there_is_exit_code_2(tmp_path, command):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["ls", "prune"])
+@pytest.mark.parametrize("names", [set(), {"models", "objects"}])
+def test_a_directory_that_is_no_cache_is_exit_code_2_and_left_as_it_is(tmp_path, command, names):
+    for name in names:
+        (tmp_path / name).mkdir()
+    result = run("cache", command, "--cache-dir", tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{tmp_path}: not a cache directory" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
 def test_a_limit_that_is_no_size_is_exit_code_2(tmp_path):
     result = run("cache", "prune", "--cache-dir", tmp_path, "--max-bytes", "lots")
     assert result.exit_code == 2

@@ -78,3 +78,27 @@ def test_a_manifest_of_a_url_goes_where_it_is_told(index, tmp_path, folder):
     assert (refused.exit_code, "--manifest" in refused.stderr) == (2, True)
     assert run("manifest", index, "--manifest", tmp_path / "sums.json").exit_code == 0
     assert run("verify", folder, "--manifest", tmp_path / "sums.json").exit_code == 0
+
+
+def test_plan_for_a_device_reads_the_config_behind_the_url(folder, server, index):
+    def forecast(*arguments: object) -> dict[str, object]:
+        return json.loads(run("plan", "--device", "h100", "--json", *arguments).stdout)
+
+    config = json.loads((folder / "config.json").read_text()) | {"num_experts": 8, "num_experts_per_tok": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    server.objects["llama/config.json"] = json.dumps(config).encode()
+    here, there = (forecast(place, "--storage", "1GB/s") for place in (folder, index))
+    assert {**here, "url": ""} == {**there, "url": ""}
+    server.objects["llama/config.json"] = b"{"
+    assert any("config.json is not JSON" in note for note in forecast(index)["notes"])
+    for missing in (server.denied.add, server.objects.pop):
+        missing("llama/config.json")
+        assert not any("config.json is" in note for note in forecast(index)["notes"])
+
+
+def test_plan_says_of_a_url_that_the_page_cache_is_only_assumed(folder, index):
+    note = "storage: page-cache is assumed; the weights are behind a URL: give --storage RATE"
+    said = " ".join(run("plan", index, "--device", "h100").stdout.split())
+    assert note.lower() in said.lower()
+    for arguments in ((index, "--storage", "1GB/s"), (index, "--storage", "page-cache"), (folder,)):
+        assert "is assumed" not in run("plan", "--device", "h100", *arguments).stdout

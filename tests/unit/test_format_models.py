@@ -27,7 +27,15 @@ def test_a_list_may_be_as_short_as_a_name_and_a_url():
 def test_every_field_is_read():
     parsed = parse(
         one(
-            files={"x.safetensors": {"nbytes": 3, "sha256": SHA256.upper(), "etag": '"e"', "format": "safetensors"}},
+            files={
+                "x.safetensors": {
+                    "nbytes": 3,
+                    "sha256": SHA256.upper(),
+                    "etag": '"e"',
+                    "format": "safetensors",
+                    "mtime_ns": 1,
+                }
+            },
             sha256={"x.safetensors": SHA256},
             include=["*.safetensors"],
             exclude=["*.bin"],
@@ -39,7 +47,7 @@ def test_every_field_is_read():
     )
     assert parsed.models["llama"] == ListedModel(
         ("s3://bucket/llama",),
-        {"x.safetensors": ModelFile(3, SHA256, '"e"')},
+        {"x.safetensors": ModelFile(3, SHA256, '"e"', 1)},
         {"x.safetensors": SHA256},
         ("*.safetensors",),
         ("*.bin",),
@@ -94,6 +102,7 @@ def test_the_sum_and_the_format_of_a_model_are_written_down():
         (one(files={"x": {"nbytes": -1}}), "as nbytes"),
         (one(files={"x": {"nbytes": True}}), "as nbytes"),
         (one(files={"x": {"etag": 1}}), "as etag"),
+        (one(files={"x": {"mtime_ns": "now"}}), "as mtime_ns"),
         (one(files={"x": {"sha256": 1}}), "as sha256"),
         (one(files={"x": {"more": 1}}), "unknown field"),
         (one(include="*"), "list of texts as include"),

@@ -27,6 +27,16 @@ def test_none_is_a_choice_where_it_is_the_default():
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("1", True), ("Yes", True), ("false", False), ("0", False), ("no", False)],
+)
+def test_truths_are_read_as_other_tools_read_them(text, value):
+    entries = {f"STREAMLOAD_OPTION_{field}": text for field in ("OFFLINE", "DIRECT_IO")}
+    options = StreamOptions.from_env({**entries, "STREAMLOAD_OPTION_CACHE_DIR": "/x/cache"})
+    assert (options.offline, options.direct_io) == (value, value)
+
+
+@pytest.mark.parametrize(
     ("chosen", "says"),
     [
         ({"device_memory": 0}, "device_memory must be from 1"),

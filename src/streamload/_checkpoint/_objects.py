@@ -17,6 +17,7 @@ from ._files import STEMS, SUFFIX, choose, expected_names, is_pickle_name, read_
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
     from typing import Protocol
 
     from .._format import Header
@@ -89,12 +90,17 @@ class Objects:
         if len(self.names) == 1:
             return [work(0)]
         with ThreadPoolExecutor(min(_MOST_THREADS, len(self.names)), "streamload-open") as pool:
-            pending = [pool.submit(work, number) for number in range(len(self.names))]
+            pending: list[Future[tuple[Source, Header]]] = []
             try:
+                for number in range(len(self.names)):
+                    pending.append(pool.submit(work, number))
                 return [each.result() for each in pending]
             except BaseException:
                 for each in pending:
                     each.cancel()
+                stop = getattr(self.store, "stop", None)
+                if stop is not None:  # or the pool waits for as long as requests are tried again
+                    stop()
                 raise
 
     def _open(self, number: int, head_bytes: int) -> Source:

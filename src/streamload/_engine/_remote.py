@@ -84,7 +84,7 @@ def open_remote(client: _native.HttpClient, source: HttpSource, renewal: Renewal
         client,
         source.url,
         source.nbytes,
-        source.etag,
+        source.answer_etag,  # a weak one is compared with each answer's, and never sent
         url,
         headers,
         ca_file,

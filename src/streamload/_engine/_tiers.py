@@ -65,7 +65,7 @@ def fetch_whole(engine: CopyEngine, sources: Sequence[Source]) -> list[FileSourc
 
 
 def _is_in_memory(source: Source) -> bool:
-    return isinstance(source, TieredSource) and source.lossless
+    return isinstance(source, TieredSource) and source.in_memory
 
 
 def _published(source: Source) -> FileSource | None:

@@ -33,7 +33,7 @@ _MODEL_FIELDS: Final = (
     "storage_options",
     "complete",
 )
-_FILE_FIELDS: Final = ("nbytes", "format", "sha256", "etag")
+_FILE_FIELDS: Final = ("nbytes", "format", "sha256", "etag", "mtime_ns")
 _SAFETENSORS: Final = "safetensors"
 
 
@@ -45,11 +45,14 @@ class ModelFile:
         nbytes: Its length; None where a list of wanted models does not say.
         sha256: SHA-256 of its bytes, 64 hexadecimal digits; None where it is not known.
         etag: What its store called the version that was pulled; empty where it has no word for it.
+        mtime_ns: When it was last written as it was published, in nanoseconds since 1970; None where that is not known.
+            A file of another time has to be read again to be believed.
     """
 
     nbytes: int | None = None
     sha256: str | None = None
     etag: str = ""
+    mtime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,13 @@ def _format_model(model: ListedModel) -> dict[str, object]:
 
 
 def _format_file(name: str, file: ModelFile) -> dict[str, object]:
-    fields = {"nbytes": file.nbytes, "format": format_of(name), "sha256": file.sha256, "etag": file.etag or None}
+    fields = {
+        "nbytes": file.nbytes,
+        "format": format_of(name),
+        "sha256": file.sha256,
+        "etag": file.etag or None,
+        "mtime_ns": file.mtime_ns,
+    }
     return {field: value for field, value in fields.items() if value is not None}
 
 
@@ -192,12 +201,15 @@ def _check_file(name: str, entry: object) -> ModelFile:
     _check_path(name)
     fields = _check_object(entry)
     _check_known(fields, _FILE_FIELDS)
-    nbytes, etag, sha256 = fields.get("nbytes"), fields.get("etag", ""), fields.get("sha256")
+    nbytes, etag = fields.get("nbytes"), fields.get("etag", "")
+    sha256, mtime_ns = fields.get("sha256"), fields.get("mtime_ns")
     if nbytes is not None and (type(nbytes) is not int or not 0 <= nbytes <= U64_MAX):
         raise _Wrong(f"file {shown(name)}: expected a whole number of at most 64 bits as nbytes, got {shown(nbytes)}")
     if type(etag) is not str:
         raise _Wrong(f"file {shown(name)}: expected text as etag, got {shown(etag)}")
-    return ModelFile(nbytes, None if sha256 is None else _check_sha256(sha256), etag)
+    if mtime_ns is not None and (type(mtime_ns) is not int or abs(mtime_ns) > U64_MAX):
+        raise _Wrong(f"file {shown(name)}: expected a whole number as mtime_ns, got {shown(mtime_ns)}")
+    return ModelFile(nbytes, None if sha256 is None else _check_sha256(sha256), etag, mtime_ns)
 
 
 def _check_sums(value: object) -> dict[str, str]:

@@ -18,7 +18,7 @@ from .._format import ModelList, is_plain_path, parse_models
 from ..options import StreamOptions
 from ._check import ModelFault, ModelsVerdict, verify_models
 from ._list_file import LIST_NAME, listed_in, read_models
-from ._partial import WORK_DIRECTORY
+from ._partial import WORK_DIRECTORY, is_unfinished
 from ._progress import PullProgress
 from ._run import Pulled, PullRun
 from ._wanted import wanted_models
@@ -33,6 +33,7 @@ __all__ = [
     "ModelsVerdict",
     "PullProgress",
     "Pulled",
+    "is_unfinished",
     "listed_in",
     "pull",
     "pull_models",

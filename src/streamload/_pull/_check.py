@@ -130,7 +130,7 @@ class _Counted:
 
 def _about_model(model: ListedModel) -> str:
     if not model.complete:
-        return "a pull that replaces some of its files was not finished"
+        return "a pull that replaces some of its files was not finished; run it again"
     return "" if model.files is not None else "the list does not say which files it has"
 
 

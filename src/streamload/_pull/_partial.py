@@ -47,6 +47,7 @@ class ObjectRecord:
         etag: What its store calls this version; empty where it has no word for it.
         expected: SHA-256 that its bytes must have; empty where it is not known.
         sha256: SHA-256 of its bytes, once they were all there; empty before.
+        mtime_ns: When its file was last written, once its bytes were all there.
     """
 
     url: str
@@ -54,6 +55,7 @@ class ObjectRecord:
     etag: str
     expected: str = ""
     sha256: str = ""
+    mtime_ns: int | None = None
 
     @property
     def pinned(self) -> bool:
@@ -180,7 +182,7 @@ class WorkFiles(Closing):
         changed = known is not None and not resumes and os.path.exists(self.partial_path)  # noqa: PTH110 - a str
         if not resumes:
             self.discard()
-        self._remember(replace(wanted, sha256=""))
+        self._remember(replace(wanted, sha256="", mtime_ns=None))
         self._cache = _open_cache(self.partial_path, wanted)
         return changed
 
@@ -217,13 +219,16 @@ class WorkFiles(Closing):
         code = self.cache.broken or errno.EIO
         return OSError(code, os.strerror(code), self.partial_path)
 
-    def publish(self, record: ObjectRecord) -> None:
+    def publish(self, record: ObjectRecord) -> int:
         """Rename the whole partial file to the target, after its bytes and before its name are on the disk.
+
+        Returns:
+            When it was last written, in nanoseconds since 1970.
 
         Raises:
             OSError: It cannot be.
         """
-        self._remember(record)
+        self._remember(replace(record, mtime_ns=os.stat(self.partial_path).st_mtime_ns))  # noqa: PTH116 - a str
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._refuse_links()
         os.chmod(self.partial_path, 0o666 & ~_umask())  # noqa: PTH101 - a str; private until here
@@ -234,6 +239,7 @@ class WorkFiles(Closing):
             raise SourceError(text, url=str(self.target), errno=error.system_code or None) from error
         self._cache = None
         sync_directory(str(self.target.parent))
+        return self.target.stat().st_mtime_ns
 
     def discard(self) -> None:
         """Let go of all bytes that are not published."""
@@ -260,6 +266,13 @@ def tidy(directory: Path) -> None:
     for path, _, _ in os.walk(root, topdown=False) if not root.is_symlink() else ():
         with suppress(OSError):
             Path(path).rmdir()
+
+
+def is_unfinished(directory: Path) -> bool:
+    """Whether a pull into a directory, or of the model whose directory it is, was begun and has not ended."""
+    top = directory.absolute()
+    places = (top / WORK_DIRECTORY, top.parent / WORK_DIRECTORY / top.name)
+    return any(path.suffix == ".object" for place in places for path in place.rglob("*"))
 
 
 def check_header(path: str, url: str) -> None:

@@ -1,8 +1,8 @@
 """Decide which files a model has at its sources, and open them.
 
 Part of `_pull`. A source is a file, a place that can be listed (a prefix, a directory, a repository), or an index,
-which stands for itself and its shards: over plain HTTP, where nothing can be listed, the only way to name several files
-at once beside a list of models that names them.
+which stands for itself and its shards. Over plain HTTP nothing can be listed: there a place stands for the checkpoint
+that `streamload.open` finds in it, and a list of models may name its files.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from .._checkpoint._objects import find_objects
 from .._format import MAX_JSON_NBYTES, PLAIN_PATH, is_plain_path, parse_index
 from .._sources import FileSource, is_remote, open_source, open_store, read_head, redact, split
 from ..errors import FormatError
 from ._partial import ObjectRecord
+from ._wanted import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -162,18 +164,59 @@ def _found_at(url: str, model: ListedModel, opening: Opening) -> dict[str, _Plac
         return {name: _Place(store, name) for name in _follow_index(store, last)}
     if not path.endswith("/") and "." in last:  # most likely a file, and one question finds out
         try:
-            return {last: _Place(None, url, opening.open(_Place(None, url), last))}
+            source = opening.open(_Place(None, url), last)
         except (FileNotFoundError, IsADirectoryError):
             if names := _listed(url, opening):
                 return names
+            if names is not None or is_file(url):
+                raise
+        else:
+            if is_file(url) or not _is_page(source, last):
+                return {last: _Place(None, url, source)}
+            source.close()
+    names = _listed(url, opening)
+    if names is None:
+        return _unlisted(url, "" if path.endswith("/") else last, opening)
+    return names or {last: _Place(None, url)}
+
+
+def _unlisted(url: str, file: str, opening: Opening) -> dict[str, _Place]:
+    """Return the files of a place that cannot be listed: those that `streamload.open` finds, or the URL's own file."""
+    try:
+        return _probed(url, opening)
+    except (FileNotFoundError, PermissionError) as nothing:
+        if not file:
             raise
-    return _listed(url, opening) or {last: _Place(None, url)}
+        try:
+            source = opening.open(_Place(None, url), file)
+        except FileNotFoundError:
+            raise nothing from None
+        if not _is_page(source, file):
+            return {file: _Place(None, url, source)}
+        source.close()
+        raise
 
 
-def _listed(url: str, opening: Opening) -> dict[str, _Place]:
-    """Return what a place holds, nothing where it cannot be listed or is no place."""
+def _probed(url: str, opening: Opening) -> dict[str, _Place]:
+    found = find_objects(url, variant=None, storage_options=opening.storage_options, options=opening.options)
+    for source in (found.index, *found.opened.values()):
+        if source is not None:
+            source.close()
+    index = [] if found.index_url is None else [found.index_url.rpartition("/")[2]]
+    return {name: _Place(found.store, name) for name in (*index, *found.names)}
+
+
+def _is_page(source: Source, name: str) -> bool:
+    """Whether a server answered with a page for people: the listing of a directory, say."""
+    return getattr(source, "media_type", "") == "text/html" and not name.lower().endswith((".html", ".htm"))
+
+
+def _listed(url: str, opening: Opening) -> dict[str, _Place] | None:
+    """Return what a place holds, nothing where it is no place; None where it cannot be listed."""
     store = opening.store(url)
-    names = store.names(deep=True) or ()
+    names = store.names(deep=True)
+    if names is None:
+        return None
     if len(names) > _MOST_FILES:
         raise FormatError(f"{store.url}: holds {len(names)} files, at most {_MOST_FILES} are pulled")
     return {name: _Place(store, name) for name in names}

@@ -26,6 +26,7 @@ class PullProgress:
         files_done: Files that are published and verified.
         seconds: Since the pull began.
         notes: What happened on the way that a person may want to know, oldest first.
+        resumable: Whether another pull can go on from what has arrived; False where a server names no version of it.
     """
 
     nbytes: int
@@ -35,6 +36,7 @@ class PullProgress:
     files_done: int
     seconds: float
     notes: tuple[str, ...]
+    resumable: bool = True
 
 
 class Progress:
@@ -50,6 +52,7 @@ class Progress:
         self._fetched = 0
         self._before: dict[str, int] = {}
         self._notes: list[str] = []
+        self._resumable = True
 
     @property
     def seconds(self) -> float:
@@ -87,6 +90,11 @@ class Progress:
             self._still.pop(name, None)
             self._done[name] = self._wanted[name]
 
+    def cannot_resume(self) -> None:
+        """Say that another pull will have to begin anew."""
+        with self._lock:
+            self._resumable = False
+
     def note(self, text: str) -> None:
         """Keep a line for a person."""
         with self._lock:
@@ -97,13 +105,11 @@ class Progress:
         with self._lock:
             watched, before = dict(self._present), dict(self._before)
             fetched, done = self._fetched, sum(self._done.values()) + sum(self._still.values())
-            wanted, files, files_done, notes = (
-                sum(self._wanted.values()),
-                len(self._wanted),
-                len(self._done),
-                tuple(self._notes),
-            )
+            wanted, files, files_done = sum(self._wanted.values()), len(self._wanted), len(self._done)
+            notes, resumable = tuple(self._notes), self._resumable
         there = {name: present() for name, present in watched.items()}
         coming = sum([max(0, nbytes - before.get(name, 0)) for name, nbytes in there.items()])
         present = done + sum([nbytes for name, nbytes in there.items()])
-        return PullProgress(wanted, min(present, wanted), fetched + coming, files, files_done, self.seconds, notes)
+        return PullProgress(
+            wanted, min(present, wanted), fetched + coming, files, files_done, self.seconds, notes, resumable
+        )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _FILES_AT_ONCE: Final = 16
 _REPORT_SECONDS: Final = 0.2
 _MOST_ROUNDS: Final = 3  # a model that changes three times while it is pulled is being written to
+_NOT_PINNED: Final = "the server names no version (ETag), so nothing can be resumed"
 
 _Key = tuple[str, str]  # model, file
 _T = TypeVar("_T")
@@ -128,6 +129,10 @@ class PullRun:
         for name, files in opened.items():
             for file in files:
                 self._progress.want(f"{name}/{file.name}", file.source.nbytes)
+            if not all(file.record.pinned for file in files):
+                self._progress.cannot_resume()
+                self._progress.note(f"{name}: {_NOT_PINNED}")
+        self._tell()
         self._check_room(opened)
         return opened
 
@@ -207,41 +212,60 @@ class PullRun:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            text = f"{os.strerror(error.errno)}; the bytes that are there stay: the same pull goes on from them"
+            kept = (
+                "the bytes that are there stay: the same pull goes on from them" if file.record.pinned else _NOT_PINNED
+            )
+            text = f"{os.strerror(error.errno)}; {kept}"
             raise OSError(error.errno, text, error.filename or str(self._directory)) from error
 
     def _pull_locked(self, model: str, file: RemoteFile, fetcher: Fetcher) -> ModelFile:
         name = f"{model}/{file.name}"
         with WorkFiles(self._directory, name) as work:
             work.lock(self._stop, lambda: self._progress.note(f"{name}: waiting for another pull of this file"))
-            sha256 = self._published(work, model, file)
-            if sha256 is None:
+            found = self._published(work, model, file)
+            if found is None:
                 sha256 = self._fetch_verified(work, name, file, fetcher)
                 if work.target.exists():
                     self._mark_incomplete(model)
-                work.publish(replace(file.record, sha256=sha256))
+                mtime_ns = work.publish(replace(file.record, sha256=sha256))
+                found = ModelFile(file.source.nbytes, sha256, file.record.etag, mtime_ns)
         self._progress.done(name)
-        self._finished[model, file.name] = found = ModelFile(file.source.nbytes, sha256, file.record.etag)
+        self._finished[model, file.name] = found
         return found
 
-    def _published(self, work: WorkFiles, model: str, file: RemoteFile) -> str | None:
-        """Return the SHA-256 of the file that is at the target, where that is the object; else None."""
-        record, target = file.record, str(work.target)
-        if _nbytes_at(target) != record.nbytes:
+    def _published(self, work: WorkFiles, model: str, file: RemoteFile) -> ModelFile | None:
+        """Return what is at the target, where that is the object, else None; what was written to is read again."""
+        record, status = file.record, _status_of(str(work.target))
+        if status is None or status.st_size != record.nbytes:
             return None
+        recorded = self._recorded(work, model, file)
+        wanted = {record.expected} if record.expected else {known.sha256 for known in recorded if known.sha256}
+        if not wanted:
+            return None
+        sha256 = next((known.sha256 for known in recorded if known.mtime_ns == status.st_mtime_ns), None)
+        if sha256 not in wanted:
+            sha256, _ = sha256_of(str(work.target), self._stop)
+        if sha256 in wanted:
+            return ModelFile(record.nbytes, sha256, record.etag, status.st_mtime_ns)
+        self._progress.note(
+            f"{model}/{file.name}: what is here has another SHA-256 than what is pulled; fetching it again"
+        )
+        return None
+
+    def _recorded(self, work: WorkFiles, model: str, file: RemoteFile) -> list[ModelFile]:
+        """Return what was written down of the object as it was published here, what is most to be believed first."""
+        record, found = file.record, []
         known = work.known()
         if known is not None and known.sha256 and record.same_object(known) and _nbytes_at(work.partial_path) is None:
-            return known.sha256
-        listed = self._listed_file(self._listed, model, file)
-        if listed is None:  # another pull may have published it just now
-            listed = self._listed_file(listed_in(self._directory), model, file)
-        if listed is not None and listed.sha256 and listed.nbytes == record.nbytes:
+            found.append(ModelFile(known.nbytes, known.sha256, known.etag, known.mtime_ns))
+        for models in (self._listed, listed_in(self._directory)):  # another pull may have published it just now
+            listed = self._listed_file(models, model, file)
+            if listed is None or not listed.sha256 or listed.nbytes != record.nbytes:
+                continue
             by_etag = bool(record.etag) and listed.etag == record.etag and not record.expected
             if by_etag or listed.sha256 == record.expected:
-                return listed.sha256
-        if record.expected and sha256_of(target, self._stop)[0] == record.expected:
-            return record.expected
-        return None
+                found.append(listed)
+        return found
 
     def _listed_file(self, models: Mapping[str, ListedModel], model: str, file: RemoteFile) -> ModelFile | None:
         """Return what a list says of a file, where it says so of a file from the same place."""
@@ -255,7 +279,8 @@ class PullRun:
         """Fetch a file and return its SHA-256, which is the expected one where one is known."""
         record = file.record
         if work.begin(record):
-            self._progress.note(f"{name}: the object is another one than what was begun; starting over")
+            why = "the object is another one than what was begun" if record.pinned else _NOT_PINNED
+            self._progress.note(f"{name}: {why}; starting over")
         for again in (True, False):
             found = self._fetch_summed(work, name, file, fetcher)
             if found == record.expected or not record.expected:
@@ -331,8 +356,14 @@ def _wrong_bytes(record: ObjectRecord, found: str) -> ChecksumError:
 
 def _nbytes_at(path: str) -> int | None:
     """Return the length of a regular file, None where there is none."""
+    status = _status_of(path)
+    return None if status is None else status.st_size
+
+
+def _status_of(path: str) -> os.stat_result | None:
+    """Return the status of a regular file, None where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a str
     except OSError:
         return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return status if stat.S_ISREG(status.st_mode) else None

@@ -64,7 +64,7 @@ def name_of(url: str) -> str:
     """
     parts = [part for part in directory_of(url).partition("://")[2 if "://" in url else 0].split("/") if part]
     has_host = re.match(r"(https?|s3a?|gc?s|az|abfss?)://", url, re.IGNORECASE) is not None
-    if not parts or (has_host and len(parts) < 2 and _is_file(url)) or parts[-1] in (".", ".."):
+    if not parts or (has_host and len(parts) < 2 and is_file(url)) or parts[-1] in (".", ".."):
         raise ValueError(f"{redact(url)!r}: has no part that could be the model's name; give one with --name")
     last = unquote(parts[-1]) if "://" in url else parts[-1]
     return last.partition("@")[0] if url.lower().startswith("hf://") else last
@@ -73,10 +73,11 @@ def name_of(url: str) -> str:
 def directory_of(url: str) -> str:
     """Return the URL of the place, or of the place that holds the file."""
     path = _path(url).rstrip("/")
-    return path.rpartition("/")[0] if _is_file(url) else path
+    return path.rpartition("/")[0] if is_file(url) else path
 
 
-def _is_file(url: str) -> bool:
+def is_file(url: str) -> bool:
+    """Whether a URL ends in what a model's files are called."""
     return not _path(url).endswith("/") and _FILE.search(_path(url)) is not None
 
 

@@ -6,6 +6,7 @@ Floor 1, part of `_sources`; knows no policy: a request works or raises. Read ne
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import weakref
 from base64 import b64encode
@@ -14,10 +15,11 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from ._answers import Answer
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator, Mapping
-    from http.client import HTTPResponse
 
     from ._retry import HttpPolicy
 
@@ -39,9 +41,11 @@ class Connections:
         self.proxies = dict(proxies or {})
         self._context: ssl.SSLContext | None = None
         self._idle: dict[tuple[str, str], list[HTTPConnection]] = {}
+        self._busy: set[HTTPConnection] = set()
         self._owner = os.getpid()
         self._users = 0
-        self._lock = threading.Lock()  # guards the four above
+        self._lock = threading.Lock()  # guards the five above
+        self.stopping = threading.Event()
         self._finalizer = weakref.finalize(self, _close_all, self._idle)
 
     def retain(self) -> Connections:
@@ -59,8 +63,18 @@ class Connections:
                 self._idle.clear()
         _close_all(idle)
 
+    def stop(self) -> None:
+        """End what is under way, from any thread: who reads gets an error at once. Nothing can be sent any more."""
+        self.stopping.set()
+        with self._lock:
+            sockets = [connection.sock for connection in self._busy]
+        for each in sockets:
+            if each is not None:
+                with suppress(OSError):  # not SSLSocket's, which takes the TLS state from under the reader
+                    socket.socket.shutdown(each, socket.SHUT_RDWR)
+
     @contextmanager
-    def request(self, url: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
+    def request(self, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
         """Send a GET and give out its answer, whose body the caller reads; it is closed with the block.
 
         A connection whose answer was read to its end serves the next request.
@@ -77,17 +91,20 @@ class Connections:
             connection.close()
             response.close()
             raise
+        finally:
+            with self._lock:
+                self._busy.discard(connection)
         if response.isclosed() and connection.sock is not None:
             self._keep(key, connection)
         else:
             connection.close()
             response.close()
 
-    def _send(self, key: tuple[str, str], url: str, headers: Mapping[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
+    def _send(self, key: tuple[str, str], url: str, headers: Mapping[str, str]) -> tuple[HTTPConnection, Answer]:
         kept = self._take(key)
         if kept is not None:
             try:
-                return kept, _exchange(kept, self._target(url), headers)
+                return kept, self._exchange(kept, url, headers)
             except (ConnectionError, HTTPException):  # closed by the server while it was idle, as are the others then
                 kept.close()
                 self._drop(key)
@@ -96,12 +113,30 @@ class Connections:
                 raise
         connection = self._connect(key)
         try:
-            return connection, _exchange(connection, self._target(url), headers)
+            return connection, self._exchange(connection, url, headers)
         except BaseException:
             connection.close()
             raise
 
+    def _exchange(self, connection: HTTPConnection, url: str, headers: Mapping[str, str]) -> Answer:
+        with self._lock:
+            self._busy.add(connection)
+        try:
+            if self.stopping.is_set():
+                raise HTTPException("stopped")
+            connection.sock.settimeout(self.policy.stall_seconds)  # the last answer may have left less
+            connection.request("GET", self._target(url), headers={"User-Agent": "streamload", **headers})
+            response = connection.getresponse()
+            assert isinstance(response, Answer)
+            return response
+        except BaseException:
+            with self._lock:
+                self._busy.discard(connection)
+            raise
+
     def _connect(self, key: tuple[str, str]) -> HTTPConnection:
+        if self.stopping.is_set():
+            raise HTTPException("stopped")
         scheme, netloc = key
         parts = urlsplit(f"{scheme}://{netloc}")
         seconds = self.policy.connect_seconds
@@ -117,12 +152,12 @@ class Connections:
                 connection.set_tunnel(parts.hostname or "", parts.port or 443, headers=_proxy_headers(proxy.netloc))
         else:
             connection = HTTPConnection(where.hostname, where.port or 80, timeout=seconds)
+        connection.response_class = Answer
         try:
             connection.connect()
         except BaseException:
             connection.close()
             raise
-        connection.sock.settimeout(self.policy.stall_seconds)
         return connection
 
     def _target(self, url: str) -> str:
@@ -166,11 +201,6 @@ class Connections:
         with self._lock:
             idle = self._idle.pop(key, [])
         _close_all({key: idle})
-
-
-def _exchange(connection: HTTPConnection, target: str, headers: Mapping[str, str]) -> HTTPResponse:
-    connection.request("GET", target, headers={"User-Agent": "streamload", **headers})
-    return connection.getresponse()
 
 
 def _proxy_headers(netloc: str) -> dict[str, str]:

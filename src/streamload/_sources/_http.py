@@ -25,11 +25,12 @@ from ._signers import Address, Signed, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from http.client import HTTPResponse
+    from email.message import Message
 
     from typing_extensions import Self
 
     from .._native import CacheFile
+    from ._answers import Answer
     from ._connections import Connections
 
 HEAD_BYTES = 256 << 10
@@ -78,9 +79,9 @@ class HttpSource(Closing):
         from ._requests import Requests  # brings http.client, 15 ms, which local files do without
 
         self._closing = threading.Event()
-        self._requests = Requests(url, Address(signer), connections.retain(), self._closing)
+        self._requests = Requests(url, Address(signer), connections.retain(), connections.stopping)
         self._nbytes = 0
-        self._etag = self._version = ""
+        self._etag = self._version = self._media_type = self._modified = ""
         self.head = b""
         self.cache: CacheFile | None = None
         try:
@@ -89,14 +90,15 @@ class HttpSource(Closing):
             self.close()
             raise
         self._requests.reached = True
+        self._requests.closing = self._closing  # from now on somebody can close it
 
-    def _take_first(self, response: HTTPResponse, asked: tuple[int, int]) -> None:
+    def _take_first(self, response: Answer, asked: tuple[int, int]) -> None:
         """Learn length and version from the first answer, and keep its bytes."""
         headers = response.headers
         if response.status == 416:  # nothing but an empty object has no first byte
             if parse_unsatisfied(headers.get("Content-Range")) not in (0, None):
                 raise Unbelieved("status 416 for the first bytes of an object that has some")
-            response.read(65536)
+            response.read_little()
             return
         if response.status == 206:
             got = parse_content_range(headers.get("Content-Range"))
@@ -118,7 +120,9 @@ class HttpSource(Closing):
         data = bytearray(first[1])
         _fill(response, memoryview(data))
         self._nbytes, self.head = total, bytes(data)
+        self._media_type = headers.get_content_type()
         self._version = headers.get("ETag", "").strip()
+        self._modified = _date(headers.get("Last-Modified"))
         # A weak one says that the bytes may differ (RFC 9110 section 8.8.3), and never matches If-Match.
         self._etag = "" if self._version.startswith("W/") else self._version
 
@@ -138,14 +142,28 @@ class HttpSource(Closing):
         return self._etag
 
     @property
+    def media_type(self) -> str:
+        """What the server said that the bytes are, such as "text/html"; "" of an empty object."""
+        return self._media_type
+
+    @property
+    def answer_etag(self) -> str:
+        """What each answer's header `ETag` is compared with, weak ones included; "" where there is none."""
+        return self._version
+
+    @property
     def policy(self) -> HttpPolicy:
         """How long is waited, and how often is asked again; a tuple in the order that `_native.http_source` takes."""
         return self._requests.policy
 
     @property
     def by_python(self) -> bool:
-        """Whether only `read_into` can read it: a proxy is in use, which the native engine knows nothing of."""
-        return bool(self._requests.connections.proxies)
+        """Whether only `read_into` can read it, because the native engine knows nothing of what it takes.
+
+        That is a proxy, or a version that is told by its date alone.
+        """
+        dated = bool(self._modified and not self._version)
+        return bool(self._requests.connections.proxies) or dated or not self._version.isascii()
 
     @property
     def closed(self) -> bool:
@@ -182,7 +200,7 @@ class HttpSource(Closing):
             return signed
         asking = type(mine)(self.url, mine.address, mine.connections, threading.Event())
         asking.reached = True
-        asking.run(lambda: (0, 1), lambda response, asked: None, etag=self._etag)
+        asking.run(lambda: (0, 1), lambda response, asked: None, conditions=self._conditions())
         return mine.address.current()
 
     def forget_head(self) -> None:
@@ -197,6 +215,7 @@ class HttpSource(Closing):
         again._requests = type(mine)(self.url, mine.address, mine.connections.retain(), again._closing)
         again._requests.reached = True
         again._nbytes, again._etag, again._version = self._nbytes, self._etag, self._version
+        again._media_type, again._modified = self._media_type, self._modified
         again.head, again.cache = b"", self.cache
         return again
 
@@ -221,22 +240,23 @@ class HttpSource(Closing):
         if not len(view):
             return 0
         reading = _Reading(self, offset, view)
-        self._requests.run(reading.wanted, reading.take, etag=self._etag)
+        self._requests.run(reading.wanted, reading.take, conditions=self._conditions())
         return len(view)
 
-    def check_answer(self, response: HTTPResponse, asked: tuple[int, int]) -> None:
+    def check_answer(self, response: Answer, asked: tuple[int, int]) -> None:
         """Raise unless an answer is the range asked for, of the version that was opened."""
         headers = response.headers
-        version, total = headers.get("ETag", "").strip(), self._nbytes
+        told, found_version = self._version or self._modified, _version_in(headers, by_date=not self._version)
+        total = self._nbytes
         if response.status == 416:
             total = -1
         elif response.status == 206 and (got := parse_content_range(headers.get("Content-Range"))):
             total = got[2]
-        if total != self._nbytes or (version and self._version and version != self._version):
+        if total != self._nbytes or (found_version and told and found_version != told):
             found = f"{total} bytes" if total >= 0 else "too few bytes for the range"
             raise ChangedError(
                 f"{self.url}: the object changed under the load: expected {self._nbytes} bytes of version "
-                f"{self._version or '(none)'}, found {found} of version {version or '(none)'}",
+                f"{told or '(none)'}, found {found} of version {found_version or '(none)'}",
                 url=self.url,
                 offset=asked[0],
                 nbytes=asked[1] - asked[0],
@@ -245,7 +265,15 @@ class HttpSource(Closing):
         wrong = why_not_believed(asked, response.status, headers.get("Content-Range"), length, self._nbytes)
         if wrong is not None:
             raise Unbelieved(wrong)
+        if told and not found_version:
+            raise Unbelieved(f"the answer does not tell the version, the object had {told}")
         _check_encoding(response)
+
+    def _conditions(self) -> dict[str, str]:
+        """Return the headers by which a server refuses a range of another version."""
+        if self._etag:
+            return {"If-Match": self._etag}
+        return {"If-Unmodified-Since": self._modified} if self._modified else {}
 
     def close(self) -> None:
         """Let go of the connections. Harmless when repeated."""
@@ -274,7 +302,7 @@ class _Reading:
         """Return the range that is still missing."""
         return self._offset + self._done, self._offset + len(self._view)
 
-    def take(self, response: HTTPResponse, asked: tuple[int, int]) -> None:
+    def take(self, response: Answer, asked: tuple[int, int]) -> None:
         """Read an answer into the buffer as far as it comes."""
         self._source.check_answer(response, asked)
         for count in _counts(response, self._view[self._done :]):
@@ -282,19 +310,30 @@ class _Reading:
         _check_end(response)
 
 
+def _version_in(headers: Message, *, by_date: bool) -> str:
+    return _date(headers.get("Last-Modified")) if by_date else headers.get("ETag", "").strip()
+
+
+def _date(text: str | None) -> str:
+    """Return a date as it may be sent back; "" for what is none."""
+    text = (text or "").strip()
+    return text if text.isascii() and text.isprintable() else ""
+
+
 def _lines(signed: Signed) -> tuple[str, list[str]]:
     return signed.url, [f"{name}: {value}" for name, value in signed.headers]
 
 
-def _fill(response: HTTPResponse, view: memoryview) -> None:
+def _fill(response: Answer, view: memoryview) -> None:
     for _ in _counts(response, view):
         pass
     _check_end(response)
 
 
-def _counts(response: HTTPResponse, view: memoryview) -> Iterator[int]:
+def _counts(response: Answer, view: memoryview) -> Iterator[int]:
     """Read a body into a buffer; yield how many bytes came each time."""
     done = 0
+    response.expect_bytes()
     while done < len(view):
         rest = view[done:]
         if response.chunked or response.length is None:
@@ -308,13 +347,14 @@ def _counts(response: HTTPResponse, view: memoryview) -> Iterator[int]:
         yield count
 
 
-def _check_end(response: HTTPResponse) -> None:
+def _check_end(response: Answer) -> None:
     """Make sure that nothing follows, so that the connection may serve again."""
-    if not response.isclosed() and response.read():
+    response.expect_end()
+    if not response.isclosed() and response.read(1):
         raise Broken("more bytes than asked for")
 
 
-def _check_encoding(response: HTTPResponse) -> None:
+def _check_encoding(response: Answer) -> None:
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     if encoding not in ("identity", "aws-chunked", ""):
         raise Unbelieved(f"Content-Encoding {encoding!r}, so the bytes are not those of the object")

@@ -19,9 +19,9 @@ from ._urls import scrub
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
-    from http.client import HTTPResponse
+    from collections.abc import Callable, Mapping
 
+    from ._answers import Answer
     from ._connections import Connections
     from ._signers import Address, Signed
 
@@ -52,9 +52,9 @@ class Requests:
     def run(
         self,
         wanted: Callable[[], tuple[int, int]],
-        take: Callable[[HTTPResponse, tuple[int, int]], None],
+        take: Callable[[Answer, tuple[int, int]], None],
         *,
-        etag: str = "",
+        conditions: Mapping[str, str] | None = None,
     ) -> None:
         """Ask for what is wanted until `take` has read it.
 
@@ -62,7 +62,7 @@ class Requests:
             wanted: Returns the range that is still missing, half-open.
             take: Reads an answer of status 200, 206 or 416; raises `Broken`, `Unbelieved` or an `OSError` where the
                 rest must be asked for again.
-            etag: The version that the object must be of; "" for any.
+            conditions: Headers by which the server refuses another version than the one that is wanted.
 
         Raises:
             FileNotFoundError: There is no such object.
@@ -76,9 +76,7 @@ class Requests:
             signed = self.address.current()
             asked = wanted()
             headers = dict(signed.headers)
-            headers["Range"] = f"bytes={asked[0]}-{asked[1] - 1}"
-            if etag:
-                headers["If-Match"] = etag
+            headers |= {"Range": f"bytes={asked[0]}-{asked[1] - 1}", **(conditions or {})}
             try:
                 with self.connections.request(signed.url, headers) as response:
                     if response.status in (200, 206, 416):
@@ -103,12 +101,12 @@ class _Tries:
         self._since = time.monotonic()  # the last byte
         self._count = self._failures = self._unbelieved = self._hops = self._renewals = 0
 
-    def answered(self, signed: Signed, response: HTTPResponse) -> None:
+    def answered(self, signed: Signed, response: Answer) -> None:
         """Act on an answer without the bytes: return to ask again, or raise."""
         requests, status = self._requests, response.status
         self._count += 1
         if status in MOVED and (location := response.headers.get("Location")):
-            response.read(65536)  # so that the connection may serve again
+            response.read_little()
             self._hops += 1
             if self._hops > _MOST_HOPS:
                 self._raise(f"more than {_MOST_HOPS} redirects", None)
@@ -196,10 +194,10 @@ def _raise_status(url: str, asked: tuple[int, int], status: int, code: str) -> N
     )
 
 
-def _code(response: HTTPResponse) -> str:
+def _code(response: Answer) -> str:
     """Return the error code in an answer's XML, after a blank; nothing else of it may be shown."""
     try:
-        match = _CODE.search(response.read(65536))
+        match = _CODE.search(response.read_little())
     except (OSError, HTTPException):
         return ""
     return "" if match is None else f" {match[1].decode()}"

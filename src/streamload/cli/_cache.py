@@ -41,14 +41,15 @@ def cache() -> None:
 def list_(directory: str, *, as_json: bool) -> None:
     """List the objects that a cache directory holds whole or in part, what was used last first.
 
-    Exits with 2 if there is no such directory.
+    Exits with 2 if there is no such directory, or it is not that of a cache.
 
     \b
     Example:
       streamload cache ls --cache-dir /mnt/nvme/streamload
     """
-    from .._sources._tiers import list_entries
+    from .._sources._tiers import check_tier, list_entries
 
+    check_tier(directory)
     entries = list_entries(directory)
     stored = sum([entry.stored_bytes for entry in entries])
     if as_json:
@@ -70,18 +71,20 @@ def list_(directory: str, *, as_json: bool) -> None:
 def prune(directory: str, *, max_bytes: str | None, as_json: bool) -> None:
     """Remove parts of objects that nobody goes on with and, above --max-bytes, whole objects. Never what is in use.
 
-    Exits with 2 if there is no such directory, or something cannot be removed.
+    Exits with 2 if there is no such directory, it is not that of a cache, or something cannot be removed.
 
     \b
     Examples:
       streamload cache prune --cache-dir /mnt/nvme/streamload
       streamload cache prune --cache-dir /mnt/nvme/streamload --max-bytes 200GB
     """
+    from .._sources._tiers import check_tier
     from .._sources._tiers import prune as prune_tier
     from ._forecast import parse_size
 
     with bad_values_refused():
         limit = None if max_bytes is None else parse_size(max_bytes)
+    check_tier(directory)
     pruned = prune_tier(directory, limit)
     if as_json:
         click.echo(json.dumps({"directory": directory, **asdict(pruned)}, indent=2))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +29,7 @@ from .._schedule import (
     cost_of_layers,
     make_forecast,
 )
+from .._sources import FileSource, is_remote, read_head
 from .._units import say_bytes, say_count, say_rate, say_seconds
 from ._describe import padded_bytes, plan_layers, printable, table
 
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .._checkpoint import Checkpoint, Layer
+    from .._sources import Source
     from ..options import StreamOptions
 
 __all__ = ["LayerForecast", "describe_forecast", "forecast_layers", "forecast_text", "parse_rate", "parse_size"]
 
 _SHARE = 0.9  # of a device's memory that weights may take where nobody says how much: the rest is KV cache and work
+_DEFAULT_STORAGE = "page-cache"
 _DEFAULT_TOKENS = (128, 2048, 8192)
 _LONGEST_PROMPT = 10**8
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12} | {
@@ -80,7 +84,7 @@ def forecast_layers(
     device: str,
     device_memory: str | None,
     link: str | None,
-    storage: str,
+    storage: str | None,
     tokens: Sequence[str],
 ) -> LayerForecast:
     """Predict how a checkpoint would load and run on a device that need not be here.
@@ -91,7 +95,7 @@ def forecast_layers(
         device: A name from the table of accelerators.
         device_memory: What weights may take; None: what the options say, else nine tenths of the device's.
         link: Rate of the link; None: the table's.
-        storage: A rate, or a kind of storage from the table.
+        storage: A rate, or a kind of storage from the table; None: the page cache.
         tokens: Lengths of prompts, single ones or lists with commas; none: a short, a middling and a long one.
 
     Raises:
@@ -106,6 +110,9 @@ def forecast_layers(
         budget = int(accelerator.memory_bytes * _SHARE)
     _check_budget(budget, layers, device_bytes)
     facts, notes = _read_facts(checkpoint)
+    if storage is None and is_remote(checkpoint.url):
+        notes.append("storage: page-cache is assumed; the weights are behind a URL: give --storage RATE, such as 1GB/s")
+    storage = storage or _DEFAULT_STORAGE
     costs, guesses = cost_of_layers(layers, facts)
     pipeline = Pipeline(
         link_bytes_per_second=accelerator.link_bytes_per_second if link is None else parse_rate(link),
@@ -285,13 +292,24 @@ def _read_facts(checkpoint: Checkpoint) -> tuple[ModelFacts, list[str]]:
     """Read the config beside the checkpoint's first shard, if there is one."""
     if not checkpoint.shards:
         return ModelFacts(), []
-    path = Path(checkpoint.shards[0].url).parent / "config.json"
     try:
-        if path.stat().st_size > MAX_JSON_NBYTES:
-            return ModelFacts(), [f"{path} is too long to be a config, and was not read"]
-        config = json.loads(path.read_bytes())
+        with closing(_open_config(checkpoint)) as source:
+            path = source.url
+            if source.nbytes > MAX_JSON_NBYTES:
+                return ModelFacts(), [f"{path} is too long to be a config, and was not read"]
+            config = json.loads(bytes(read_head(source, source.nbytes)))
     except FileNotFoundError:
+        return ModelFacts(), []
+    except PermissionError:  # what stores say of what is missing, too, where listing is denied
+        if not is_remote(checkpoint.url):
+            raise
         return ModelFacts(), []
     except (ValueError, RecursionError):
         return ModelFacts(), [f"{path} is not JSON, and was not used"]
     return (ModelFacts.from_config(config), []) if isinstance(config, dict) else (ModelFacts(), [])
+
+
+def _open_config(checkpoint: Checkpoint) -> Source:
+    if is_remote(checkpoint.url):
+        return checkpoint.open_beside("config.json")
+    return FileSource(str(Path(checkpoint.shards[0].url).parent / "config.json"))

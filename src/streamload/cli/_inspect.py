@@ -95,7 +95,7 @@ def plan(
                 device=device,
                 device_memory=device_memory,
                 link=link,
-                storage=storage or "page-cache",
+                storage=storage,
                 tokens=tokens,
             )
         click.echo(json.dumps(describe_forecast(found), indent=2) if as_json else forecast_text(found))

@@ -28,12 +28,16 @@ _SMOOTHING_SECONDS: Final = 5.0  # over which the rate is a mean
 class PullScreen(Closing):
     """Show progress as it is reported; a context manager.
 
+    Attributes:
+        resumable: Whether another pull can go on from what has arrived, as it was reported last.
+
     Args:
         stream: Where to: stderr.
         quiet: Show nothing.
     """
 
     def __init__(self, stream: TextIO, *, quiet: bool) -> None:
+        self.resumable = True
         self._stream = stream
         self._quiet = quiet
         self._terminal = stream.isatty()
@@ -45,6 +49,7 @@ class PullScreen(Closing):
 
     def show(self, progress: PullProgress) -> None:
         """Show how far the pull is."""
+        self.resumable = progress.resumable
         if self._quiet:
             return
         for text in progress.notes[self._noted :]:

@@ -36,6 +36,11 @@ _WRONG: Final = 5
 _INTERRUPTED: Final = 130  # what a shell reports for SIGINT
 _TERMINATED: Final = 143  # the same for SIGTERM
 
+_KEPT: Final = "what has arrived is kept, the same command goes on from it"
+_NOT_KEPT: Final = (
+    "the server names no version (ETag), so nothing can be resumed: the same command fetches again what is not whole"
+)
+
 _CODES: Final = (
     (FileNotFoundError, _NOT_FOUND, "not_found"),
     (PermissionError, _DENIED, "denied"),
@@ -58,7 +63,7 @@ Exit codes:
   3    not found
   4    denied, by the store or by the directory
   5    wrong bytes: changed while pulled, not the expected SHA-256, no safetensors file though named so
-  130  interrupted, 143 terminated; what has arrived is kept
+  130  interrupted, 143 terminated; what has arrived is kept, if the server names a version of it (ETag)
 
 \b
 Examples:
@@ -74,7 +79,7 @@ Examples:
     "--to", "directory", required=True, type=click.Path(file_okay=False), help="The directory; made if missing."
 )
 @click.option("--manifest", "file", type=click.Path(dir_okay=False), help="Pull the models of this models.json.")
-@click.option("--name", help="What the model is called.  [default: by the URL]")
+@click.option("--name", help="What the model is called; several URLs go into this one.  [default: by the URL]")
 @click.option(
     "--include", multiple=True, metavar="GLOB", help="Only files that match, such as '*.safetensors'; several times."
 )
@@ -99,9 +104,12 @@ def pull(
     """Bring models into a directory: parallel, resumed where it was interrupted, every file verified.
 
     A URL is a file, a place that can be listed (s3://bucket/llama/, gs://, az://, hf://org/name, a directory), or an
-    index, which brings its shards. Each model gets a directory of its name below DIR; models.json there says what is
-    there. The same command again fetches only what is missing. Credentials come from where the store's own tools take
-    them: the environment, profiles, the machine's role.
+    index, which brings its shards. Over http:// and https:// nothing can be listed: a place brings its
+    model.safetensors, or index and shards; config.json, tokenizers and the like only where their URLs are given, too.
+
+    Each model gets a directory of its name below DIR; models.json there says what is there. The same command again
+    fetches only what is missing, or was written to since and is damaged. Credentials come from where the store's own
+    tools take them: the environment, profiles, the machine's role.
     """
     if bool(urls) == (file is not None):
         raise click.UsageError("give URLs, or --manifest, and not both")
@@ -113,19 +121,14 @@ def pull(
         if connections is not None:
             options = replace(options, connections=connections)
         wanted = _wanted(urls, file, name, include, exclude)
+    screen = PullScreen(sys.stderr, quiet=quiet)
     try:
-        with _termination_raised():
-            done = _run(wanted, directory, chosen, options, quiet=quiet)
+        with _termination_raised(), screen:
+            done = _run(wanted, directory, chosen, options, screen)
     except KeyboardInterrupt as interrupt:
         code = _TERMINATED if isinstance(interrupt, _Terminated) else _INTERRUPTED
         kind = "terminated" if code == _TERMINATED else "interrupted"
-        _fail(
-            code,
-            kind,
-            f"{kind}; what has arrived is kept, the same command goes on from it",
-            directory,
-            as_json=as_json,
-        )
+        _fail(code, kind, f"{kind}; {_KEPT if screen.resumable else _NOT_KEPT}", directory, as_json=as_json)
     except (OSError, ValueError, TypeError, ImportError) as error:
         code, kind = next(
             ((code, kind) for known, code, kind in _CODES if isinstance(error, known)), (_FAILED, "failed")
@@ -153,12 +156,11 @@ def _wanted(
 
 
 def _run(
-    wanted: ModelList, directory: str, chosen: dict[str, object] | None, options: StreamOptions, *, quiet: bool
+    wanted: ModelList, directory: str, chosen: dict[str, object] | None, options: StreamOptions, screen: PullScreen
 ) -> Pulled:
     from .._pull import pull_models
 
-    with PullScreen(sys.stderr, quiet=quiet) as screen:
-        return pull_models(wanted, directory, storage_options=chosen, options=options, report=screen.show)
+    return pull_models(wanted, directory, storage_options=chosen, options=options, report=screen.show)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import click
 
 from .._units import say_bytes, say_count, say_seconds
 from ..options import StreamOptions
-from ._common import bad_values_refused, speaks_unicode, storage_option, storage_options
+from ._common import Refusal, bad_values_refused, speaks_unicode, storage_option, storage_options
 from ._describe import printable, table
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def verify(path: str, *, given: tuple[str, ...], file: str | None, as_json: bool
 
     if _lists_models(path, file):
         _verify_models(path, file, as_json=as_json)
+    if file is None and _is_half_pulled(path):
+        raise Refusal(f"{printable(path)}: the pull is not complete; run it again")
 
     with bad_values_refused():
         options = StreamOptions.from_env(os.environ)
@@ -93,6 +95,15 @@ def _lists_models(path: str, file: str | None) -> bool:
     if file is not None:
         return Path(file).name == LIST_NAME
     return not is_remote(path) and Path(path, LIST_NAME).is_file() and not Path(path, MANIFEST_NAME).exists()
+
+
+def _is_half_pulled(path: str) -> bool:
+    """Whether a directory has no manifest because what should be there is not: making one would bless what is."""
+    from .._checksums import MANIFEST_NAME
+    from .._pull import is_unfinished
+    from .._sources import is_remote
+
+    return not is_remote(path) and not Path(path, MANIFEST_NAME).exists() and is_unfinished(Path(path))
 
 
 def _verify_models(path: str, file: str | None, *, as_json: bool) -> NoReturn:
@@ -122,4 +133,5 @@ def _models_text(verdict: ModelsVerdict) -> str:
         return f"right: {read}"
     rows = [(printable(fault.model), printable(fault.file) or "-", fault.text) for fault in verdict.faults]
     head = f"wrong: {say_count(len(verdict.faults), 'fault')}; {read}; manifest {printable(verdict.manifest)}"
-    return f"{head}\n\n{table(('model', 'file', 'what'), rows)}"
+    advice = "Remove the files that are wrong and run the pull again: it fetches what is missing."
+    return f"{head}\n\n{table(('model', 'file', 'what'), rows)}\n\n{advice}"

@@ -22,6 +22,7 @@ class RangeServer:
     Attributes:
         objects: What there is, by path without the leading slash. Replacing one changes its ETag.
         denied: Paths that are answered with 403.
+        pages: Paths of which it says that they are text/html.
         asked: Every range that was sent whole: path, start, end.
         with_etags: Whether objects have ETags.
         before_piece: Called before each piece of a body is sent with the path and the bytes sent so far, of all bodies.
@@ -30,6 +31,7 @@ class RangeServer:
 
     objects: dict[str, bytes] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
+    pages: set[str] = field(default_factory=set)
     asked: list[tuple[str, int, int]] = field(default_factory=list)
     with_etags: bool = True
     before_piece: Callable[[str, int], None] = lambda path, sent: None
@@ -88,6 +90,8 @@ class RangeServer:
                 request.end_headers()
                 return
         request.send_response(206 if asked else 200)
+        if path in self.pages:
+            request.send_header("Content-Type", "text/html; charset=utf-8")
         if self.with_etags:
             request.send_header("ETag", etag)
         if asked:

@@ -45,6 +45,7 @@ def test_models_json_says_what_is_there(index, files, server, tmp_path):
             "format": name.rpartition(".")[2],
             "sha256": sha256(data),
             "etag": server.etag(f"llama/{name}"),
+            "mtime_ns": (tmp_path / "llama" / name).stat().st_mtime_ns,
         }
         for name, data in weights_of(files).items()
     }

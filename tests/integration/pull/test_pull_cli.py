@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from streamload._pull import PullProgress
+from streamload._pull._partial import WorkFiles
 from streamload.cli import main
 from streamload.cli._progress import PullScreen
 
@@ -140,6 +141,31 @@ def test_a_list_of_many_models_is_pulled_and_verified(server, files, tmp_path):
     }
     said = run("verify", "--manifest", tmp_path / "to" / "models.json", tmp_path / "to")
     assert (said.exit_code, "not there" in said.stdout, "wrong: 2 faults" in said.stdout) == (1, True, True)
+    assert "Remove the files that are wrong and run the pull again" in said.stdout
+
+
+@pytest.mark.parametrize("below", ["", "llama"])
+def test_verify_after_an_interrupted_pull_says_to_run_it_again(index, tmp_path, monkeypatch, below):
+    publish = WorkFiles.publish
+
+    def stopped(self, record):
+        if self.target.name == SHARD:
+            raise KeyboardInterrupt
+        return publish(self, record)
+
+    monkeypatch.setattr(WorkFiles, "publish", stopped)
+    assert run("pull", index, "--to", tmp_path).exit_code == 130
+    result = run("verify", tmp_path / below)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the pull is not complete; run it again" in result.stderr
+    assert "streamload manifest" not in result.stderr
+    monkeypatch.undo()
+    assert run("pull", index, "--to", tmp_path).exit_code == 0
+    assert run("verify", tmp_path).exit_code == 0
+
+
+def test_the_help_says_that_a_name_is_for_all_urls():
+    assert "several URLs go into this one" in " ".join(run("pull", "--help").stdout.split())
 
 
 def test_verify_without_a_list_is_exit_code_2(tmp_path):

@@ -22,7 +22,7 @@ from streamload._pull._partial import WorkFiles
 from streamload._sources import open_source
 
 from .conftest import contents, names_in, weights_of
-from .server import PIECE_BYTES, RangeServer
+from .server import PIECE_BYTES
 
 OPTIONS = streamload.StreamOptions(chunk_bytes=64 << 10)
 SHARD = "model-00002-of-00003.safetensors"
@@ -368,17 +368,6 @@ def test_killed_at_each_call_that_changes_names_it_goes_on(server, index, files,
         assert verify_models(directory).right
         if done.returncode == 0:
             break
-
-
-def test_a_source_without_etags_is_pulled_but_never_resumed(files, tmp_path):
-    with RangeServer({f"llama/{name}": data for name, data in files.items()}, with_etags=False) as server:
-        index = f"{server.url}/llama/model.safetensors.index.json"
-        streamload.pull(index, tmp_path)
-        assert contents(tmp_path / "llama") == weights_of(files)
-        assert streamload.pull(index, tmp_path).fetched > 0
-        known = {name: hashlib.sha256(data).hexdigest() for name, data in weights_of(files).items()}
-        again = streamload.pull({"llama": {"source": index, "sha256": known}}, tmp_path)
-        assert again.fetched == 0
 
 
 def test_a_record_that_is_no_record_is_as_none(server, index, files, tmp_path):

@@ -38,6 +38,7 @@ __all__ = [
     "TieredSource",
     "TieredStore",
     "attach",
+    "check_tier",
     "is_known",
     "known_names",
     "list_entries",
@@ -73,12 +74,12 @@ def attach(source: Source, options: StreamOptions, *, name: str | None = None) -
             source.close()
             return found
     head: bytes = getattr(source, "head", b"")
-    for tier, limit, lossless in reversed(tiers):
-        cache = tier.begin(facts, limit, lossless=lossless)
+    for tier, limit, in_memory in reversed(tiers):
+        cache = tier.begin(facts, limit, in_memory=in_memory)
         tiered = None
         if cache is not None:
             _put_head(cache, head)
-            tiered = TieredSource(source, cache, tier, facts, lossless=lossless)
+            tiered = TieredSource(source, cache, tier, facts, in_memory=in_memory)
         found = tier.find(facts) if tiered is None else tiered.published()
         if found is not None:
             source.close()
@@ -97,7 +98,7 @@ def open_known(url: str, options: StreamOptions) -> Source:
     Raises:
         NotKeptError: No tier holds any of it, or there is none.
     """
-    for tier, _, lossless in _known_tiers(options):
+    for tier, _, in_memory in _known_tiers(options):
         key = tier.layout.key_of(url)
         facts = None if key is None else tier.layout.facts_of(key)
         if key is None or facts is None:
@@ -107,9 +108,9 @@ def open_known(url: str, options: StreamOptions) -> Source:
             return found
         if not tier.layout.partial_path(key).exists():
             continue
-        cache = tier.begin(facts, None, lossless=lossless)
+        cache = tier.begin(facts, None, in_memory=in_memory)
         if cache is not None:
-            return TieredSource(OfflineSource(facts, _known_head(cache)), cache, tier, facts, lossless=lossless)
+            return TieredSource(OfflineSource(facts, _known_head(cache)), cache, tier, facts, in_memory=in_memory)
     raise NotKeptError(f"{url}: not in the cache, and `offline` forbids to ask the store", url=url)
 
 
@@ -143,6 +144,18 @@ def local_file(source: Source) -> CachedFile | None:
         StreamClosedError: The source is closed.
     """
     return source.complete() if isinstance(source, TieredSource) else None
+
+
+def check_tier(directory: str | os.PathLike[str]) -> None:
+    """Make sure that a directory is that of a tier; writes nothing.
+
+    Raises:
+        FileNotFoundError: There is no such directory.
+        NotADirectoryError: It is another directory, or one that nothing was ever kept in.
+    """
+    layout = _existing(directory)
+    if not layout.made:
+        raise NotADirectoryError(errno.ENOTDIR, "not a cache directory: nothing was ever kept here", str(layout.root))
 
 
 def list_entries(directory: str | os.PathLike[str]) -> list[Entry]:

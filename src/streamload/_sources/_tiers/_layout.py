@@ -105,6 +105,11 @@ class Layout:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 check_own(file, directory=False)
 
+    @property
+    def made(self) -> bool:
+        """Whether the directory has the folders of a tier."""
+        return all((self.root / name).is_dir() for name in _FOLDERS)
+
     def object_path(self, key: str) -> Path:
         """Return where the whole object is, or will be."""
         return self.root / "objects" / key[:2] / key

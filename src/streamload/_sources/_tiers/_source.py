@@ -34,22 +34,22 @@ class TieredSource(Closing):
     Attributes:
         inner: The object in its store.
         cache: The file that holds parts of it.
-        lossless: Whether all that is fetched is put there, also when that takes longer.
+        in_memory: Whether the tier is in memory, where loads to the CPU may map the object once it is whole.
 
     Args:
         inner: As above; closed with this source.
         cache: As above.
         tier: Where the file is.
         facts: What the object is.
-        lossless: As above.
+        in_memory: As above.
     """
 
     def __init__(
-        self, inner: Source, cache: _native.CacheFile, tier: Tier, facts: Facts, *, lossless: bool = False
+        self, inner: Source, cache: _native.CacheFile, tier: Tier, facts: Facts, *, in_memory: bool = False
     ) -> None:
         self.inner = inner
         self.cache = cache
-        self.lossless = lossless
+        self.in_memory = in_memory
         self._tier = tier
         self._facts = facts
         self._closing = threading.Event()
@@ -95,7 +95,7 @@ class TieredSource(Closing):
         """Open the same version of the object once more, also where this source is closed; asks nobody."""
         reopen = getattr(self.inner, "reopen", None)
         inner: Source = self.inner if reopen is None else reopen()
-        return TieredSource(inner, self.cache, self._tier, self._facts, lossless=self.lossless)
+        return TieredSource(inner, self.cache, self._tier, self._facts, in_memory=self.in_memory)
 
     def read_into(self, offset: int, buffer: memoryview, /) -> int:
         """Fill `buffer` from byte `offset` on and return how many bytes came; blocks.

@@ -88,24 +88,24 @@ class Tier:
         with contextlib.suppress(OSError):  # it stays, and is no more believed the next time
             found.lease.discard(self.layout.object_path(facts.key))
 
-    def begin(self, facts: Facts, limit: int | None, *, lossless: bool) -> _native.CacheFile | None:
+    def begin(self, facts: Facts, limit: int | None, *, in_memory: bool) -> _native.CacheFile | None:
         """Open the file that parts of the object go to, and are read from; None where there is no room for it.
 
         Args:
             facts: What the object is.
             limit: Most bytes that the tier may take.
-            lossless: Whether a load rather waits than leaves a part out.
+            in_memory: Whether the directory should be in memory.
         """
         key, layout = facts.key, self.layout
         try:
             layout.make()
+            if in_memory:
+                self._check_memory()
             layout.make_object_folder(key)
             layout.check_partial(key)
-            if lossless:
-                self._check_memory()
             with making_room(layout, self._patience):
                 if not make_room(layout, key, facts.nbytes, limit):
-                    self._warn_of_room(facts, limit, "memory_bytes" if lossless else "cache_bytes")
+                    self._warn_of_room(facts, limit, "memory_bytes" if in_memory else "cache_bytes")
                     return None
                 layout.remember(facts)
                 if layout.mtime_of(key) is not None and not layout.object_path(key).exists():
@@ -115,7 +115,7 @@ class Tier:
                     partial,
                     facts.nbytes,
                     bytes.fromhex(key),
-                    lossless=lossless,
+                    lossless=True,  # what is left out would be fetched again, by the next load
                     publish_path=os.fsencode(layout.object_path(key)),
                 )
                 # Another process may have published it since `find`; then this file is a new one, and in the way.
@@ -138,7 +138,10 @@ class Tier:
     @property
     def _patience(self) -> float | None:
         """How long to wait for a lock: hardly where that was in vain before, for there may be many objects."""
-        return _IMPATIENT_SECONDS if f"{self.layout.root} {errno.ETIMEDOUT}" in _SAID else None
+        return _IMPATIENT_SECONDS if self._key_of(errno.ETIMEDOUT) in _SAID else None
+
+    def _key_of(self, number: int | None) -> str:
+        return f"{self.layout.root}, {number}"
 
     def _warn_of(self, what: str, error: OSError) -> None:
         if isinstance(error, TimeoutError):
@@ -149,8 +152,9 @@ class Tier:
     def warn(self, what: str, error: OSError, advice: str | None = None) -> None:
         """Say once for a directory and a reason, through `logging`, that it is not used, or not for everything."""
         advice = advice_for(error) if advice is None else advice
-        key, text = f"{self.layout.root} {error.errno}", f"{what}: {error}; weights are loaded without it"
-        self._say_once(key, f"{text}. To use it, {advice}")
+        self._say_once(
+            self._key_of(error.errno), f"{what}: {error}; weights are loaded without it. To use it, {advice}"
+        )
 
     def _warn_of_room(self, facts: Facts, limit: int | None, name: str) -> None:
         error = OSError(errno.ENOSPC, f"{facts.url} takes {facts.nbytes} bytes")
