@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,28 @@ def nursery(places):
 def options(places, tmp_path):
     """Options with one tier, on the drive."""
     return places.choose(cache_dir=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def open_url(places):
+    """Return a function that opens an object of the store through tiers; what a test leaves open is closed after it."""
+    opened = weakref.WeakSet()
+
+    from streamload._sources._tiers import attach
+
+    def open_url(url, options):
+        source = attach(places.RangeSource(url), options)
+        opened.add(source)
+        return source
+
+    yield open_url
+    for source in opened:
+        source.close()
+
+
+@pytest.fixture
+def stored(places, server, open_url):
+    """An object in the store: its bytes and a function that opens it."""
+    data = places.content(300_000)
+    url = server.put("models/object", data)
+    return data, lambda options: open_url(url, options)

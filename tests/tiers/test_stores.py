@@ -141,13 +141,6 @@ def test_credentials_make_no_other_object():
     assert len(names) == 1
 
 
-def test_an_endpoint_of_the_environment_counts(monkeypatch):
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    before = name_of("s3://b/m")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://one")
-    assert name_of("s3://b/m") != before
-
-
 @pytest.mark.parametrize(
     "url",
     [

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import stat
-import weakref
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ import pytest
 from streamload._sources import FileSource
 from streamload._sources._tiers import (
     TieredSource,
-    _lease,
     attach,
     known_names,
     list_entries,
@@ -27,29 +24,6 @@ from streamload._sources._tiers._advice import advice_for, file_system_of
 from streamload.errors import SourceError, StreamClosedError
 
 NBYTES = 300_000
-
-
-@pytest.fixture
-def open_url(places):
-    """Return a function that opens an object of the store through tiers; what a test leaves open is closed after it."""
-    opened = weakref.WeakSet()
-
-    def open_url(url, options):
-        source = attach(places.RangeSource(url), options)
-        opened.add(source)
-        return source
-
-    yield open_url
-    for source in opened:
-        source.close()
-
-
-@pytest.fixture
-def stored(places, server, open_url):
-    """An object in the store: its bytes and a function that opens it."""
-    data = places.content(NBYTES)
-    url = server.put("models/object", data)
-    return data, lambda options: open_url(url, options)
 
 
 def files_below(directory):
@@ -228,47 +202,6 @@ def test_prune_removes_parts_but_what_is_open(places, server, open_url, stored, 
     assert files_below(options.cache_dir) == []
 
 
-def test_a_limit_evicts_what_was_used_least_lately(places, server, open_url, options):
-    options.cache_bytes = 2 * NBYTES + 20_000
-    for name in ("a", "b", "a", "c"):
-        with open_url(server.put(name, places.content(NBYTES, ord(name))), options) as source:
-            places.read_all(source)
-        entry = Path(options.cache_dir, "entries")
-        for at, path in enumerate(sorted(entry.iterdir(), key=lambda path: path.stat().st_mtime)):
-            os.utime(path, (at, at))  # in the order of their use, with no clock that may be too coarse
-    assert {entry.url for entry in list_entries(options.cache_dir)} == {server.url("a"), server.url("c")}
-
-
-def test_eviction_never_removes_what_is_in_use(places, server, open_url, options, caplog):
-    options.cache_bytes = NBYTES + 20_000
-    data = places.content(NBYTES, 1)
-    url = server.put("used", data)
-    with open_url(url, options) as source:
-        places.read_all(source)
-    used = open_url(url, options)
-    used.close()  # asleep: it may be opened again
-    other = open_url(server.put("other", places.content(NBYTES, 2)), options)
-    assert type(other) is places.RangeSource
-    assert "has no room" in caplog.text
-    assert prune(options.cache_dir, max_bytes=0).entries == ()
-    with used.reopen() as again:
-        assert places.read_all(again) == data
-    del used, again
-    other = open_url(server.url("other"), options)
-    assert isinstance(other, TieredSource)
-    places.read_all(other, end=65536)
-    third = open_url(server.put("third", data), options)
-    assert type(third) is places.RangeSource  # `other` is not whole yet, but will be
-
-
-def test_an_object_larger_than_the_limit_is_not_kept(places, stored, options):
-    data, open_object = stored
-    options.cache_bytes = NBYTES - 1
-    source = open_object(options)
-    assert type(source) is places.RangeSource
-    assert places.read_all(source) == data
-
-
 def test_a_place_that_cannot_be_written_is_said_once(places, server, stored, caplog):
     data, open_object = stored
     options = places.choose(cache_dir="/proc/nonexistent/cache")
@@ -397,66 +330,3 @@ def test_a_local_file_is_fetched_whole(places, server, stored, options):
             assert places.read_all(file) == data
     assert server.sent_bytes == NBYTES
     assert local_file(places.RangeSource(server.url("models/object"))) is None
-
-
-def test_what_cannot_fit_evicts_nothing(places, server, open_url, options):
-    options.cache_bytes = 2 * NBYTES + 20_000
-    for name in ("idle", "used"):
-        url = server.put(name, places.content(NBYTES, ord(name[0])))
-        with open_url(url, options) as source:
-            places.read_all(source)
-    del source
-    used = open_url(url, options)
-    kept = {entry.url for entry in list_entries(options.cache_dir)}
-    larger = open_url(server.put("larger", places.content(2 * NBYTES)), options)
-    assert type(larger) is places.RangeSource
-    assert {entry.url for entry in list_entries(options.cache_dir)} == kept
-    options.cache_bytes = None
-    vast = open_url(server.url("larger"), places.choose())
-    vast.nbytes = 10**16  # no drive holds this
-    assert attach(vast, options) is vast
-    assert {entry.url for entry in list_entries(options.cache_dir)} == kept
-    used.close()
-
-
-def test_an_object_that_was_cut_off_is_fetched_anew(places, server, stored, options, caplog):
-    data, open_object = stored
-    for _ in range(2):
-        with open_object(options) as source:
-            assert places.read_all(source) == data
-        with open_object(options) as source:
-            path = source.path
-        os.truncate(path, 1000)
-    with open_object(options) as source:
-        assert places.read_all(source) == data
-    with open_object(options) as source:
-        assert isinstance(source, FileSource)
-    (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "1000 bytes" in said
-    assert f"{NBYTES}" in said
-
-
-@pytest.mark.parametrize("where", ["lock", "object"])
-def test_a_process_that_stopped_with_a_lock_costs_the_tier_and_not_the_load(
-    places, server, open_url, stored, options, caplog, monkeypatch, where
-):
-    monkeypatch.setattr(_lease, "LOCK_SECONDS", 0.05)
-    data, open_object = stored
-    with open_object(options) as source:
-        assert places.read_all(source) == data
-    del source
-    path = Path(options.cache_dir, "lock")
-    if where == "object":
-        (path,) = [path for path in Path(options.cache_dir, "objects").rglob("*") if path.is_file()]
-    with path.open("r+b") as stopped:
-        fcntl.flock(stopped, fcntl.LOCK_EX)
-        name = "models/object" if where == "object" else "another"
-        url = server.put(name, data)
-        for _ in range(2):
-            source = open_url(url, options)
-            assert type(source) is places.RangeSource
-            assert places.read_all(source) == data
-    (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "lock" in said
-    with open_url(server.url("models/object"), options) as source:
-        assert isinstance(source, FileSource)

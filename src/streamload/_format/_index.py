@@ -6,6 +6,7 @@ directory of the index would read any file.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..errors import FormatError
@@ -13,9 +14,10 @@ from ._json import collector_paused, decode_object, shown
 
 PLAIN_PATH = (
     "a plain relative path that stays in the directory "
-    "(no leading '/', no empty, '.' or '..' part, no backslash or NUL, 1024 characters)"
+    "(no leading '/', no empty, '.' or '..' part, no backslash or control character, 1024 characters)"
 )
 _MAX_NAME = 1024  # characters; file systems and object stores allow no more
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a terminal, or a list with a name a line, would be misled
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ def parse_index(data: bytes | memoryview, *, url: str) -> Index:
 
 
 def is_plain_path(name: str) -> bool:
-    """Whether the name of a shard stays in the directory that it is taken from."""
+    """Whether the name of a shard stays in the directory that it is taken from, and can be shown as it is."""
     parts = name.split("/")
-    return len(name) <= _MAX_NAME and "\0" not in name and "\\" not in name and {"", ".", ".."}.isdisjoint(parts)
+    return (
+        len(name) <= _MAX_NAME
+        and "\\" not in name
+        and _CONTROL.search(name) is None
+        and {"", ".", ".."}.isdisjoint(parts)
+    )

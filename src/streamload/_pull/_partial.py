@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -88,6 +89,7 @@ class WorkFiles(Closing):
 
     def __init__(self, directory: Path, name: str) -> None:
         self.target = directory / name
+        self._directory = directory
         self._root = directory / WORK_DIRECTORY
         self._stem = str(self._root / name)
         self._lock: int | None = None
@@ -111,14 +113,16 @@ class WorkFiles(Closing):
 
         Raises:
             StreamClosedError: `stop` was set.
-            OSError: The lock's file cannot be made.
+            OSError: The lock's file cannot be made; or a part of its path, or of the target's, is a symbolic link.
         """
         told = False
+        self._refuse_links()
         while True:
             descriptor = self._open_lock()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_current(descriptor):
+                    self._refuse_links()  # of which some may have been waited for
                     self._lock, descriptor = descriptor, -1
                     return
                 continue  # its owner was done and took it away
@@ -139,6 +143,17 @@ class WorkFiles(Closing):
                 self._root.mkdir(mode=_PRIVATE, exist_ok=True)  # and so all below it is
                 path.parent.mkdir(parents=True, exist_ok=True)
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def _refuse_links(self) -> None:
+        """Make sure that nothing on the way from the target directory down leads out of it."""
+        for last in (self.target, Path(f"{self._stem}.partial")):
+            path = self._directory
+            for part in last.relative_to(path).parts:
+                path = path / part
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    if stat.S_ISLNK(path.lstat().st_mode):
+                        text = "a symbolic link, which a pull does not follow; remove it, or pull to where it leads"
+                        raise OSError(errno.ELOOP, text, str(path))
 
     def _is_current(self, descriptor: int) -> bool:
         mine = os.fstat(descriptor)
@@ -215,6 +230,7 @@ class WorkFiles(Closing):
         """
         self._remember(replace(record, mtime_ns=os.stat(self.partial_path).st_mtime_ns))  # noqa: PTH116 - a str
         self.target.parent.mkdir(parents=True, exist_ok=True)
+        self._refuse_links()
         os.chmod(self.partial_path, 0o666 & ~_umask())  # noqa: PTH101 - a str; private until here
         try:
             self.cache.publish(os.fsencode(self.target), replace=True)
@@ -247,7 +263,7 @@ class WorkFiles(Closing):
 def tidy(directory: Path) -> None:
     """Remove the work directory where nothing is left in it."""
     root = directory / WORK_DIRECTORY
-    for path, _, _ in os.walk(root, topdown=False):
+    for path, _, _ in os.walk(root, topdown=False) if not root.is_symlink() else ():
         with suppress(OSError):
             Path(path).rmdir()
 

@@ -137,7 +137,22 @@ def open_model(model: ListedModel, opening: Opening) -> list[RemoteFile]:
 
 
 def _names_at(url: str, model: ListedModel, opening: Opening) -> dict[str, _Place]:
-    """Return which files a URL stands for: by name, how to open each."""
+    """Return which files a URL stands for: by name, how to open each.
+
+    Raises:
+        FormatError: A name is no plain path.
+    """
+    found = _found_at(url, model, opening)
+    refused = next((name for name in found if not is_plain_path(name)), None)
+    if refused is None:
+        return found
+    for place in found.values():
+        if place.source is not None:
+            place.source.close()
+    raise FormatError(f"{redact(url)!r}: holds {refused[:120]!r}, which is refused: expected {PLAIN_PATH}")
+
+
+def _found_at(url: str, model: ListedModel, opening: Opening) -> dict[str, _Place]:
     path = re.split(r"[?#]", url, maxsplit=1)[0] if "://" in url else url
     last = path.rstrip("/").rpartition("/")[2]
     if model.files is not None and len(model.sources) == 1 and set(model.files) != {last}:
@@ -204,9 +219,6 @@ def _listed(url: str, opening: Opening) -> dict[str, _Place] | None:
         return None
     if len(names) > _MOST_FILES:
         raise FormatError(f"{store.url}: holds {len(names)} files, at most {_MOST_FILES} are pulled")
-    for name in names:
-        if not is_plain_path(name):
-            raise FormatError(f"{store.url}: holds {name[:120]!r}, which is refused: expected {PLAIN_PATH}")
     return {name: _Place(store, name) for name in names}
 
 

@@ -202,13 +202,18 @@ def _existing(directory: str | os.PathLike[str]) -> Layout:
 
 
 def _tiers_of(options: StreamOptions) -> list[tuple[Tier, int | None, bool]]:
+    """Return the tiers that can be believed."""
+    return [named for named in _named_tiers(options) if named[0].is_trusted()]
+
+
+def _named_tiers(options: StreamOptions) -> list[tuple[Tier, int | None, bool]]:
     """Return the tiers from the fastest on, with their limits, and whether a load waits for them to be written."""
     found: list[tuple[Tier, int | None, bool]] = []
     if options.memory_dir is not None:
         found.append((Tier(options.memory_dir), options.memory_bytes, True))
     if options.cache_dir is not None:
         found.append((Tier(options.cache_dir), options.cache_bytes, False))
-    return [each for each in found if each[0].is_trusted()]
+    return found
 
 
 def _known_tiers(options: StreamOptions) -> list[tuple[Tier, int | None, bool]]:
@@ -217,11 +222,13 @@ def _known_tiers(options: StreamOptions) -> list[tuple[Tier, int | None, bool]]:
     Raises:
         NotKeptError: There is none.
     """
-    tiers = _tiers_of(options)
-    found = [known for known in tiers if known[0].layout.root.is_dir()]
+    tiers = _named_tiers(options)
+    there = [known for known in tiers if known[0].layout.root.is_dir()]
+    found = [known for known in there if known[0].is_trusted()]
     if not found:
-        roots = ", ".join([str(tier.layout.root) for tier, _, _ in tiers])
-        raise NotKeptError(f"there is no such directory: {roots}, and `offline` forbids to ask the store", url=roots)
+        roots = ", ".join([str(tier.layout.root) for tier, _, _ in there or tiers])
+        what = "others may have written to it" if there else "there is no such directory"
+        raise NotKeptError(f"{what}: {roots}, and `offline` forbids to ask the store", url=roots)
     return found
 
 

@@ -1,14 +1,12 @@
 """What an object is found by again in a tier: its URL, and a digest of all else that says which object it is.
 
-Part of `_tiers`; pure but for the environment, where clients look for what their options leave out. No secret can be
-read from a name, and credentials in options are not in it at all.
+Part of `_tiers`; pure. No secret can be read from a name, and credentials in options are not in it at all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -35,17 +33,6 @@ _PLACES: Final = frozenset(
 """Options that say where something is; who asks is said by others."""
 
 _CONNECTION: Final = ("accountname", "blobendpoint", "defaultendpointsprotocol", "endpointsuffix")
-_USES_AZURE: Final = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_CONNECTION_STRING")
-_ENVIRONMENT: Final[Mapping[str, tuple[str, ...]]] = {
-    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_PROFILE"),
-    "s3a": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_PROFILE"),
-    "gs": ("STORAGE_EMULATOR_HOST",),
-    "gcs": ("STORAGE_EMULATOR_HOST",),
-    "az": _USES_AZURE,
-    "abfs": _USES_AZURE,
-    "abfss": _USES_AZURE,
-    "hf": ("HF_ENDPOINT",),
-}
 
 
 def name_of(url: str, storage_options: Mapping[str, object] | None = None) -> str:
@@ -58,7 +45,6 @@ def name_of(url: str, storage_options: Mapping[str, object] | None = None) -> st
     parts = url.split("::") if scheme_of(url) == "::" else [url]
     asked = [_asked(part) for part in parts]
     places = sorted(_places(storage_options or {}))
-    places += [("$" + name, value) for part in parts for name, value in _environment(scheme_of(part))]
     if not any(asked) and not places:
         return shown(url)
     said = json.dumps([asked, places]).encode("utf-8", "surrogatepass")
@@ -115,10 +101,3 @@ def _hosts_of(connection: str) -> str:
     """Return what a connection string of Azure says of the place."""
     fields = [field.partition("=") for field in connection.split(";")]
     return ";".join(sorted([f"{name}={value}" for name, _, value in fields if name.strip().lower() in _CONNECTION]))
-
-
-def _environment(scheme: str) -> Iterator[tuple[str, str]]:
-    for name in _ENVIRONMENT.get(scheme, ()):
-        value = os.environ.get(name)
-        if value:
-            yield name, _hosts_of(value) if name.endswith("CONNECTION_STRING") else value.rpartition("@")[2].rstrip("/")

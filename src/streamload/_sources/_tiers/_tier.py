@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ... import _native
 from ._advice import FREE_SPACE, advice_for, file_system_of
 from ._layout import Layout
-from ._lease import CachedFile, Lease, evict
+from ._lease import CachedFile, Lease
 from ._room import make_room, making_room
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Tier:
         try:
             self.layout.check()
         except OSError as error:
-            self.warn("is not used", error)
+            self.warn("is not used", error, _OWN)
             return False
         return True
 
@@ -52,20 +52,13 @@ class Tier:
             if lease is None:
                 return None
             found = CachedFile(path, facts.url, lease)
-            if found.nbytes != facts.nbytes:  # cut off by somebody: only whole objects are put there
-                found.close()
-                lease.discard(path)
-                text = f"{facts.url} is {found.nbytes} bytes long there, expected {facts.nbytes}, and is fetched anew"
-                self.warn("was changed by somebody", OSError(errno.EIO, text, str(path)))
-                return None
         except OSError as error:
-            self.warn("is locked" if isinstance(error, TimeoutError) else "cannot be read", error)
+            self._warn_of("cannot be read", error)
             return None
         del lease
         if self._was_altered(found, facts):
             found.close()
-            del found
-            self._drop_altered(facts)
+            self._drop_altered(found, facts)
             return None
         with contextlib.suppress(OSError):  # only ages and listings suffer
             self.layout.remember(facts)
@@ -86,14 +79,14 @@ class Tier:
             return False
         return (found.stamp.nbytes, found.stamp.mtime_ns) != (facts.nbytes, mtime_ns)
 
-    def _drop_altered(self, facts: Facts) -> None:
+    def _drop_altered(self, found: CachedFile, facts: Facts) -> None:
         _LOG.warning(
             "the cache in %s: the file of %s was altered after it was written; it is dropped, and loaded anew",
             self.layout.root,
             facts.url,
         )
         with contextlib.suppress(OSError):  # it stays, and is no more believed the next time
-            evict(self.layout.object_path(facts.key))
+            found.lease.discard(self.layout.object_path(facts.key))
 
     def begin(self, facts: Facts, limit: int | None, *, in_memory: bool) -> _native.CacheFile | None:
         """Open the file that parts of the object go to, and are read from; None where there is no room for it.
@@ -132,7 +125,7 @@ class Tier:
                     return None
                 return cache
         except OSError as error:
-            self.warn("is locked" if isinstance(error, TimeoutError) else "cannot be written", error)
+            self._warn_of("cannot be written", error)
         except _native.NativeError as error:
             self.warn("cannot be written", OSError(error.system_code, str(error)))
         return None
@@ -150,8 +143,14 @@ class Tier:
     def _key_of(self, number: int | None) -> str:
         return f"{self.layout.root}, {number}"
 
+    def _warn_of(self, what: str, error: OSError) -> None:
+        if isinstance(error, TimeoutError):
+            self.warn("is locked", error, "end that process")
+        else:
+            self.warn(what, error)
+
     def warn(self, what: str, error: OSError, advice: str | None = None) -> None:
-        """Say once for a directory, through `logging`, that it is not used, or not for everything."""
+        """Say once for a directory and a reason, through `logging`, that it is not used, or not for everything."""
         advice = advice_for(error) if advice is None else advice
         self._say_once(
             self._key_of(error.errno), f"{what}: {error}; weights are loaded without it. To use it, {advice}"
@@ -179,5 +178,6 @@ class Tier:
         _LOG.log(logging.DEBUG if said else logging.WARNING, "the cache in %s %s", self.layout.root, text)
 
 
+_OWN: Final = "give a directory of this user's own, and take away what others may do there (`chmod go-w`)"
 _IMPATIENT_SECONDS: Final = 0.1
 _SAID: Final[set[str]] = set()
