@@ -109,3 +109,11 @@ def test_interrupted_open_ends_at_once(first, tier, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             streamload.open(f"{server.url}/m.safetensors.index.json", options=options)
         assert time.monotonic() - began < 10, "it takes no time; waiting for tries takes a minute"
+
+
+def test_interrupted_pull_ends_at_once(tmp_path):
+    with Silent(b"") as server:
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            streamload.pull(f"{server.url}/m/m.safetensors.index.json", tmp_path)
+        assert time.monotonic() - began < 10, "it takes no time; waiting for tries takes a minute"

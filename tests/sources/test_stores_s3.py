@@ -273,3 +273,11 @@ def test_signatures_are_made_anew_long_before_they_expire(moto, monkeypatch):
         assert source._requests.address._old_at < soon
         assert source.request()[0].partition("?")[0] == first.partition("?")[0]
         assert source._requests.address._old_at > soon
+
+
+@pytest.mark.parametrize("name", ["key", "secret", "token"])
+def test_credentials_with_a_line_end_are_refused_unseen(name):
+    given = {"key": "k", "secret": "s", "endpoint_url": "http://127.0.0.1:9", name: "hush-hush\n"}
+    with pytest.raises(ValueError, match="line end") as caught:
+        streamload.open("s3://bucket/model", storage_options=given)
+    assert "hush-hush" not in str(caught.value)

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Final
 from .._checkpoint._objects import find_objects
 from .._format import MAX_JSON_NBYTES, PLAIN_PATH, is_plain_path, parse_index
 from .._sources import FileSource, is_remote, open_source, open_store, read_head, redact, split
-from ..errors import FormatError
+from ..errors import FormatError, StreamClosedError
 from ._partial import ObjectRecord
 from ._wanted import is_file
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Mapping
 
     from .._format import ListedModel
@@ -66,15 +67,28 @@ class Opening:
         storage_options: For the stores of all models.
         options: How to read.
         head_bytes: How many bytes to bring with a file, by its path below the model's directory, as it is opened.
+        stopped: Set before `stop_stores`: no place is opened any more.
+        stores: Those that were opened.
     """
 
     storage_options: Mapping[str, object] | None
     options: StreamOptions
     head_bytes: Callable[[str], int]
+    stopped: threading.Event
+    stores: list[Store]
 
     def store(self, url: str) -> Store:
-        """Return the place of a URL."""
-        return open_store(url, storage_options=self.storage_options, options=self.options)
+        """Return the place of a URL.
+
+        Raises:
+            StreamClosedError: The pull was stopped.
+        """
+        store = open_store(url, storage_options=self.storage_options, options=self.options)
+        self.stores.append(store)
+        if self.stopped.is_set():  # after it was appended: either this or `stop_stores` sees it
+            stop_stores([store])
+            raise StreamClosedError(f"{store.url}: the pull was stopped")
+        return store
 
     def told_sha256(self, place: _Place, etag: str) -> str:
         """Return the SHA-256 that a store tells of a file; "" where it tells none."""
@@ -95,6 +109,14 @@ class Opening:
             return open_source(place.name)
         directory, last = split(place.name)
         return self.store(directory).open(last, head_bytes=self.head_bytes(name))
+
+
+def stop_stores(stores: Iterable[Store]) -> None:
+    """End what asks stores, from any thread, where they can: threads that wait for answers get an error at once."""
+    for store in stores:
+        stop = getattr(store, "stop", None)
+        if stop is not None:
+            stop()
 
 
 def open_model(model: ListedModel, opening: Opening) -> list[RemoteFile]:

@@ -24,13 +24,14 @@ from ._digest import Digest, sha256_of
 from ._fetch import Fetcher
 from ._list_file import change_list, listed_in
 from ._partial import WorkFiles, check_header, tidy
-from ._places import Opening, RemoteFile, open_model
+from ._places import Opening, RemoteFile, open_model, stop_stores
 from ._progress import Progress, PullProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from .._sources import Store
     from ..options import StreamOptions
     from ._partial import ObjectRecord
 
@@ -117,14 +118,19 @@ class PullRun:
         return Pulled(str(self._directory), done, now.nbytes, now.fetched, now.seconds, now.notes)
 
     def _open(self, models: Mapping[str, ListedModel]) -> dict[str, list[RemoteFile]]:
+        stores: list[Store] = []
+
+        def open_one(name: str, model: ListedModel) -> list[RemoteFile]:
+            head_bytes = self._head_bytes(name)
+            return open_model(model, Opening(self._storage_options, self._options, head_bytes, self._stop, stores))
+
         with ThreadPoolExecutor(_FILES_AT_ONCE, "streamload-pull") as openers:
-            opening = {
-                name: openers.submit(
-                    open_model, model, Opening(self._storage_options, self._options, self._head_bytes(name))
-                )
-                for name, model in models.items()
-            }
-            self._watch(list(opening.values()))
+            opening = {name: openers.submit(open_one, name, model) for name, model in models.items()}
+            try:
+                self._watch(list(opening.values()))
+            except BaseException:
+                stop_stores(list(stores))  # or the pool waits for as long as requests are tried again
+                raise
             opened = {name: future.result() for name, future in opening.items()}
         for name, files in opened.items():
             for file in files:

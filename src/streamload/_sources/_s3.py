@@ -245,6 +245,9 @@ def _connect(given: Mapping[str, object], region: str | None, policy: HttpPolicy
         "region_name": region or given.get("region"),
     }
     client.update({name: value for name, value in keys.items() if value is not None})
+    for name in ("aws_access_key_id", "aws_secret_access_key", "aws_session_token"):
+        if not str(client.get(name) or "").isprintable():  # botocore would show it in an error of the header's
+            raise ValueError(f"storage_options: {name} holds a line end or another character that no header may have")
     if client.get("aws_access_key_id"):
         session.set_credentials(
             client["aws_access_key_id"], client.get("aws_secret_access_key"), client.get("aws_session_token")
