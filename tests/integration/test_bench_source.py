@@ -41,6 +41,13 @@ def test_a_checkpoint_behind_a_url_is_measured_and_its_bytes_compared(endpoint):
     assert bench.score("streamload without libcurl").idle[0].stats["remote_bytes"] == 0
 
 
+def test_a_plain_url_has_a_ceiling_too(endpoint):
+    url = f"{endpoint['endpoint_url']}/bucket/model"
+    bench = run_source_bench(SourceSettings(url=url, repeat=1, busy=False, peers=False))
+    assert bench.score("raw sockets") is not None, bench.table()
+    assert bench.ratios()["rate_to_raw_sockets"] > 0
+
+
 def test_the_command_prints_a_table_and_writes_json(endpoint, tmp_path):
     given = [f"--storage-option={key}={value}" for key, value in endpoint.items()]
     command = ["bench", "source", "s3://bucket/model/model.safetensors.index.json", *given, "--repeat", "1"]

@@ -37,6 +37,7 @@ class TransferRequest:
         url: The checkpoint, as streamload opens it.
         storage_options: As fsspec takes them.
         keys: Each object's bucket and key.
+        signed: What is asked for, of each object; empty where that is no HTTP.
         nbytes: Length of each object in bytes.
         weights_at: Where in each object its weights begin.
         sums: CRC-32 of each object's weights.
@@ -51,6 +52,7 @@ class TransferRequest:
     url: str
     storage_options: Mapping[str, object]
     keys: tuple[tuple[str, str], ...]
+    signed: tuple[str, ...]
     nbytes: tuple[int, ...]
     weights_at: tuple[int, ...]
     sums: tuple[int, ...]
@@ -97,6 +99,7 @@ def transfer(request: TransferRequest) -> Transfer:
         url=request.url,
         storage_options=request.storage_options,
         keys=tuple((bucket, key) for bucket, key in request.keys),
+        signed=tuple(request.signed),
         nbytes=tuple(request.nbytes),
         range_bytes=request.range_bytes,
         connections=request.connections,

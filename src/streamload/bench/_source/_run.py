@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ... import _native
 from ..._checkpoint import open as open_checkpoint
 from ..._machine import machine_facts
+from ..._sources import HttpSource
 from ...options import StreamOptions
 from ...testing import LlamaShape, make_checkpoint
 from .._result import BenchError
@@ -32,6 +33,7 @@ from ._result import SourceBench, SourceScore
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ..._sources import Source
     from .._settings import SourceSettings
 
 __all__ = ["run"]
@@ -131,6 +133,7 @@ def _describe(
             url=url,
             storage_options=storage_options,
             keys=tuple((part.netloc, part.path.lstrip("/")) for part in parts),
+            signed=tuple(_signed(shard.source) for shard in shards),
             nbytes=tuple(shard.nbytes for shard in shards),
             weights_at=tuple(starts),
             sums=tuple(sums),
@@ -140,6 +143,11 @@ def _describe(
             busy=False,
             check=False,
         )
+
+
+def _signed(source: Source) -> str:
+    """Return what is asked for, signature and all; nothing where the source speaks no HTTP."""
+    return source.request()[0] if isinstance(source, HttpSource) else ""
 
 
 def _race(course: _Course, clients: list[str], settings: SourceSettings, url: str) -> SourceBench:

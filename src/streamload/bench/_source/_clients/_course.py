@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ..._rounds import CannotRun
 
@@ -54,6 +53,7 @@ class Course:
         url: The checkpoint, as streamload opens it.
         storage_options: As fsspec takes them.
         keys: Each object's bucket and key.
+        signed: What is asked for, of each object; empty where that is no HTTP.
         nbytes: Length of each object in bytes.
         range_bytes: Length of a request where the client leaves it open.
         connections: Requests in flight, likewise.
@@ -64,6 +64,7 @@ class Course:
     url: str
     storage_options: Mapping[str, object]
     keys: tuple[tuple[str, str], ...]
+    signed: tuple[str, ...]
     nbytes: tuple[int, ...]
     range_bytes: int
     connections: int
@@ -86,18 +87,6 @@ class Course:
     def secrets(self) -> tuple[str, str]:
         """Access key and secret."""
         return str(self.storage_options.get("key", "")), str(self.storage_options.get("secret", ""))
-
-    @property
-    def plain_server(self) -> tuple[str, int]:
-        """Host and port of a server without TLS.
-
-        Raises:
-            CannotRun: It is not one.
-        """
-        parts = urlsplit(self.endpoint if self.url.startswith("s3://") else self.url)
-        if parts.scheme != "http" or parts.hostname is None:
-            raise CannotRun("raw sockets speak plain HTTP only")
-        return parts.hostname, parts.port or 80
 
     def ranges(self) -> Iterator[Range]:
         """Cut every object into ranges."""
