@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -18,14 +19,16 @@ pytestmark = pytest.mark.slow
 SHAPE = LlamaShape(layers=2, hidden=64, heads=2, kv_heads=2, intermediate=128, vocab=128, dtype="F32")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def endpoint(nginx):
-    make_checkpoint(nginx.root / "bucket" / "model", SHAPE, shards=2)
-    return {"key": "reader", "secret": "hush-hush", "endpoint_url": nginx.url}
+    folder = nginx.root / "measured"
+    make_checkpoint(folder / "model", SHAPE, shards=2)
+    yield {"key": "reader", "secret": "hush-hush", "endpoint_url": nginx.url}
+    shutil.rmtree(folder)
 
 
 def test_a_checkpoint_behind_a_url_is_measured_and_its_bytes_compared(endpoint):
-    url = "s3://bucket/model/model.safetensors.index.json"
+    url = "s3://measured/model/model.safetensors.index.json"
     settings = SourceSettings(url=url, storage_options=endpoint, repeat=1, busy=False, peers=False)
     bench = run_source_bench(settings)
     ran = {score.name for score in bench.scores if score.idle}
@@ -42,7 +45,7 @@ def test_a_checkpoint_behind_a_url_is_measured_and_its_bytes_compared(endpoint):
 
 
 def test_a_plain_url_has_a_ceiling_too(endpoint):
-    url = f"{endpoint['endpoint_url']}/bucket/model"
+    url = f"{endpoint['endpoint_url']}/measured/model"
     bench = run_source_bench(SourceSettings(url=url, repeat=1, busy=False, peers=False))
     assert bench.score("raw sockets") is not None, bench.table()
     assert bench.ratios()["rate_to_raw_sockets"] > 0
@@ -50,7 +53,7 @@ def test_a_plain_url_has_a_ceiling_too(endpoint):
 
 def test_the_command_prints_a_table_and_writes_json(endpoint, tmp_path):
     given = [f"--storage-option={key}={value}" for key, value in endpoint.items()]
-    command = ["bench", "source", "s3://bucket/model/model.safetensors.index.json", *given, "--repeat", "1"]
+    command = ["bench", "source", "s3://measured/model/model.safetensors.index.json", *given, "--repeat", "1"]
     done = CliRunner().invoke(main, [*command, "--no-busy", "--no-peers", "--json", str(tmp_path / "result.json")])
     assert done.exit_code == 0, done.output
     assert "raw sockets" in done.output
@@ -63,7 +66,7 @@ def test_wrong_bytes_end_the_benchmark(endpoint, monkeypatch):
     from streamload.bench._source import _run
 
     monkeypatch.setattr(_run, "zlib", SimpleNamespace(crc32=lambda data: 1))
-    url = "s3://bucket/model/model.safetensors.index.json"
+    url = "s3://measured/model/model.safetensors.index.json"
     with pytest.raises(BenchError, match="came out wrong"):
         run_source_bench(SourceSettings(url=url, storage_options=endpoint, repeat=1, busy=False, peers=False))
 
