@@ -249,6 +249,7 @@ int CacheFile::write_piece(std::uint64_t offset, std::span<const ConstHostSpan> 
 
 Status CacheFile::publish(const std::string& target, bool replace) noexcept {
   if (!complete()) return Status::failure(Code::kMisused, path() + ": published before every byte was there");
+  const std::lock_guard publishing(publishing_);  // the lock in the journal is one for all threads of this file
   {
     const std::lock_guard lock(mutex_);
     if (published_) return {};

@@ -137,7 +137,8 @@ class CacheFile : public std::enable_shared_from_this<CacheFile> {
   const UniqueFd journal_;
   std::atomic<int> broken_{0};
 
-  std::mutex mutex_;  // guards the four below
+  std::mutex publishing_;  // serialises publish()
+  std::mutex mutex_;       // guards the four below
   ByteRanges covered_;
   ByteRanges claimed_;                          // by this object
   std::uint64_t position_ = first_record_at();  // of the journal, up to which it was read

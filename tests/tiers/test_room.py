@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from streamload import _native
 from streamload._sources import FileSource
 from streamload._sources._tiers import TieredSource, _lease, attach, list_entries, prune
 
@@ -100,3 +102,15 @@ def test_a_process_that_stopped_with_a_lock_costs_the_tier_and_not_the_load(
     assert "lock" in said
     with open_url(server.url("models/object"), options) as source:
         assert isinstance(source, FileSource)
+
+
+def test_threads_that_publish_at_once_publish_once(tmp_path):
+    """The lock in the journal belongs to the open file, which the threads of a process share."""
+    for number in range(20):
+        cache = _native.CacheFile(os.fsencode(tmp_path / f"part{number}"), 4, bytes(32))
+        cache.put(0, b"abcd")
+        target = tmp_path / f"whole{number}"
+        with ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(cache.publish, os.fsencode(target), False) for _ in range(8)]:
+                done.result()
+        assert target.read_bytes() == b"abcd"
