@@ -164,6 +164,17 @@ void Connections::take_messages(const Ended& ended) noexcept {
   }
 }
 
+// libcurl makes its receive buffer anew for every request. At the end of a thread's heap what is freed goes back to the
+// system and is faulted in again, page by page; so a part of the heap is used once, and what is behind it kept.
+void Connections::warm_heap() {
+  constexpr std::size_t kHeapBytes = 8 << 20;
+  constexpr std::size_t kBlockBytes = 64 << 10;  // below what malloc takes from the system for itself
+  if (heap_end_) return;
+  std::vector<std::unique_ptr<std::byte[]>> blocks(kHeapBytes / kBlockBytes);
+  for (auto& block : blocks) block = std::make_unique_for_overwrite<std::byte[]>(kBlockBytes);
+  heap_end_ = std::make_unique_for_overwrite<std::byte[]>(kBlockBytes);
+}
+
 CurlEasy* Connections::take_easy() noexcept {
   if (easies_.empty()) return curl_->easy_init();
   CurlEasy* easy = easies_.back();

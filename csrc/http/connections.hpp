@@ -44,6 +44,8 @@ class Connections {
   // ended. Whether wake() was called since it last said so.
   [[nodiscard]] bool turn(Clock::time_point due, Clock::time_point& now, const Ended& ended) noexcept;
 
+  // Readies the heap for requests that libcurl does; once, on the loop's thread.
+  void warm_heap();
   // A handle without options, null where libcurl has none; start() runs it, give_back() ends that, at any time.
   [[nodiscard]] CurlEasy* take_easy() noexcept;
   [[nodiscard]] bool start(CurlEasy* easy) noexcept;
@@ -78,6 +80,7 @@ class Connections {
   CurlMulti* multi_ = nullptr;
   Clock::time_point curl_due_ = Clock::time_point::max();
   std::vector<CurlEasy*> easies_;
+  std::unique_ptr<std::byte[]> heap_end_;
   std::unordered_map<int, Transfer*> watched_;  // null: idle
   std::vector<Idle> idle_;                      // the latest last
 };

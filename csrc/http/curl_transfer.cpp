@@ -23,6 +23,7 @@ bool CurlTransfer::add_lines() {
 }
 
 std::optional<CurlCode> CurlTransfer::start() {
+  connections_.warm_heap();
   easy_ = connections_.take_easy();
   if (prepare() && connections_.start(easy_)) return {};
   return failed(CurlCode::kOutOfMemory, "libcurl refuses the request");

@@ -1,23 +1,15 @@
 // What becomes of a fetch: attempts, rests, redirects, renewals, second requests, and how it ends.
-#include <time.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
 #include <utility>
 
+#include "core/thread_cpu.hpp"
 #include "http/http_loop.hpp"
 
 namespace streamload {
 namespace {
-
-double thread_cpu_seconds() noexcept {
-  timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  constexpr double kNanosecond = 1e-9;
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * kNanosecond;
-}
 
 std::string seconds_text(double seconds) {
   std::array<char, 32> text{};

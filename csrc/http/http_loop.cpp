@@ -11,8 +11,6 @@
 namespace streamload {
 namespace {
 
-constexpr std::size_t kHeapBytes = 8 << 20;
-
 Status closed() { return Status::failure(Code::kClosed, "the HTTP client is closed"); }
 
 }  // namespace
@@ -55,19 +53,8 @@ void HttpLoop::stop() noexcept {
   connections_->wake();
 }
 
-// libcurl makes its receive buffer anew for every request. At the end of a thread's heap what is freed goes back to the
-// system and is faulted in again, page by page; so a part of the heap is used once, and what is behind it kept.
-std::unique_ptr<std::byte[]> HttpLoop::warm_heap() {
-  constexpr std::size_t kBlockBytes = 64 << 10;  // below what malloc takes from the system for itself
-  constexpr std::size_t kBlocks = kHeapBytes / kBlockBytes;
-  std::vector<std::unique_ptr<std::byte[]>> blocks(kBlocks);
-  for (auto& block : blocks) block = std::make_unique_for_overwrite<std::byte[]>(kBlockBytes);
-  return std::make_unique_for_overwrite<std::byte[]>(kBlockBytes);
-}
-
 void HttpLoop::run() noexcept {
   stay_in_background("streamload-http");
-  const std::unique_ptr<std::byte[]> behind = warm_heap();
   while (turn()) {
   }
 }

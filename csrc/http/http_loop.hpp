@@ -53,7 +53,6 @@ class HttpLoop final : public std::enable_shared_from_this<HttpLoop> {
   };
 
   // http_loop.cpp: the thread, and what it is told.
-  [[nodiscard]] static std::unique_ptr<std::byte[]> warm_heap();
   [[nodiscard]] bool turn() noexcept;
   void take_messages() noexcept;
   void sweep() noexcept;

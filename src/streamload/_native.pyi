@@ -94,7 +94,7 @@ class CacheClaim:
 
 class CacheFile:
     def __init__(
-        self, path: bytes, nbytes: int, identity: bytes, *, lossless: bool = False, publish_path: bytes = b""
+        self, path: bytes, nbytes: int, identity: bytes, *, publish_path: bytes = b""
     ) -> None: ...
     @staticmethod
     def remove(path: bytes) -> bool: ...

@@ -57,7 +57,7 @@ class ReadPool:
             debug_seed=DEBUG_SEED if options.debug else 0,
         )
         self.engines: weakref.WeakValueDictionary[tuple[str, StreamOptions], CopyEngine] = weakref.WeakValueDictionary()
-        receivers = min(_MOST_RECEIVERS, max(2, usable_cpus() // 2))
+        receivers = 4
         self.remote = RemoteClient(connections=options.connections or 0, threads=receivers)
         self.tiers = _native.TierThreads()
         # Made before any engine's, and so run behind theirs when the interpreter ends; the last one made runs first.

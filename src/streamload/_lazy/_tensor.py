@@ -61,6 +61,38 @@ class _Memory:
         return found
 
 
+class _Address:
+    """Where a lazy tensor lies: on a boundary, as all that torch allocates; anything else is known with its bytes.
+
+    Not an `int`, so that whatever is written in C refuses it rather than take it for one. transformers 5.0 asks each
+    expert's tensor whether it lies on 16 bytes.
+    """
+
+    def __init__(self, tensor: LazyTensor) -> None:
+        self._tensor = tensor
+
+    def __index__(self) -> int:
+        return self._tensor.memory().data_ptr()
+
+    def __mod__(self, other: int) -> int:
+        return 0 if _ALIGNMENT % other == 0 else int(self) % other
+
+    def __add__(self, other: int) -> int:
+        return int(self) + other
+
+    def __sub__(self, other: int) -> int:
+        return int(self) - int(other)
+
+    def __eq__(self, other: object) -> bool:
+        return int(self) == other
+
+    def __hash__(self) -> int:
+        return hash(int(self))
+
+
+_ALIGNMENT = 64  # bytes, of every allocation of torch's
+
+
 class LazyTensor(torch.Tensor):
     """A tensor of a checkpoint, or what was made of some, none of whose bytes has been read.
 
@@ -104,6 +136,8 @@ class LazyTensor(torch.Tensor):
         """Give memory to what goes past the dispatcher to it; all else takes its way."""
         if not all(issubclass(cls, kind) for kind in types):
             return NotImplemented  # a tensor that waits for its own bytes: it lets the others go on
+        if func == torch.Tensor.data_ptr and isinstance(args[0], LazyTensor) and not args[0].written:
+            return _Address(args[0])
         if func in _PAST_DISPATCH and isinstance(args[0], LazyTensor):
             return func(args[0].memory(), *args[1:], **(kwargs or {}))
         if func == _SET_DATA and isinstance(args[0], LazyTensor):
@@ -222,6 +256,9 @@ _FACTORIES = frozenset(
 )
 """Operations whose result has the argument's form, and none of its bytes: ordinary tensors, without reading."""
 
+_SAME = frozenset([_aten.detach.default, _aten.alias.default])
+"""Operations whose result is the argument once more."""
+
 _NOW = frozenset([torch.Tag.data_dependent_output, torch.Tag.nondeterministic_seeded])
 """Tags of operations that have to be run when they are called."""
 
@@ -258,6 +295,8 @@ def _dispatch(func: Operation, args: tuple[object, ...], kwargs: dict[str, objec
     if func._schema.is_mutable or len(lazies) < len(given) or not _NOW.isdisjoint(func.tags):
         return _run(func, args, kwargs)
     if any(each.written for each in lazies):
+        if func in _SAME:  # a parameter of it, for one, has to be lazy, too
+            return LazyTensor(lazies[0].node, lazies[0]._memory)
         return _run(func, args, kwargs)
     return _record(func, args, kwargs, lazies)
 
