@@ -107,7 +107,8 @@ void bind_cache(nb::module_& m) {
   nb::class_<CacheClaim>(m, "CacheClaim", "The right to fetch a range; given back with its last reference.")
       .def("release", [](CacheClaim& self) { self.release(); });
   nb::class_<CacheFile>(m, "CacheFile", "One object on its way into a cache, shared with other processes.")
-      .def(nb::new_(&open_cache_file), "path"_a, "nbytes"_a, "identity"_a, nb::kw_only(), "publish_path"_a = nb::bytes(""))
+      .def(nb::new_(&open_cache_file), "path"_a, "nbytes"_a, "identity"_a, nb::kw_only(),
+           "publish_path"_a = nb::bytes(""))
       .def_static("remove", &remove_cache_file, "path"_a)
       .def_prop_ro("nbytes", &CacheFile::nbytes)
       .def_prop_ro("covered_bytes", &CacheFile::covered_bytes)

@@ -17,7 +17,8 @@ class BodyFrames {
   // So many bytes of the body come next without anything between them; 0 where something is, or nothing comes any more.
   [[nodiscard]] std::uint64_t ahead() const noexcept { return place_ == Place::kBody ? left_ : 0; }
   void pass(std::uint64_t nbytes) noexcept;  // of those
-  // Takes what frames the body from the front of `bytes`, and says how much that was: all, unless body follows or it ends.
+  // Takes what frames the body from the front of `bytes`, and says how much that was: all, unless body follows or it
+  // ends.
   [[nodiscard]] std::size_t take(std::string_view bytes) noexcept;
 
   [[nodiscard]] bool ended() const noexcept { return place_ == Place::kEnd; }

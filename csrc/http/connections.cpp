@@ -107,8 +107,7 @@ int Connections::most_milliseconds(Clock::time_point due) const noexcept {
 
 bool Connections::turn(Clock::time_point due, Clock::time_point& now, const Ended& ended) noexcept {
   std::array<epoll_event, kEventsAtOnce> events;  // NOLINT(cppcoreguidelines-pro-type-member-init): the kernel's
-  const int count =
-      ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), most_milliseconds(due));
+  const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), most_milliseconds(due));
   now = Clock::now();
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<std::size_t>(i)];
@@ -146,7 +145,8 @@ void Connections::take_event(std::uint64_t tag, std::uint32_t events, const Ende
     return;
   }
   // The server ends an idle connection, or says something that nobody asked for.
-  const auto idle = std::find_if(idle_.begin(), idle_.end(), [&](const Idle& one) { return one.socket.get() == socket; });
+  const auto idle =
+      std::find_if(idle_.begin(), idle_.end(), [&](const Idle& one) { return one.socket.get() == socket; });
   UniqueFd gone = std::move(idle->socket);
   idle_.erase(idle);
   close(std::move(gone));

@@ -40,8 +40,8 @@ class Connections {
 
   // From any thread, without a lock: makes turn() return true, soon.
   void wake() noexcept;
-  // Waits for something to happen, until `due` at most; sets `now` when it has, lets transfers read, and names those that
-  // ended. Whether wake() was called since it last said so.
+  // Waits for something to happen, until `due` at most; sets `now` when it has, lets transfers read, and names those
+  // that ended. Whether wake() was called since it last said so.
   [[nodiscard]] bool turn(Clock::time_point due, Clock::time_point& now, const Ended& ended) noexcept;
 
   // Readies the heap for requests that libcurl does; once, on the loop's thread.

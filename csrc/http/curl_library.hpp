@@ -115,7 +115,7 @@ inline constexpr int kCurlPollRemove = 4;  // CURL_POLL_REMOVE; below it, bit 0 
 inline constexpr int kCurlSelectIn = 1;
 inline constexpr int kCurlSelectOut = 2;
 inline constexpr int kCurlSelectError = 4;
-inline constexpr int kCurlUrlPartUrl = 0;       // CURLUPART_URL
+inline constexpr int kCurlUrlPartUrl = 0;           // CURLUPART_URL
 inline constexpr unsigned kCurlUrlAsIs = 1U << 4U;  // CURLU_PATH_AS_IS
 
 // All functions may be used from several threads at once, each handle from one at a time.

@@ -39,7 +39,8 @@ HttpClient::~HttpClient() {
 Status HttpClient::start(std::size_t threads, bool take_over) {
   for (std::size_t i = 0; i < threads; ++i) {
     std::shared_ptr<HttpLoop> loop;
-    if (Status status = HttpLoop::make({curl_, pace_, aside_, threads, take_over}, i, loop); !status.ok()) return status;
+    if (Status status = HttpLoop::make({curl_, pace_, aside_, threads, take_over}, i, loop); !status.ok())
+      return status;
     loops_.push_back(std::move(loop));
   }
   try {

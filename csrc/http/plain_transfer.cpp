@@ -17,7 +17,7 @@ namespace streamload {
 namespace {
 
 constexpr std::string_view kScheme = "http://";
-constexpr std::size_t kFramedBytes = 4 << 10;     // received at once where there is more than body
+constexpr std::size_t kFramedBytes = 4 << 10;      // received at once where there is more than body
 constexpr std::size_t kMostHeadBytes = 256 << 10;  // about what libcurl takes
 constexpr std::size_t kMostPieces = 16;
 constexpr std::size_t kMostInARow = 4 << 20;  // then it is others' turn
@@ -99,8 +99,8 @@ std::optional<CurlCode> PlainTransfer::use(UniqueFd socket) {
 std::optional<CurlCode> PlainTransfer::send() {
   while (sent_ < request_.size()) {
     const std::string_view rest = std::string_view(request_).substr(sent_);
-    const ssize_t sent = retry_interrupted(
-        [&] { return ::send(socket_.get(), rest.data(), rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT); });
+    const ssize_t sent =
+        retry_interrupted([&] { return ::send(socket_.get(), rest.data(), rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT); });
     if (sent < 0 && would_block(errno)) {
       connections_.watch(socket_, *this, waits_for_room_ = true);
       return {};
@@ -178,7 +178,8 @@ std::optional<CurlCode> PlainTransfer::take_bytes(std::string_view bytes) {
       // What is not wanted is not received.
       if (head_complete_ && !believes()) return CurlCode::kWriteError;
     } else if (frames_.ahead() > 0) {
-      const auto body = bytes.substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), frames_.ahead())));
+      const auto body =
+          bytes.substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), frames_.ahead())));
       taken = take({reinterpret_cast<const std::byte*>(body.data()), body.size()});
       frames_.pass(taken);
       if (taken < body.size()) return CurlCode::kWriteError;

@@ -1,4 +1,5 @@
-// A transfer over a connection without TLS: libcurl connects, and the body goes from the kernel straight into its place.
+// A transfer over a connection without TLS: libcurl connects, and the body goes from the kernel straight into its
+// place.
 //
 // libcurl receives into a buffer of its own, and what it calls then has to copy: half as much work again as receiving.
 #pragma once

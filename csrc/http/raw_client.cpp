@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>

@@ -57,7 +57,8 @@ std::optional<Judgement> judge_object(const ResponseHead& head, const Asked& ask
   if (!asked.etag.empty()) {
     if (!head.etag) return strange("the answer has no ETag, the object had " + std::string(asked.etag));
     if (*head.etag != asked.etag) {
-      return changed("its ETag is " + printable(*head.etag) + ", it was " + std::string(asked.etag) + " when it was opened");
+      return changed("its ETag is " + printable(*head.etag) + ", it was " + std::string(asked.etag) +
+                     " when it was opened");
     }
   }
   // S3 keeps "aws-chunked" for how an object was sent to it; it says nothing of how it comes.

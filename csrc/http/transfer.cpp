@@ -175,8 +175,8 @@ TransferEnd Transfer::end_of_bytes(CurlCode code) const {
   if (code != CurlCode::kOk && code != CurlCode::kPartialFile) return end_of_connection(code);
   return {.answer = Answer::kRetry,
           .fell_short = true,
-          .text = "the body ended after " + std::to_string(position_ - std::min(position_, what_.part.position)) + " of " +
-                  std::to_string(what_.part.nbytes) + " bytes"};
+          .text = "the body ended after " + std::to_string(position_ - std::min(position_, what_.part.position)) +
+                  " of " + std::to_string(what_.part.nbytes) + " bytes"};
 }
 
 TransferEnd Transfer::end_of_connection(CurlCode code) const {

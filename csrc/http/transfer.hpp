@@ -1,8 +1,8 @@
 // One request for a range, from its first header to its last byte, and what came of it.
 //
 // Belongs to the thread of one loop. Bytes are written only once the head of the answer was judged, and never more than
-// were asked for. Two kinds: through libcurl (curl_transfer.hpp), and over a connection without TLS, straight into place
-// (plain_transfer.hpp).
+// were asked for. Two kinds: through libcurl (curl_transfer.hpp), and over a connection without TLS, straight into
+// place (plain_transfer.hpp).
 #pragma once
 
 #include <array>
@@ -60,8 +60,8 @@ class Transfer {
   // Takes from libcurl and the kernel what they may still write to.
   virtual ~Transfer() = default;
 
-  // These say with what the transfer has ended, unless it goes on. It begins; libcurl is done with its handle; its socket
-  // is ready.
+  // These say with what the transfer has ended, unless it goes on. It begins; libcurl is done with its handle; its
+  // socket is ready.
   [[nodiscard]] virtual std::optional<CurlCode> start() = 0;
   [[nodiscard]] virtual std::optional<CurlCode> on_message(CurlCode code) = 0;
   [[nodiscard]] virtual std::optional<CurlCode> on_ready() { return {}; }
@@ -97,7 +97,7 @@ class Transfer {
 
   [[nodiscard]] CurlCode failed(CurlCode code, const std::string& why);
 
-  [[nodiscard]] virtual int system_error() const = 0;        // of a connection that failed
+  [[nodiscard]] virtual int system_error() const = 0;          // of a connection that failed
   [[nodiscard]] virtual std::string redirect_url() const = 0;  // absolute; empty where there is none
 
   Connections& connections_;

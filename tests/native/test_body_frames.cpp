@@ -73,7 +73,8 @@ TEST(without_a_length_the_connection_ends_it) {
 }
 
 TEST(chunks_are_put_together_however_they_come) {
-  const std::string_view text = "5\r\nhello\r\n00A;name=\"a b\"\r\n, wide wor\r\n2 \r\nld\r\n0\r\nTrailer: x\r\nOther: y\r\n\r\nHTTP";
+  const std::string_view text =
+      "5\r\nhello\r\n00A;name=\"a b\"\r\n, wide wor\r\n2 \r\nld\r\n0\r\nTrailer: x\r\nOther: y\r\n\r\nHTTP";
   for (std::size_t step = 1; step <= text.size(); ++step) {
     const Read out = read(BodyFrames(chunked()), text, step);
     CHECK_EQ(out.body, "hello, wide world");
@@ -93,7 +94,8 @@ TEST(lines_may_end_with_a_line_feed_alone) {
 }
 
 TEST(malformed_chunks_are_refused) {
-  for (const char* text : {"\r\nhello", "x\r\n", "-1\r\n", "5 \r\nhelloX", "5g\r\nhello", "0123456789abcdef\r\n", ";\r\n"}) {
+  for (const char* text :
+       {"\r\nhello", "x\r\n", "-1\r\n", "5 \r\nhelloX", "5g\r\nhello", "0123456789abcdef\r\n", ";\r\n"}) {
     CHECK(read(BodyFrames(chunked()), text, 1).broken);
     CHECK(read(BodyFrames(chunked()), text, 100).broken);
   }

@@ -141,7 +141,8 @@ TEST(what_comes_unasked_is_never_taken_for_an_answer) {
 TEST(what_is_not_http_is_strange) {
   if (!has_libcurl()) return;
   const std::pair<const char*, const char*> answers[] = {
-      {"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP"},     {"\r\n\r\n", "not HTTP"},
+      {"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP"},
+      {"\r\n\r\n", "not HTTP"},
       {"HTTP/1.1 abc\r\n\r\n", "not HTTP"},
       {"<html>no line ends here", "not HTTP"},
   };
@@ -163,7 +164,9 @@ TEST(heads_without_end_and_malformed_chunks_are_tried_again) {
       [&](const ServedRequest&) { return "HTTP/1.1 206 Said\r\nX: " + std::string(500'000, 'x'); },
       [&](const ServedRequest& r) { return head_of(r, "Transfer-Encoding: chunked\r\n") + "zz\r\nhello"; },
       [&](const ServedRequest& r) { return head_of(r, "Transfer-Encoding: gzip, chunked\r\n") + "0\r\n\r\n"; },
-      [&](const ServedRequest& r) { return head_of(r, "Transfer-Encoding: chunked\r\n") + "5\r\n" + body_of(r).substr(0, 5) + "X"; },
+      [&](const ServedRequest& r) {
+        return head_of(r, "Transfer-Encoding: chunked\r\n") + "5\r\n" + body_of(r).substr(0, 5) + "X";
+      },
   };
   for (const auto& answer : answers) {
     Remote remote(first([&](const ServedRequest& request) { return raw(answer(request), Reply::End::kClose); }));

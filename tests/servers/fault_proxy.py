@@ -28,9 +28,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _BLOCK = 64 << 10
-_REASONS = {400: "Bad Request", 416: "Range Not Satisfiable", 403: "Forbidden", 404: "Not Found", 412: "Precondition Failed", 429: "Too Many Requests"}
+_REASONS = {
+    400: "Bad Request",
+    416: "Range Not Satisfiable",
+    403: "Forbidden",
+    404: "Not Found",
+    412: "Precondition Failed",
+    429: "Too Many Requests",
+}
 _REASONS |= {500: "Internal Server Error", 503: "Slow Down"}
-_CODES = {400: "RequestTimeout", 403: "AccessDenied", 416: "InvalidRange", 404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError"}
+_CODES = {
+    400: "RequestTimeout",
+    403: "AccessDenied",
+    416: "InvalidRange",
+    404: "NoSuchKey",
+    412: "PreconditionFailed",
+    500: "InternalError",
+}
 BEFORE_HEAD = -1.0
 
 
@@ -156,7 +170,9 @@ class FaultProxy(LoopServer):
         if head.get("expect"):
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             head = head.with_header("Expect", None)
-        upstream[1].write((head.with_header("Range", None) if fault and fault.kind in ("whole", "longer") else head).to_bytes())
+        upstream[1].write(
+            (head.with_header("Range", None) if fault and fault.kind in ("whole", "longer") else head).to_bytes()
+        )
         await _copy(reader, upstream[1], int(head.get("content-length") or 0))
         got = await read_head(upstream[0])
         if got is None:
