@@ -52,7 +52,7 @@ std::string PlainTransfer::request_text() const {
   std::string target = url.substr(path, url.find('#') - path);
   if (!target.starts_with('/')) target.insert(0, 1, '/');
   constexpr std::string_view kUsualPort = ":80";
-  std::string host = origin_.substr(kScheme.size());
+  std::string host = url.substr(kScheme.size(), path - kScheme.size());  // as it is: it may be signed
   if (host.ends_with(kUsualPort)) host.resize(host.size() - kUsualPort.size());
   std::string text = "GET " + target + " HTTP/1.1\r\nHost: " + host + "\r\nAccept: */*\r\n";
   for (const std::string& line : request_lines()) text += line + "\r\n";

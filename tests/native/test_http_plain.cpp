@@ -46,6 +46,23 @@ HttpServer::Script first(std::function<Reply(const ServedRequest&)> answer) {
 
 }  // namespace
 
+TEST(what_is_asked_for_is_what_was_signed) {
+  if (!has_libcurl()) return;
+  Remote remote([](const ServedRequest& request) { return good_reply(request); });
+  std::string url = remote.server.url("?versionId=a%2Fb#part");
+  url.replace(url.find("127.0.0.1"), 9, "LocalHost");
+  std::shared_ptr<Source> source;
+  REQUIRE(HttpSource::make(remote.client, {"http://bucket/object", kObjectBytes, kEtag, "", hasty()},
+                           {url, {"X-Amz-Date: now"}}, nullptr, source)
+              .ok());
+  CHECK(Fetched(*source, kOffset, kRange).holds(kOffset));
+  const ServedRequest request = remote.server.log().at(0);
+  CHECK_EQ(request.target, "/?versionId=a%2Fb");
+  CHECK(request.headers.at("host").starts_with("LocalHost:"));
+  CHECK_EQ(request.headers.at("x-amz-date"), "now");
+  CHECK_EQ(request.headers.at("if-match"), kEtag);
+}
+
 TEST(bodies_in_chunks_are_put_together_in_place) {
   if (!has_libcurl()) return;
   for (const std::size_t each : {std::size_t{1}, std::size_t{7}, std::size_t{5000}, std::size_t{70'000}, kRange}) {
