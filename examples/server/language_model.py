@@ -103,20 +103,20 @@ class LanguageModel:
 
     def _load(self) -> None:
         try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            import transformers.modeling_utils  # what the auto classes would import only when they load
 
-            import streamload.transformers
+            import streamload
 
             self._reach("imports")
             model = streamload.from_pretrained(
-                self._place, auto_class=AutoModelForCausalLM, device=self._device, options=self._options
+                self._place, auto_class="AutoModelForCausalLM", device=self._device, options=self._options
             )
             self.stream = model.streamload
             self.phases["submitted"] = time.time() - self.stream.stats().seconds
             if self._stopping.is_set():
                 self.stream.cancel()
             if self._tokenizer_place is not None:
-                self._tokenizer = AutoTokenizer.from_pretrained(self._tokenizer_place)
+                self._tokenizer = transformers.AutoTokenizer.from_pretrained(self._tokenizer_place)
             self._model = model.eval()
             self.stream.wait()
             self._reach("all_resident")
