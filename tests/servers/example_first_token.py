@@ -61,13 +61,19 @@ class ServedPair:
         return self.streaming.first_token / max(self.link, self.compute)
 
     @property
+    def ratio_to_load(self) -> float:
+        """The same with X as the blocking server's load had it: model built, headers read, on processors as busy."""
+        return self.streaming.first_token / max(self.blocking.all_resident, self.compute)
+
+    @property
     def ratio_to_blocking(self) -> float:
         """The streaming server's first token over the blocking one's."""
         return self.streaming.first_token / self.blocking.first_token
 
     def as_dict(self) -> dict[str, object]:
         """Everything, for a file of JSON."""
-        return {**asdict(self), "ratio": self.ratio, "ratio_to_blocking": self.ratio_to_blocking}
+        ratios = {"ratio": self.ratio, "ratio_to_load": self.ratio_to_load, "ratio_to_blocking": self.ratio_to_blocking}
+        return {**asdict(self), **ratios}
 
 
 def measure_pair(place: str, logs: Path, prompt: Sequence[int], link_seconds: float) -> ServedPair:
