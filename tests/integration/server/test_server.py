@@ -48,7 +48,7 @@ def test_readiness_flips_once_when_a_completion_would_be_answered(behind_link, s
     assert seen == sorted(seen, reverse=True), "a server that was ready refused, or one that answered was not ready"
     assert seen[0] == 503
     assert states[0] == "started"
-    assert states[-1] == "can serve"
+    assert states[-1] in ("can serve", "all resident")  # the first completion may well end with the last byte
     server.wait_for("all resident")
     assert tokens_of(server.complete(PROMPTS[0], TOKENS)) == expected[0]
 
