@@ -22,7 +22,7 @@ constexpr std::size_t kMostHeadBytes = 256 << 10;  // about what libcurl takes
 constexpr std::size_t kMostPieces = 16;
 constexpr std::size_t kMostInARow = 4 << 20;  // then it is others' turn
 // The kernel wakes nobody for less, unless it is all that is left to come.
-constexpr std::uint64_t kLowWater = 128 << 10;
+constexpr std::uint64_t kLowWater = 256 << 10;
 
 bool would_block(int error) noexcept { return error == EAGAIN || error == EWOULDBLOCK; }
 

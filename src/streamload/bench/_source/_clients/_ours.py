@@ -55,6 +55,7 @@ def _engine(name: str, course: Course) -> CopyEngine:
     pool = ReadPool(options)
     if name == FALLBACK:
         pool.remote = RemoteClient(connections=course.connections, threads=1, library="no libcurl")
+    pool.remote.native()  # made before the clock starts, as others' clients are
     return CopyEngine(_native.HostDevice(staged=name == RING), options, pool=pool)
 
 
