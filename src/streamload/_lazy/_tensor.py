@@ -104,9 +104,9 @@ class LazyTensor(torch.Tensor):
         """Give memory to what goes past the dispatcher to it; all else takes its way."""
         if not all(issubclass(cls, kind) for kind in types):
             return NotImplemented  # a tensor that waits for its own bytes: it lets the others go on
-        if func in _PAST_DISPATCH and isinstance(args[0], LazyTensor):
+        if func in PAST_DISPATCH and isinstance(args[0], LazyTensor):
             return func(args[0].memory(), *args[1:], **(kwargs or {}))
-        if func == _SET_DATA and isinstance(args[0], LazyTensor):
+        if func == SET_DATA and isinstance(args[0], LazyTensor):
             args[0]._take_over(args[1])
             return None
         with torch._C.DisableTorchFunctionSubclass():  # and not as torch does, which makes every result a lazy one
@@ -191,13 +191,13 @@ class LazyTensor(torch.Tensor):
             made._memory.bytes = other.detach()
             other = made
         with torch._C.DisableTorchFunctionSubclass():
-            _SET_DATA(self, other)
+            SET_DATA(self, other)
         self.node, self._memory, self._value = other.node, other._memory, None
 
 
-_SET_DATA = cast("Any", torch.Tensor.data).__set__
+SET_DATA = cast("Any", torch.Tensor.data).__set__
 
-_PAST_DISPATCH = frozenset(
+PAST_DISPATCH = frozenset(
     [
         torch.Tensor.numpy,
         torch.Tensor.__array__,
@@ -227,19 +227,24 @@ _NOW = frozenset([torch.Tag.data_dependent_output, torch.Tag.nondeterministic_se
 
 _CPU = torch.device("cpu")
 
+_COPY = _aten.copy_.default
 
-def lazy_state_dict(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> dict[str, LazyTensor]:
+
+def lazy_state_dict(
+    checkpoint: Checkpoint, names: Iterable[str] | None = None, *, source: LazySource | None = None
+) -> dict[str, LazyTensor]:
     """Return a checkpoint's tensors by name, on the CPU, without reading any.
 
     Args:
         checkpoint: Open; has to stay so until no lazy tensor is needed.
         names: Which; None takes all.
+        source: Who reads; None: one that reads whole tensors.
 
     Raises:
         KeyError: There is no such tensor.
         TypeError: torch has no dtype for one.
     """
-    source = LazySource(checkpoint)
+    source = LazySource(checkpoint) if source is None else source
     infos = checkpoint.values() if names is None else [checkpoint[name] for name in names]
     return {
         info.name: LazyTensor(
@@ -255,11 +260,24 @@ def _dispatch(func: Operation, args: tuple[object, ...], kwargs: dict[str, objec
     if func in _FACTORIES:
         device = kwargs.get("device") or lazies[0].device
         return func(*change(_formed, args), **{**kwargs, "device": device})
+    if func is _COPY and _lands(*args[:2]):
+        return args[0]
     if func._schema.is_mutable or len(lazies) < len(given) or not _NOW.isdisjoint(func.tags):
         return _run(func, args, kwargs)
     if any(each.written for each in lazies):
         return _run(func, args, kwargs)
     return _record(func, args, kwargs, lazies)
+
+
+def _lands(to: object, given: object) -> bool:
+    """Copy a lazy tensor into an ordinary one without computing it, if that can be."""
+    if isinstance(to, LazyTensor) or not isinstance(given, LazyTensor) or given.written:
+        return False
+    tensor = cast("torch.Tensor", to)
+    if tensor.is_meta:
+        tensor.copy_(given.form)
+        return True
+    return given.node.source.copy_into(given.node, tensor)
 
 
 def _formed(value: object) -> object:
