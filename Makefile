@@ -126,7 +126,7 @@ test-transformers: $(OLD)/.stamp $(VENV)/.stamp-core ## from_pretrained on an ol
 	PYTHONPATH=$(CURDIR)/src HF_HUB_OFFLINE=1 $(OLD)/bin/python -m pytest $(OLD_TESTS) $(ARGS)
 
 test-vllm: $(VLLM)/.stamp $(SWIFT)/.stamp ## models in real vLLM, on CPUs, beside its own loader (half an hour)
-	$(VLLM)/bin/python -m pytest tests/vllm $(ARGS)
+	$(VLLM)/bin/python -m pytest tests/vllm --override-ini faulthandler_timeout=600 $(ARGS)
 
 test-native: $(VENV)/.stamp-venv ## the C++ tests, no Python in them
 	@$(call configure,native)

@@ -3,8 +3,8 @@
     .venv-vllm/bin/python benchmarks/vllm/load_weights.py --folder DIR --json result.json
 
 Every measurement is a process of its own, loaders taking turns. "warm": the page cache holds the files; "cold": they
-were dropped from it before (`posix_fadvise`). A loader that cannot run is in the result with the reason it gave. What is
-timed is the call of `load_weights` inside vLLM, nothing before and after it.
+were dropped from it before (`posix_fadvise`). A loader that cannot run is in the result with the reason it gave. Timed
+is the call of `load_weights` inside vLLM, nothing before and after it.
 """
 
 from __future__ import annotations

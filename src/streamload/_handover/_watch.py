@@ -7,7 +7,7 @@ are what is put off, and before any other that takes or writes such memory all t
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -43,11 +43,11 @@ def watching(watched: Watched) -> Iterator[None]:
         yield
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not say what its classes do
     """Sees what goes through the dispatcher."""
 
     def __init__(self, watched: Watched) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._watched = watched
         self._views: dict[object, bool] = {}  # whether an operation only makes views; there are few
 
@@ -96,8 +96,4 @@ def _makes_views(func: OpOverload[..., Any]) -> bool:
 
 
 def _ordinary(values: Iterable[object]) -> list[torch.Tensor]:
-    return [
-        cast("torch.Tensor", each)
-        for each in flat(values)
-        if isinstance(each, torch.Tensor) and not isinstance(each, LazyTensor)
-    ]
+    return [each for each in flat(values) if isinstance(each, torch.Tensor) and not isinstance(each, LazyTensor)]

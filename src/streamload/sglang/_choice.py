@@ -8,7 +8,7 @@ that has no extra config: what was chosen at the start holds for it too.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from .._handover import Choices, read_choices
 
@@ -54,7 +54,7 @@ class LoaderChoice:
         if self._choices is None or (extra and not asked):
             return original(load_config, model_config)
         rest = {key: value for key, value in extra.items() if key != KEY}
-        cleaned = dataclasses.replace(cast("LoadConfig", load_config), model_loader_extra_config=rest)  # type: ignore[type-var]  # it is a dataclass
+        cleaned = dataclasses.replace(load_config, model_loader_extra_config=rest)
         loader = original(cleaned, model_config)
         if type(loader) is not DefaultModelLoader:
             if asked:

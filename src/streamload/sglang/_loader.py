@@ -34,7 +34,7 @@ __all__ = ["StreamloadLoader"]
 _log = logging.getLogger("sglang.streamload")
 
 
-class StreamloadLoader(Base):
+class StreamloadLoader(Base):  # type: ignore[misc]  # the engine has no types that mypy could use
     """Load a model's weights through streamload; the half of the loader that is ours.
 
     Args:
@@ -107,4 +107,5 @@ class StreamloadLoader(Base):
         others = [file for file in files if Path(file).suffix != ".safetensors"]
         if others:
             raise ValueError(f"{others[0]}: streamload loads safetensors only; leave it out of the extra config")
-        return open_files(sorted(files, key=natural_key))
+        paths = sorted([str(file) for file in files], key=natural_key)
+        return open_files(paths)

@@ -38,7 +38,7 @@ _log = logging.getLogger("vllm.streamload")
 _WHERE = "model_loader_extra_config"
 
 
-class StreamloadLoader(Base):
+class StreamloadLoader(Base):  # type: ignore[misc]  # the engine has no types that mypy could use
     """Load a model's weights through streamload; the half of the loader that is ours.
 
     Args:
@@ -98,7 +98,7 @@ class StreamloadLoader(Base):
         from vllm.model_executor.model_loader.ep_weight_filter import should_skip_weight
 
         checkpoint = self._open(source)
-        if self.counter_before_loading_weights == 0.0:
+        if not self.counter_before_loading_weights:  # type: ignore[has-type]  # vLLM's
             self.counter_before_loading_weights = time.perf_counter()
         wanted = self._handover.weights(checkpoint, lambda name: should_skip_weight(name, self.local_expert_ids))
         for name, tensor in wanted:
@@ -120,7 +120,8 @@ class StreamloadLoader(Base):
         others = [file for file in files if Path(file).suffix != ".safetensors"]
         if others:
             raise ValueError(f"{others[0]}: streamload loads safetensors only; use --load-format auto")
-        return open_files(sorted(files, key=natural_key))
+        paths = sorted([str(file) for file in files], key=natural_key)
+        return open_files(paths)
 
 
 def _is_other_draft(model_config: ModelConfig) -> bool:
@@ -129,7 +130,7 @@ def _is_other_draft(model_config: ModelConfig) -> bool:
 
     config = get_current_vllm_config_or_none()
     speculative = None if config is None else config.speculative_config
-    draft = None if speculative is None else speculative.draft_model_config
-    if draft is None or model_config.model != draft.model:
+    if speculative is None or speculative.draft_model_config is None:
         return False
-    return bool(draft.model != speculative.target_model_config.model)
+    draft = speculative.draft_model_config.model
+    return bool(model_config.model == draft != speculative.target_model_config.model)
