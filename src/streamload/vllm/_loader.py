@@ -1,7 +1,8 @@
 """What vLLM asks a loader for: everything as its default loader does it, but for the weights themselves.
 
 Part of `vllm`. `StreamloadLoader` is to stand before vLLM's `DefaultModelLoader` in a class of both, which `register`
-makes, so that this module can be read and imported without vLLM.
+makes, so that this module can be read and imported without vLLM. What loads weights is imported where it is first
+needed: every process of vLLM imports this one, and few load.
 """
 
 from __future__ import annotations
@@ -12,12 +13,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._checkpoint import open as open_checkpoint
-from .._checkpoint import open_files
-from .._checkpoint._layers import natural_key
-from .._handover import HandedOver, HandOver, read_choices
-from .._sources import is_remote
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,6 +22,7 @@ if TYPE_CHECKING:
     from vllm.model_executor.model_loader import DefaultModelLoader as Base
 
     from .._checkpoint import Checkpoint
+    from .._handover import HandedOver
 else:
     Base = object
 
@@ -49,6 +45,8 @@ class StreamloadLoader(Base):  # type: ignore[misc]  # the engine has no types t
     """
 
     def __init__(self, load_config: LoadConfig) -> None:
+        from .._handover import HandOver, read_choices
+
         self._choices = read_choices(load_config.model_loader_extra_config, _WHERE)
         if load_config.safetensors_load_strategy is not None:
             raise ValueError(
@@ -89,6 +87,8 @@ class StreamloadLoader(Base):  # type: ignore[misc]  # the engine has no types t
 
     def get_all_weights(self, model_config: ModelConfig, model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield every weight of a model by its name in the checkpoint; tensors may be kept."""
+        from .._handover import HandedOver
+
         before = getattr(model, "streamload", None)
         moved = isinstance(before, HandedOver) and before.place != model_config.model  # reload_weights(weights_path=…)
         self._uri_for = None if moved or _is_other_draft(model_config) else model_config.model
@@ -105,6 +105,11 @@ class StreamloadLoader(Base):  # type: ignore[misc]  # the engine has no types t
             yield source.prefix + name, tensor
 
     def _open(self, source: Base.Source) -> Checkpoint:
+        from .._checkpoint import open as open_checkpoint
+        from .._checkpoint import open_files
+        from .._checkpoint._layers import natural_key
+        from .._sources import is_remote
+
         choices = self._choices
         if choices.uri is not None and source.model_or_path == self._uri_for:
             return open_checkpoint(choices.uri, storage_options=choices.storage_options, options=choices.options)
