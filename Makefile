@@ -100,7 +100,8 @@ $(VLLM)/.stamp: constraints.txt pyproject.toml setup.py | .ci/check-machine
 	@echo "streamload: setting up $(VLLM) (first run only, a few minutes and 4 GB)"
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM_PIP) "$$(grep '^torch==' constraints.txt)" setuptools wheel cmake ninja nanobind
-	$(VLLM_PIP) $(VLLM_PACKAGE) pytest pytest-timeout hypothesis s3fs click tqdm
+	$(VLLM_PIP) $(VLLM_PACKAGE) pytest pytest-timeout hypothesis s3fs click tqdm \
+	  fastsafetensors==0.5.0 runai-model-streamer==0.17.0
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM_PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
