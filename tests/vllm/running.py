@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,20 @@ class Ran:
     result: dict[str, object] | None
     output: str
     seconds: float
+    ended: float  # seconds since midnight, local time
     left: tuple[int, ...]  # processes of the run that were still there after its end
+
+    @property
+    def seconds_of_load(self) -> float:
+        """From the line of the log with which a rank begins to load, to the end of the last process.
+
+        vLLM's start before that is nearly all imports, and takes as long as the machine makes it.
+        """
+        began = re.findall(r"INFO \d\d-\d\d (\d\d):(\d\d):(\d\d) .*Starting to load model", self.output)
+        if not began:
+            return 0.0  # it was refused before
+        hours, minutes, seconds = map(int, began[-1])
+        return (self.ended - 3600 * hours - 60 * minutes - seconds) % 86400
 
     @property
     def last_lines(self) -> str:
@@ -71,7 +85,8 @@ def run_vllm(
     seconds = time.monotonic() - began
     text = log.read_text(encoding="utf-8", errors="replace")
     found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
-    return Ran(found, text, seconds, left)
+    clock = time.localtime()
+    return Ran(found, text, seconds, 3600 * clock.tm_hour + 60 * clock.tm_min + clock.tm_sec, left)
 
 
 def _environment(processes: bool) -> dict[str, str]:
