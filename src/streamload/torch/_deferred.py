@@ -79,7 +79,12 @@ class DeferredFill(Closing):
         Raises:
             SourceError, DeviceError: Reading what was begun earlier has failed.
         """
-        if not (tensor.is_cpu or tensor.is_cuda) or tensor.layout is not torch.strided or tensor.is_neg():
+        if (
+            not (tensor.is_cpu or tensor.is_cuda)
+            or tensor.layout is not torch.strided
+            or tensor.is_neg()
+            or tensor.is_conj()
+        ):
             return False
         itemsize = tensor.element_size()
         stride = tuple([step * itemsize for step in tensor.stride()])
