@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def run_vllm(
         )
         try:
             process.wait(timeout)
-            left = _of_session(process.pid)
+            left = _stayed(process.pid)
         finally:
             for number in _of_session(process.pid):
                 os.kill(number, signal.SIGKILL)
@@ -101,6 +102,20 @@ def _environment(processes: bool) -> dict[str, str]:
         "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # for the function that `driver.py` sends to the ranks
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if processes else "0",
     }
+
+
+def _stayed(leader: int) -> tuple[int, ...]:
+    """The processes of a session that outlive its leader by more than a moment: a tracker of resources ends after it."""
+    for number in _of_session(leader):
+        try:
+            process = os.pidfd_open(number)
+        except ProcessLookupError:
+            continue
+        try:
+            select.select([process], [], [], 10)
+        finally:
+            os.close(process)
+    return _of_session(leader)
 
 
 def _of_session(leader: int) -> tuple[int, ...]:
