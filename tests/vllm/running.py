@@ -105,7 +105,7 @@ def _environment(processes: bool) -> dict[str, str]:
 
 
 def _stayed(leader: int) -> tuple[int, ...]:
-    """The processes of a session that outlive its leader by more than a moment: a tracker of resources ends after it."""
+    """The processes of a session that outlive its leader by more than a moment, as a tracker of resources does."""
     for number in _of_session(leader):
         try:
             process = os.pidfd_open(number)
