@@ -44,8 +44,8 @@ class Lent {
 std::string path_of(const nb::bytes& path) { return {path.c_str(), path.size()}; }
 
 std::shared_ptr<CacheFile> open_cache_file(const nb::bytes& path, std::uint64_t nbytes, const nb::bytes& identity,
-                                           bool lossless, const nb::bytes& publish_path) {
-  CacheFile::Settings settings{path_of(path), {nbytes, {}}, path_of(publish_path), lossless};
+                                           const nb::bytes& publish_path) {
+  CacheFile::Settings settings{path_of(path), {nbytes, {}}, path_of(publish_path)};
   if (identity.size() != settings.object.identity.size()) throw nb::value_error("identity: expected 32 bytes");
   const auto* first = static_cast<const std::byte*>(identity.data());
   std::copy_n(first, identity.size(), settings.object.identity.begin());
@@ -107,7 +107,7 @@ void bind_cache(nb::module_& m) {
   nb::class_<CacheClaim>(m, "CacheClaim", "The right to fetch a range; given back with its last reference.")
       .def("release", [](CacheClaim& self) { self.release(); });
   nb::class_<CacheFile>(m, "CacheFile", "One object on its way into a cache, shared with other processes.")
-      .def(nb::new_(&open_cache_file), "path"_a, "nbytes"_a, "identity"_a, nb::kw_only(), "lossless"_a = false,
+      .def(nb::new_(&open_cache_file), "path"_a, "nbytes"_a, "identity"_a, nb::kw_only(),
            "publish_path"_a = nb::bytes(""))
       .def_static("remove", &remove_cache_file, "path"_a)
       .def_prop_ro("nbytes", &CacheFile::nbytes)

@@ -41,15 +41,7 @@ void Ticket::take_fetched(std::unique_ptr<Fetched> fetched, Status status, const
   const std::size_t read = fetched->read;
   {
     const std::lock_guard lock(mutex_);
-    FetchCounts& all = stats_.fetches;
-    all.requests += counts.requests;
-    all.retries += counts.retries;
-    all.resumes += counts.resumes;
-    all.hedges += counts.hedges;
-    all.throttled += counts.throttled;
-    all.renewals += counts.renewals;
-    all.tier_bytes += counts.tier_bytes;
-    all.tier_written_bytes += counts.tier_written_bytes;
+    stats_.fetches += counts;
   }
   if (status.ok()) status = device_->enter_thread();
   if (status.ok()) {

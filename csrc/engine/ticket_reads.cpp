@@ -1,13 +1,12 @@
 // How a ticket's reads are done: on the pool's threads, or by its reader of direct reads; ticket_fetches.cpp: by their
 // source.
-#include <time.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "core/thread_cpu.hpp"
 #include "engine/ticket.hpp"
 
 namespace streamload {
@@ -15,13 +14,6 @@ namespace {
 
 // Below this a direct read of the middle is not worth the reads of its edges.
 constexpr std::size_t kLeastDirectInPlace = 64 << 10;
-
-double thread_cpu_seconds() noexcept {
-  timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  constexpr double kNanosecond = 1e-9;
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * kNanosecond;
-}
 
 }  // namespace
 

@@ -42,6 +42,22 @@ void bind_all(Binder& binder, CurlLibrary& curl) {
   binder.bind(curl.multi_info_read, "curl_multi_info_read");
 }
 
+void bind_urls(void* library, CurlLibrary& curl) {
+  Binder binder(library);
+  CurlLibrary found;
+  binder.bind(found.url_cleanup, "curl_url_cleanup");
+  binder.bind(found.url_set, "curl_url_set");
+  binder.bind(found.url_get, "curl_url_get");
+  binder.bind(found.free, "curl_free");
+  binder.bind(found.url, "curl_url");
+  if (!binder.missing().empty()) return;
+  curl.url_cleanup = found.url_cleanup;
+  curl.url_set = found.url_set;
+  curl.url_get = found.url_get;
+  curl.free = found.free;
+  curl.url = found.url;
+}
+
 Status no_library(std::string text) {
   return Status::failure(Code::kNoLibrary, "no libcurl (" + std::move(text) + ")");
 }
@@ -60,9 +76,24 @@ Status CurlLibrary::load(const std::string& library, std::shared_ptr<const CurlL
   Binder binder(handle);
   bind_all(binder, *curl);
   if (!binder.missing().empty()) return no_library(library + " has no " + binder.missing());
+  bind_urls(handle, *curl);
   if (curl->global_init(kCurlGlobalDefault) != CurlCode::kOk) return no_library(library + ": curl_global_init failed");
   out = std::move(curl);
   return {};
+}
+
+std::string CurlLibrary::resolve(const std::string& base, const std::string& reference) const {
+  if (!has_urls() || reference.empty()) return {};
+  const std::unique_ptr<CurlUrl, void (*)(CurlUrl*)> parts(url(), url_cleanup);
+  if (!parts) return {};
+  char* whole = nullptr;
+  if (url_set(parts.get(), kCurlUrlPartUrl, base.c_str(), kCurlUrlAsIs) != 0 ||
+      url_set(parts.get(), kCurlUrlPartUrl, reference.c_str(), kCurlUrlAsIs) != 0 ||
+      url_get(parts.get(), kCurlUrlPartUrl, &whole, 0) != 0) {
+    return {};
+  }
+  const std::unique_ptr<char, void (*)(void*)> kept(whole, free);
+  return whole;
 }
 
 }  // namespace streamload

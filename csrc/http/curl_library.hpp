@@ -16,6 +16,7 @@ namespace streamload {
 
 struct CurlEasy;   // CURL: one transfer
 struct CurlMulti;  // CURLM: many of them on one thread
+struct CurlUrl;    // CURLU: a URL in its parts
 
 struct CurlList {  // struct curl_slist
   char* line = nullptr;
@@ -57,6 +58,7 @@ enum class CurlOption : int {
   kFreshConnect = 74,
   kHttpVersion = 84,
   kDnsCacheTimeout = 92,
+  kConnectOnly = 141,
   kProtocols = 181,
   kTcpKeepAlive = 213,            // 7.25.0
   kPathAsIs = 234,                // 7.42.0
@@ -81,6 +83,7 @@ enum class CurlInfo : int {
   kPrivate = 0x100000 + 21,
   kRedirectUrl = 0x100000 + 31,
   kOsErrno = 0x200000 + 25,
+  kActiveSocket = 0x500000 + 44,  // 7.45.0
 };
 
 // CURLMoption.
@@ -112,6 +115,8 @@ inline constexpr int kCurlPollRemove = 4;  // CURL_POLL_REMOVE; below it, bit 0 
 inline constexpr int kCurlSelectIn = 1;
 inline constexpr int kCurlSelectOut = 2;
 inline constexpr int kCurlSelectError = 4;
+inline constexpr int kCurlUrlPartUrl = 0;           // CURLUPART_URL
+inline constexpr unsigned kCurlUrlAsIs = 1U << 4U;  // CURLU_PATH_AS_IS
 
 // All functions may be used from several threads at once, each handle from one at a time.
 struct CurlLibrary {
@@ -137,6 +142,16 @@ struct CurlLibrary {
   int (*multi_remove_handle)(CurlMulti* multi, CurlEasy* easy) = nullptr;
   int (*multi_socket_action)(CurlMulti* multi, CurlSocket socket, int events, int* running) = nullptr;
   CurlMessage* (*multi_info_read)(CurlMulti* multi, int* left) = nullptr;
+
+  // 7.62.0; an older library has none of them.
+  CurlUrl* (*url)() = nullptr;
+  void (*url_cleanup)(CurlUrl* url) = nullptr;
+  int (*url_set)(CurlUrl* url, int part, const char* content, unsigned flags) = nullptr;
+  int (*url_get)(CurlUrl* url, int part, char** content, unsigned flags) = nullptr;
+  void (*free)(void* memory) = nullptr;
+  [[nodiscard]] bool has_urls() const noexcept { return url != nullptr; }
+  // `reference` as it is meant at `base`, absolute; empty where it is none, or where the library has no URLs.
+  [[nodiscard]] std::string resolve(const std::string& base, const std::string& reference) const;
 };
 
 }  // namespace streamload

@@ -1,23 +1,15 @@
 // What becomes of a fetch: attempts, rests, redirects, renewals, second requests, and how it ends.
-#include <time.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
 #include <utility>
 
+#include "core/thread_cpu.hpp"
 #include "http/http_loop.hpp"
 
 namespace streamload {
 namespace {
-
-double thread_cpu_seconds() noexcept {
-  timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  constexpr double kNanosecond = 1e-9;
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * kNanosecond;
-}
 
 std::string seconds_text(double seconds) {
   std::array<char, 32> text{};
@@ -46,26 +38,16 @@ int errno_for(Code code, int error) noexcept {
 void HttpLoop::attempt(const std::shared_ptr<HttpFetch>& fetch) noexcept {
   const HttpObject::Facts& facts = fetch->object->facts();
   if (!fetch->request) fetch->request = fetch->object->request();
-  CurlEasy* easy = take_easy();
-  if (easy == nullptr) {
-    fetch->failure = {.answer = Answer::kFailed, .error = ENOMEM, .text = "curl_easy_init failed"};
-    return give_up(fetch, Code::kReadFailed);
-  }
   const bool fresh = fetch->failure.error != 0 || fetch->failure.fell_short;
   const std::size_t missing = fetch->target.nbytes() - fetch->received;
   const Transfer::Part part{fetch->offset + fetch->received, missing, fetch->received,
                             fetch->target.nbytes() == facts.nbytes, fresh};
-  fetch->first =
-      std::make_unique<Transfer>(shared_.curl, easy, fetch->object, fetch->request, fetch->target, part, now_);
+  fetch->first = Transfer::make(*connections_, {fetch->object, fetch->request, fetch->target, part}, now_);
   fetch->state = HttpFetch::State::kRunning;
   fetch->hedged = false;
   ++fetch->attempts;
   ++fetch->counts.requests;
-  if (!launch(*fetch->first)) {
-    release(fetch->first);
-    fetch->failure = {.answer = Answer::kFailed, .error = EINVAL, .text = "libcurl refuses the request"};
-    return give_up(fetch, Code::kReadFailed);
-  }
+  if (const auto code = fetch->first->start()) return settle(fetch, *fetch->first, *code);
   look_after_running(fetch);
 }
 
@@ -74,27 +56,24 @@ void HttpLoop::hedge(HttpFetch& fetch) noexcept {
   const std::size_t position = fetch.first->reached();
   const std::size_t missing = fetch.target.nbytes() - position;
   if (missing == 0 || !pace_.may_hedge(missing)) return;
-  CurlEasy* easy = take_easy();
-  if (easy == nullptr) return;
   fetch.spare.resize(missing);
   fetch.spare_target = std::make_unique<Scatter>(std::vector<HostSpan>{HostSpan(fetch.spare)});
   const Transfer::Part part{fetch.offset + position, missing, 0, false, true};
-  fetch.second =
-      std::make_unique<Transfer>(shared_.curl, easy, fetch.object, fetch.request, *fetch.spare_target, part, now_);
-  if (!launch(*fetch.second)) return release(fetch.second);
+  fetch.second = Transfer::make(*connections_, {fetch.object, fetch.request, *fetch.spare_target, part}, now_);
+  if (fetch.second->start()) return fetch.second.reset();
   ++fetch.counts.requests;
   ++fetch.counts.hedges;
 }
 
 // A request of the fetch has ended by itself.
-void HttpLoop::settle(const std::shared_ptr<HttpFetch>& fetch, Transfer* transfer, CurlCode code) noexcept {
-  TransferEnd end = transfer->end(code);
-  if (transfer == fetch->second.get()) return settle_second(fetch, end);
+void HttpLoop::settle(const std::shared_ptr<HttpFetch>& fetch, const Transfer& transfer, CurlCode code) noexcept {
+  TransferEnd end = transfer.end(code);
+  if (&transfer == fetch->second.get()) return settle_second(fetch, end);
   advance(*fetch);
   const int status = fetch->first->status();
   const auto took = now_ - fetch->first->began();
   const std::size_t asked_bytes = fetch->first->part().nbytes;
-  release(fetch->first);
+  fetch->first.reset();
   if (end.complete) {
     if (fetch->request->redirected) fetch->object->keep_redirect(fetch->request);
     pace_.completed(asked_bytes, took, now_);
@@ -112,13 +91,13 @@ void HttpLoop::settle_second(const std::shared_ptr<HttpFetch>& fetch, const Tran
   if (end.complete) {
     const auto position = static_cast<std::size_t>(fetch->second->part().offset - fetch->offset);
     pace_.completed(fetch->spare.size(), now_ - fetch->second->began(), now_);
-    release(fetch->first);  // before anything is written where it writes
-    release(fetch->second);
+    fetch->first.reset();  // before anything is written where it writes
+    fetch->second.reset();
     fetch->target.seek(position);
     fetch->target.write(fetch->spare);
     return finish(fetch, {});
   }
-  release(fetch->second);
+  fetch->second.reset();
   if (end.answer == Answer::kChanged || !fetch->first) go_on(fetch, end, status);
 }
 
@@ -126,19 +105,22 @@ void HttpLoop::settle_second(const std::shared_ptr<HttpFetch>& fetch, const Tran
 void HttpLoop::advance(HttpFetch& fetch) noexcept {
   if (!fetch.first || fetch.first->reached() <= fetch.received) return;
   fetch.received = fetch.first->reached();
-  fetch.progress = std::max(fetch.progress, fetch.first->last_byte());
+  fetch.object->mark_served();
+  if (fetch.received - fetch.counted < kLeastProgress && fetch.received < fetch.target.nbytes()) return;
+  fetch.counted = fetch.received;
+  fetch.progress = std::max(fetch.progress, fetch.first->progress());
   fetch.fruitless = 0;
   fetch.redirects = 0;
   fetch.renewed = fetch.went_back = false;
-  fetch.object->mark_served();
 }
 
 // After an attempt that did not bring everything: another one, or the end.
 void HttpLoop::go_on(const std::shared_ptr<HttpFetch>& fetch, TransferEnd end, int status) noexcept {
-  release(fetch->first);
-  release(fetch->second);
+  fetch->first.reset();
+  fetch->second.reset();
   const Answer answer = end.answer;
   fetch->failure = std::move(end);
+  if (fetch->failure.stale) return repeat(fetch);  // at once, on a new connection
   switch (answer) {
     case Answer::kRedirect:
       if (follow(fetch, fetch->failure)) return;
@@ -193,7 +175,7 @@ bool HttpLoop::ask_again(const std::shared_ptr<HttpFetch>& fetch, Answer answer,
       const std::lock_guard lock(self->mutex_);
       self->renewed_.push_back({fetch, std::move(renewed)});
     }
-    self->wake();
+    self->connections_->wake();
   });
 }
 
@@ -204,8 +186,13 @@ void HttpLoop::take_renewal(Renewed& renewed) noexcept {
     renewed.status.source = fetch->object->facts().url;
     return finish(fetch, std::move(renewed.status));
   }
-  fetch->request = nullptr;
   fetch->progress = now_;
+  repeat(fetch);
+}
+
+// Once more, for what is missing, as the object says by now.
+void HttpLoop::repeat(const std::shared_ptr<HttpFetch>& fetch) noexcept {
+  fetch->request = nullptr;
   ++fetch->counts.retries;
   if (fetch->received > 0) ++fetch->counts.resumes;
   attempt(fetch);
@@ -224,36 +211,50 @@ void HttpLoop::rest(const std::shared_ptr<HttpFetch>& fetch) noexcept {
 }
 
 void HttpLoop::look_after(const std::shared_ptr<HttpFetch>& fetch) noexcept {
-  if (fetch->state == HttpFetch::State::kRunning) return look_after_running(fetch);
   if (now_ < fetch->due) return look_at(*fetch, fetch->due);
+  if (fetch->state == HttpFetch::State::kRunning) {
+    // What came, and was too little to be woken for, before anything is called slow.
+    if (!read_rest(fetch)) look_after_running(fetch);
+    return;
+  }
   if (fetch->state == HttpFetch::State::kRenewing) {
     fetch->failure = {.answer = Answer::kFailed, .error = ETIMEDOUT, .text = "no new URL came in time"};
     return give_up(fetch, Code::kReadFailed);
   }
-  fetch->request = nullptr;  // as the object says by now
-  ++fetch->counts.retries;
-  if (fetch->received > 0) ++fetch->counts.resumes;
-  attempt(fetch);
+  repeat(fetch);
+}
+
+// Whether the fetch is done with, or with another attempt, by what had come.
+bool HttpLoop::read_rest(const std::shared_ptr<HttpFetch>& fetch) noexcept {
+  for (Transfer* transfer : {fetch->first.get(), fetch->second.get()}) {
+    if (transfer == nullptr) continue;
+    if (const auto code = transfer->on_ready()) {
+      settle(fetch, *transfer, *code);
+      return true;
+    }
+  }
+  return false;
 }
 
 // Ends requests that stall, doubles those that are slow, and says when to look again.
 void HttpLoop::look_after_running(const std::shared_ptr<HttpFetch>& fetch) noexcept {
   const RetryPolicy& policy = fetch->object->facts().policy;
   const auto stall = from_seconds(policy.stall_seconds);
-  if (fetch->second && now_ - fetch->second->last_byte() >= stall) release(fetch->second);
+  if (fetch->second && now_ - fetch->second->progress() >= stall) fetch->second.reset();
   advance(*fetch);
   const auto deadline = fetch->progress + from_seconds(policy.retry_seconds);
   Clock::time_point due = deadline;
   if (fetch->first) {
-    const auto stalled_at = fetch->first->last_byte() + stall;
+    const auto stalled_at = fetch->first->progress() + stall;
     if (now_ >= stalled_at || now_ >= deadline) {
-      const double silent = std::chrono::duration<double>(now_ - fetch->first->last_byte()).count();
-      TransferEnd end{.answer = Answer::kRetry, .error = ETIMEDOUT, .text = "no byte for " + seconds_text(silent)};
+      const double waited = std::chrono::duration<double>(now_ - fetch->first->progress()).count();
+      const char* what = fetch->first->drips() ? "less than 1 KiB in " : "no byte for ";
+      TransferEnd end{.answer = Answer::kRetry, .error = ETIMEDOUT, .text = what + seconds_text(waited)};
       // An attempt that time ran out for says less than the one before it.
       if (now_ < stalled_at && fetch->attempts > 1 && !fetch->failure.text.empty()) end = fetch->failure;
       if (!fetch->second) return go_on(fetch, std::move(end), 0);
       fetch->failure = std::move(end);
-      release(fetch->first);
+      fetch->first.reset();
     } else {
       due = std::min(stalled_at, deadline);
     }
@@ -268,7 +269,7 @@ void HttpLoop::look_after_running(const std::shared_ptr<HttpFetch>& fetch) noexc
       }
     }
   }
-  if (fetch->second) due = std::min(due, fetch->second->last_byte() + stall);
+  if (fetch->second) due = std::min(due, fetch->second->progress() + stall);
   if (!fetch->first && !fetch->second) return go_on(fetch, std::move(fetch->failure), 0);
   look_at(*fetch, due);
 }
@@ -287,8 +288,8 @@ void HttpLoop::give_up(const std::shared_ptr<HttpFetch>& fetch, Code code) noexc
 void HttpLoop::finish(const std::shared_ptr<HttpFetch>& fetch, Status status) noexcept {
   // It may be an element of what it is erased from.
   const std::shared_ptr<HttpFetch> kept = fetch;  // NOLINT(performance-unnecessary-copy-initialization)
-  release(kept->first);
-  release(kept->second);
+  kept->first.reset();
+  kept->second.reset();
   std::erase(fetches_, kept);
   kept->state = HttpFetch::State::kDone;
   kept->on_stop.reset();

@@ -17,7 +17,7 @@ Status HttpClient::make(const HttpClientOptions& options, std::shared_ptr<HttpCl
   auto client = std::make_shared<HttpClient>(std::move(curl), options.connections);
   std::size_t threads = std::max<std::size_t>(options.threads, 1);
   if (options.connections != 0) threads = std::min(threads, options.connections);
-  if (Status status = client->start(threads); !status.ok()) return status;
+  if (Status status = client->start(threads, options.take_over); !status.ok()) return status;
   out = std::move(client);
   return {};
 }
@@ -36,10 +36,11 @@ HttpClient::~HttpClient() {
   leak(aside_);
 }
 
-Status HttpClient::start(std::size_t threads) {
+Status HttpClient::start(std::size_t threads, bool take_over) {
   for (std::size_t i = 0; i < threads; ++i) {
     std::shared_ptr<HttpLoop> loop;
-    if (Status status = HttpLoop::make({curl_, pace_, aside_, threads}, i, loop); !status.ok()) return status;
+    if (Status status = HttpLoop::make({curl_, pace_, aside_, threads, take_over}, i, loop); !status.ok())
+      return status;
     loops_.push_back(std::move(loop));
   }
   try {

@@ -20,6 +20,7 @@ struct HttpClientOptions {
   std::string library = "libcurl.so.4";
   std::size_t connections = 0;  // most requests under way; 0: as many as bandwidth × latency asks for
   std::size_t threads = 1;
+  bool take_over = true;  // connections without TLS from libcurl; false where it is to do everything
 };
 
 class HttpClient {
@@ -43,7 +44,7 @@ class HttpClient {
   [[nodiscard]] std::string version() const { return curl_->version(); }
 
  private:
-  [[nodiscard]] Status start(std::size_t threads);
+  [[nodiscard]] Status start(std::size_t threads, bool take_over);
 
   const std::shared_ptr<const CurlLibrary> curl_;
   const std::shared_ptr<HttpPace> pace_;

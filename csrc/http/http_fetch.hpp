@@ -40,7 +40,8 @@ struct HttpFetch {
   State state = State::kWaiting;
   std::shared_ptr<const HttpRequest> request;  // empty: as the object says by then
   std::size_t received = 0;                    // bytes from the start that are in place
-  Clock::time_point progress;                  // when a byte came last, or it began
+  std::size_t counted = 0;                     // of them, when that last was progress
+  Clock::time_point progress;                  // when that was, or it began
   Clock::time_point due;                       // when to look at it next
   int attempts = 0;
   unsigned fruitless = 0;  // attempts in a row that brought nothing

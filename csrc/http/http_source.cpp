@@ -1,7 +1,6 @@
 #include "http/http_source.hpp"
 
 #include <algorithm>
-#include <latch>
 #include <utility>
 
 #include "http/response.hpp"
@@ -47,15 +46,8 @@ void HttpSource::fetch(std::uint64_t offset, std::vector<HostSpan> targets, std:
 Status HttpSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
                         Choice& choice) noexcept {
   choice.route = Route::kRemote;
-  const auto arrived = std::make_shared<std::latch>(1);  // shared: who counts down may look at it a little longer
-  Status outcome;
-  fetch(offset, {buffer.first(nbytes)}, {}, [&outcome, arrived](Status status, const FetchCounts&) {
-    outcome = std::move(status);
-    arrived->count_down();
-  });
-  arrived->wait();
   out = buffer.first(nbytes);
-  return outcome;
+  return fetch_and_wait(*this, offset, buffer.first(nbytes));
 }
 
 }  // namespace streamload

@@ -4,7 +4,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +15,7 @@
 #include <thread>
 
 #include "core/signals_blocked.hpp"
+#include "core/thread_cpu.hpp"
 #include "core/unique_fd.hpp"
 #include "http/response.hpp"
 #include "io/interrupted.hpp"
@@ -108,13 +108,6 @@ class RawConnection {
   UniqueFd socket_;
 };
 
-double processor_seconds() noexcept {
-  timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  constexpr double kNanosecond = 1e-9;
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * kNanosecond;
-}
-
 }  // namespace
 
 Status measure_raw_http(const RawAddress& address, const std::vector<RawRange>& ranges, std::size_t connections,
@@ -130,7 +123,7 @@ Status measure_raw_http(const RawAddress& address, const std::vector<RawRange>& 
       RawConnection connection(address, buffer);
       Status status = connection.open();
       for (std::size_t k = next++; k < ranges.size() && status.ok(); k = next++) status = connection.read(ranges[k]);
-      const double spent = processor_seconds();
+      const double spent = thread_cpu_seconds();
       const std::lock_guard lock(mutex);
       cpu += spent;
       if (!status.ok()) failure = std::move(status);

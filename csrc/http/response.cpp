@@ -37,6 +37,14 @@ std::optional<std::uint64_t> number(std::string_view text) {
   return value;
 }
 
+// What a server said, fit to be shown.
+std::string printable(std::string_view text) {
+  constexpr std::size_t kMost = 80;
+  std::string out(text.substr(0, kMost));
+  std::replace_if(out.begin(), out.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return text.size() > kMost ? out + "..." : out;
+}
+
 std::string range_text(std::uint64_t first, std::uint64_t last, std::optional<std::uint64_t> total) {
   return std::to_string(first) + "-" + std::to_string(last) + "/" + (total ? std::to_string(*total) : "*");
 }
@@ -49,12 +57,13 @@ std::optional<Judgement> judge_object(const ResponseHead& head, const Asked& ask
   if (!asked.etag.empty()) {
     if (!head.etag) return strange("the answer has no ETag, the object had " + std::string(asked.etag));
     if (*head.etag != asked.etag) {
-      return changed("its ETag is " + *head.etag + ", it was " + std::string(asked.etag) + " when it was opened");
+      return changed("its ETag is " + printable(*head.etag) + ", it was " + std::string(asked.etag) +
+                     " when it was opened");
     }
   }
   // S3 keeps "aws-chunked" for how an object was sent to it; it says nothing of how it comes.
   if (!head.encoding.empty() && !same_word(head.encoding, "identity") && !same_word(head.encoding, "aws-chunked")) {
-    return strange("the answer is encoded as " + head.encoding);
+    return strange("the answer is encoded as " + printable(head.encoding));
   }
   return {};
 }
@@ -105,6 +114,7 @@ void take_header(std::string_view line, ResponseHead& head) {
   line = trimmed(line);
   if (line.substr(0, 5) == "HTTP/") {
     head = ResponseHead{};
+    head.closes = line.substr(0, 8) != "HTTP/1.1";
     const std::size_t space = line.find(' ');
     if (space != std::string_view::npos) {
       head.status = static_cast<int>(number(trimmed(line.substr(space, 4))).value_or(0));
@@ -126,6 +136,13 @@ void take_header(std::string_view line, ResponseHead& head) {
     head.encoding = std::string(value);
   } else if (same_word(name, "retry-after")) {
     head.retry_after = std::string(value);
+  } else if (same_word(name, "location")) {
+    head.location = std::string(value);
+  } else if (same_word(name, "transfer-encoding")) {
+    head.chunked = same_word(value, "chunked");
+    if (!head.chunked && !same_word(value, "identity")) head.encoding = std::string(value);
+  } else if (same_word(name, "connection")) {
+    head.closes = head.closes || same_word(value, "close");
   }
 }
 
@@ -223,12 +240,11 @@ Judgement judge(const ResponseHead& head, const Asked& asked, std::string_view e
     case 404:
     case 410: return {Answer::kMissing, status_text()};
     case 412: return changed(status_text() + ": it no longer has the ETag " + std::string(asked.etag));
-    case 416:
-      if (head.range && head.range->total && *head.range->total != asked.object_nbytes) {
-        return changed("it has " + std::to_string(*head.range->total) + " bytes, it had " +
-                       std::to_string(asked.object_nbytes) + " when it was opened");
-      }
-      return strange(status_text() + ": no such range");
+    case 416: {  // the range lies within what it had
+      std::string now = head.range && head.range->total ? std::to_string(*head.range->total) + " bytes" : "fewer bytes";
+      return changed(status_text() + ": it has " + std::move(now) + ", it had " + std::to_string(asked.object_nbytes) +
+                     " when it was opened");
+    }
     case 429:
     case 503: return {Answer::kThrottled, status_text()};
     case 408:

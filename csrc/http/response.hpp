@@ -26,6 +26,9 @@ struct ResponseHead {
   std::optional<std::string> etag;
   std::string encoding;  // Content-Encoding, empty where there is none
   std::string retry_after;
+  std::string location;
+  bool chunked = false;  // Transfer-Encoding
+  bool closes = false;   // the connection takes no other request
 };
 
 // Takes one line of a head, as it came. A status line begins anew: what came before was only a 1xx.

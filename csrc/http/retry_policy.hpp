@@ -19,7 +19,7 @@ struct RetryPolicy {
 
 inline constexpr double kMostRetryAfterSeconds = 30;  // a server that asks for more is asked before that all the same
 inline constexpr int kMostStrange = 3;                // answers that contradict what was asked for, of one read
-inline constexpr int kMostRedirects = 5;              // in a row
+inline constexpr int kMostRedirects = 8;              // in a row
 
 // How long to rest before the next attempt: exponential backoff with full jitter (Brooker, AWS architecture blog,
 // 2015), and as long as the server asked for, within reason. `fruitless`: attempts in a row that brought no byte;

@@ -1,14 +1,16 @@
 #include "http/transfer.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <ctime>
 #include <utility>
 
+#include "http/curl_transfer.hpp"
+#include "http/plain_transfer.hpp"
+
 namespace streamload {
 namespace {
 
-// libcurl's own 16 KiB cost 1.7 × the processor time; from 128 KiB on it is all the same, and these stay in the cache.
-constexpr long kReceiveBytes = 256 << 10;
 // Of the body of an error: what is looked at, and after how much of it the connection is better dropped.
 constexpr std::size_t kErrorBytesKept = 2 << 10;
 constexpr std::size_t kErrorBytesRead = 64 << 10;
@@ -28,9 +30,9 @@ bool is_certificate_error(CurlCode code) noexcept {
   }
 }
 
-int errno_of(CurlCode code, long system_error) noexcept {
+int errno_of(CurlCode code, int system_error) noexcept {
   if (code == CurlCode::kOperationTimedOut) return ETIMEDOUT;
-  if (system_error != 0) return static_cast<int>(system_error);
+  if (system_error != 0) return system_error;
   switch (code) {
     case CurlCode::kCouldntResolveHost:
     case CurlCode::kCouldntResolveProxy: return EHOSTUNREACH;
@@ -45,121 +47,108 @@ int errno_of(CurlCode code, long system_error) noexcept {
 
 }  // namespace
 
-Transfer::Transfer(std::shared_ptr<const CurlLibrary> curl, CurlEasy* easy, std::shared_ptr<const HttpObject> object,
-                   std::shared_ptr<const HttpRequest> request, Scatter& target, const Part& part,
-                   const Clock::time_point& now)
-    : curl_(std::move(curl)),
-      easy_(easy),
-      object_(std::move(object)),
-      request_(std::move(request)),
-      target_(target),
-      part_(part),
-      now_(now),
-      began_(Clock::now()),
-      last_byte_(began_),
-      position_(part.position) {}
-
-Transfer::~Transfer() { curl_->list_free_all(headers_); }
-
-bool Transfer::add_header(const std::string& line) {
-  CurlList* longer = curl_->list_append(headers_, line.c_str());
-  if (longer != nullptr) headers_ = longer;
-  return longer != nullptr;
+std::unique_ptr<Transfer> Transfer::make(Connections& connections, What what, const Clock::time_point& now) {
+  if (connections.takes_over() && PlainTransfer::takes(connections.curl(), what.request->url)) {
+    return std::make_unique<PlainTransfer>(connections, std::move(what), now);
+  }
+  return std::make_unique<CurlTransfer>(connections, std::move(what), now);
 }
 
-CurlCode Transfer::prepare() {
-  const HttpObject::Facts& facts = object_->facts();
-  bool good = add_header("Range: bytes=" + std::to_string(part_.offset) + "-" +
-                         std::to_string(part_.offset + part_.nbytes - 1));
+Transfer::Transfer(Connections& connections, What what, const Clock::time_point& now)
+    : connections_(connections),
+      what_(std::move(what)),
+      now_(now),
+      began_(Clock::now()),
+      progress_(began_),
+      progress_position_(what_.part.position),
+      position_(what_.part.position) {}
+
+std::vector<std::string> Transfer::request_lines() const {
+  const std::string& etag = what_.object->facts().etag;
+  const Part& part = what_.part;
+  std::vector<std::string> lines{"Range: bytes=" + std::to_string(part.offset) + "-" +
+                                 std::to_string(part.offset + part.nbytes - 1)};
   // A weak ETag never matches (RFC 9110, 13.1.1); it is compared with the answer's all the same.
-  if (!facts.etag.empty() && !facts.etag.starts_with("W/")) good = good && add_header("If-Match: " + facts.etag);
-  for (const std::string& line : request_->headers) good = good && add_header(line);
-  if (!good) return CurlCode::kOutOfMemory;
-  CurlCode worst = CurlCode::kOk;
+  if (!etag.empty() && !etag.starts_with("W/")) lines.push_back("If-Match: " + etag);
+  lines.insert(lines.end(), what_.request->headers.begin(), what_.request->headers.end());
+  return lines;
+}
+
+bool Transfer::prepare_to_connect(CurlEasy* easy, const std::string& url) {
+  const HttpObject::Facts& facts = what_.object->facts();
+  bool good = true;
   const auto set = [&](CurlOption option, auto value) {
-    const CurlCode code = curl_->easy_setopt(easy_, option, value);
-    if (code != CurlCode::kOk && worst == CurlCode::kOk) worst = code;
+    good = connections_.curl().easy_setopt(easy, option, value) == CurlCode::kOk && good;
   };
-  set(CurlOption::kUrl, request_->url.c_str());
-  set(CurlOption::kHttpHeader, headers_);
+  set(CurlOption::kUrl, url.c_str());
   set(CurlOption::kPrivate, static_cast<void*>(this));
-  set(CurlOption::kErrorBuffer, error_.data());
-  set(CurlOption::kHeaderFunction, &Transfer::on_header);
-  set(CurlOption::kHeaderData, static_cast<void*>(this));
-  set(CurlOption::kWriteFunction, &Transfer::on_body);
-  set(CurlOption::kWriteData, static_cast<void*>(this));
+  set(CurlOption::kErrorBuffer, error_text_.data());
   set(CurlOption::kProxy, "");  // or libcurl reads the environment; who wants a proxy, goes another way
   set(CurlOption::kHttpVersion, kCurlHttp11);
   set(CurlOption::kProtocols, kCurlProtocolsHttp);
-  set(CurlOption::kBufferSize, kReceiveBytes);
   set(CurlOption::kNoSignal, 1L);
   set(CurlOption::kTcpKeepAlive, 1L);
   const auto connect =
       std::chrono::duration_cast<std::chrono::milliseconds>(from_seconds(facts.policy.connect_seconds));
   set(CurlOption::kConnectTimeoutMs, static_cast<long>(std::max<std::int64_t>(connect.count(), 1)));
-  set(CurlOption::kFreshConnect, part_.fresh ? 1L : 0L);
-  set(CurlOption::kDnsCacheTimeout, part_.fresh ? 0L : kDnsSeconds);
-  set(CurlOption::kSslVerifyPeer, facts.policy.verify_tls ? 1L : 0L);
-  set(CurlOption::kSslVerifyHost, facts.policy.verify_tls ? 2L : 0L);
-  if (!facts.ca_file.empty()) set(CurlOption::kCaInfo, facts.ca_file.c_str());
+  set(CurlOption::kFreshConnect, what_.part.fresh ? 1L : 0L);
+  set(CurlOption::kDnsCacheTimeout, what_.part.fresh ? 0L : kDnsSeconds);
+  const bool needed = good;
   // What an older libcurl does without.
-  const CurlCode needed = worst;
-  set(CurlOption::kPathAsIs, 1L);  // a signature covers the path as it is
-  set(CurlOption::kSuppressConnectHeaders, 1L);
   set(CurlOption::kDnsShuffleAddresses, 1L);
-  set(CurlOption::kHttp09Allowed, 0L);
   set(CurlOption::kQuickExit, 1L);  // or a name that is still being looked up is waited for
   return needed;
 }
 
-std::size_t Transfer::on_header(char* bytes, std::size_t size, std::size_t count, void* self) noexcept {
-  take_header({bytes, size * count}, static_cast<Transfer*>(self)->head_);
-  static_cast<Transfer*>(self)->last_byte_ = static_cast<Transfer*>(self)->now_;
-  return size * count;
-}
-
-std::size_t Transfer::on_body(char* bytes, std::size_t size, std::size_t count, void* self) noexcept {
-  const ConstHostSpan body(reinterpret_cast<const std::byte*>(bytes), size * count);
-  return static_cast<Transfer*>(self)->take(body);
-}
-
 Asked Transfer::asked() const noexcept {
-  const HttpObject::Facts& facts = object_->facts();
-  return {part_.offset, part_.nbytes, facts.nbytes, facts.etag, part_.whole};
+  const HttpObject::Facts& facts = what_.object->facts();
+  return {what_.part.offset, what_.part.nbytes, facts.nbytes, facts.etag, what_.part.whole};
 }
 
-void Transfer::judge_body() noexcept {
-  judged_ = true;
-  judgement_ = judge(head_, asked(), {});
-  if (judgement_.answer != Answer::kWhole) return;
-  position_ = 0;
-}
-
-// Returns how much was taken; less than there is makes libcurl drop the connection.
-std::size_t Transfer::take(ConstHostSpan bytes) noexcept {
-  last_byte_ = now_;
-  if (!brings_bytes(head_.status)) {
-    error_bytes_ += bytes.size();
-    const std::size_t kept = std::min(bytes.size(), kErrorBytesKept - std::min(error_body_.size(), kErrorBytesKept));
-    error_body_.append(reinterpret_cast<const char*>(bytes.data()), kept);
-    return error_bytes_ > kErrorBytesRead ? 0 : bytes.size();
-  }
+bool Transfer::believes() noexcept {
+  if (!brings_bytes(head_.status)) return true;
   if (!judged_) {
-    judge_body();
-    target_.seek(position_);
+    judged_ = true;
+    progress_ = now_;
+    judgement_ = judge(head_, asked(), {});
+    if (judgement_.answer == Answer::kWhole) position_ = progress_position_ = 0;
+    what_.target.seek(position_);
   }
-  if (judgement_.answer != Answer::kBytes && judgement_.answer != Answer::kWhole) return 0;
-  if (bytes.size() > part_.position + part_.nbytes - position_) {
-    overran_ = true;
+  return judgement_.answer == Answer::kBytes || judgement_.answer == Answer::kWhole;
+}
+
+std::size_t Transfer::take(ConstHostSpan body) noexcept {
+  if (!believes()) return 0;
+  if (!brings_bytes(head_.status)) {
+    error_bytes_ += body.size();
+    const std::size_t kept = std::min(body.size(), kErrorBytesKept - std::min(error_body_.size(), kErrorBytesKept));
+    error_body_.append(reinterpret_cast<const char*>(body.data()), kept);
+    return error_bytes_ > kErrorBytesRead ? 0 : body.size();
+  }
+  if (body.size() > room()) {
+    overrun();
     return 0;
   }
-  target_.write(bytes);
-  position_ += bytes.size();
-  return bytes.size();
+  what_.target.write(body);
+  note(body.size());
+  return body.size();
+}
+
+void Transfer::note(std::size_t nbytes) noexcept {
+  position_ += nbytes;
+  if (position_ - progress_position_ < kLeastProgress && room() > 0) return;
+  progress_position_ = position_;
+  progress_ = now_;
+}
+
+CurlCode Transfer::failed(CurlCode code, const std::string& why) {
+  const std::size_t count = why.copy(error_text_.data(), error_text_.size() - 1);
+  error_text_.at(count) = '\0';
+  return code;
 }
 
 std::size_t Transfer::reached() const noexcept {
-  return overran_ ? part_.position : std::max(part_.position, position_);
+  return overran_ ? what_.part.position : std::max(what_.part.position, position_);
 }
 
 TransferEnd Transfer::end(CurlCode code) const {
@@ -173,9 +162,7 @@ TransferEnd Transfer::end(CurlCode code) const {
   TransferEnd end{.answer = judgement.answer, .error = EIO, .text = judgement.text};
   end.retry_after = retry_after_seconds(head_.retry_after, static_cast<std::int64_t>(std::time(nullptr)));
   if (end.answer == Answer::kRedirect) {
-    const char* location = nullptr;
-    curl_->easy_getinfo(easy_, CurlInfo::kRedirectUrl, &location);
-    if (location != nullptr) end.location = location;
+    end.location = redirect_url();
   } else if (end.answer == Answer::kBytes || end.answer == Answer::kWhole) {  // a good head, and nothing behind it
     return end_of_bytes(code);
   }
@@ -184,21 +171,20 @@ TransferEnd Transfer::end(CurlCode code) const {
 
 TransferEnd Transfer::end_of_bytes(CurlCode code) const {
   if (overran_) return {.answer = Answer::kStrange, .error = EIO, .text = "the body is longer than the range"};
-  if (position_ == part_.position + part_.nbytes) return {.answer = Answer::kBytes, .complete = true};
+  if (position_ == what_.part.position + what_.part.nbytes) return {.answer = Answer::kBytes, .complete = true};
   if (code != CurlCode::kOk && code != CurlCode::kPartialFile) return end_of_connection(code);
   return {.answer = Answer::kRetry,
           .fell_short = true,
-          .text = "the body ended after " + std::to_string(position_ - std::min(position_, part_.position)) + " of " +
-                  std::to_string(part_.nbytes) + " bytes"};
+          .text = "the body ended after " + std::to_string(position_ - std::min(position_, what_.part.position)) +
+                  " of " + std::to_string(what_.part.nbytes) + " bytes"};
 }
 
 TransferEnd Transfer::end_of_connection(CurlCode code) const {
-  std::string text = error_[0] != '\0' ? error_.data() : curl_->easy_strerror(code);
+  std::string text = error_text_[0] != '\0' ? error_text_.data() : connections_.curl().easy_strerror(code);
   text.resize(std::min(text.size(), text.find('?')));  // whatever libcurl may quote, no query string gets out
-  long system_error = 0;
-  curl_->easy_getinfo(easy_, CurlInfo::kOsErrno, &system_error);
-  TransferEnd end{.answer = Answer::kRetry, .error = errno_of(code, system_error), .text = std::move(text)};
+  TransferEnd end{.answer = Answer::kRetry, .error = errno_of(code, system_error()), .text = std::move(text)};
   end.fell_short = code == CurlCode::kPartialFile;
+  end.stale = stale_;
   if (code == CurlCode::kUnsupportedProtocol) end.answer = Answer::kStrange;  // an answer that is no HTTP
   if (code == CurlCode::kUrlMalformat || code == CurlCode::kOutOfMemory || is_certificate_error(code)) {
     end.answer = Answer::kFailed;

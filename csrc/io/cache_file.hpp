@@ -66,7 +66,6 @@ class CacheFile : public std::enable_shared_from_this<CacheFile> {
     std::string path;  // of the data file; the journal is beside it, at journal_path(path)
     JournalHeader object;
     std::string publish_path = {};  // where the data file goes by itself once it is complete; empty: nowhere
-    bool lossless = false;          // asks whoever puts behind a load to wait rather than to leave a range out
     BootId boot = this_boot();      // other than the machine's own only in tests
   };
 
@@ -83,7 +82,6 @@ class CacheFile : public std::enable_shared_from_this<CacheFile> {
 
   [[nodiscard]] const std::string& path() const noexcept { return settings_.path; }
   [[nodiscard]] std::uint64_t nbytes() const noexcept { return settings_.object.nbytes; }
-  [[nodiscard]] bool lossless() const noexcept { return settings_.lossless; }
 
   // Whether the range is there. Looks at what others have put where it is not known to be.
   [[nodiscard]] bool covers(std::uint64_t offset, std::uint64_t nbytes) noexcept;

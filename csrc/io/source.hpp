@@ -54,6 +54,8 @@ struct FetchCounts {
   std::uint64_t tier_bytes = 0;          // that came from a cache tier instead
   std::uint64_t tier_written_bytes = 0;  // that went into one
   double cpu_seconds = 0;                // of the thread that received them
+
+  FetchCounts& operator+=(const FetchCounts& more) noexcept;
 };
 // Called once, on any thread.
 using FetchDone = std::function<void(Status, const FetchCounts&)>;
@@ -128,5 +130,8 @@ class Source {
   // Told when nothing more will be read: lets go of descriptors. A later read opens them again.
   virtual void retire() noexcept {}
 };
+
+// The read() of a source that fetches. Blocks.
+[[nodiscard]] Status fetch_and_wait(Source& source, std::uint64_t offset, HostSpan target) noexcept;
 
 }  // namespace streamload

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <latch>
 #include <utility>
 
 #include "core/leak.hpp"
@@ -39,22 +38,9 @@ std::vector<HostSpan> part_of(const std::vector<HostSpan>& targets, std::size_t 
   return part;
 }
 
-void add(FetchCounts& all, const FetchCounts& more) noexcept {
-  all.requests += more.requests;
-  all.retries += more.retries;
-  all.resumes += more.resumes;
-  all.hedges += more.hedges;
-  all.throttled += more.throttled;
-  all.renewals += more.renewals;
-  all.tier_bytes += more.tier_bytes;
-  all.tier_written_bytes += more.tier_written_bytes;
-  all.cpu_seconds += more.cpu_seconds;
-}
-
 }  // namespace
 
-TierThreads::TierThreads(std::size_t most_waiting_bytes)
-    : most_waiting_bytes_(most_waiting_bytes), owner_(::getpid()) {}
+TierThreads::TierThreads() : owner_(::getpid()) {}
 
 TierThreads::~TierThreads() {
   // Of the parent's threads nothing can be ended in a forked child.
@@ -65,31 +51,8 @@ TierThreads::~TierThreads() {
 void TierThreads::close() noexcept {
   if (owner_ != ::getpid()) return;
   threads_->reading.close();
-  threads_->copying.close();
   threads_->writing.close();
-  threads_->behind.close();
   threads_->publishing.close();
-}
-
-bool TierThreads::take_spare(std::size_t nbytes, Spare& out) noexcept {
-  {
-    const std::lock_guard lock(mutex_);
-    if (waiting_bytes_ + nbytes > most_waiting_bytes_) return false;
-    waiting_bytes_ += nbytes;
-    if (!spares_.empty()) {
-      out = std::move(spares_.back());
-      spares_.pop_back();
-    }
-  }
-  out.resize(nbytes);
-  return true;
-}
-
-void TierThreads::give_back(Spare spare) noexcept {
-  constexpr std::size_t kMostSpares = 16;
-  const std::lock_guard lock(mutex_);
-  waiting_bytes_ -= spare.size();
-  if (spares_.size() < kMostSpares) spares_.push_back(std::move(spare));
 }
 
 // One range on its way. Whoever runs one of its steps holds it.
@@ -176,19 +139,11 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
 
   // On a thread of the inner source.
   void take(Status status, const FetchCounts& counts, std::size_t some) noexcept {
-    add(counts_, counts);
+    counts_ += counts;
     if (!status.ok()) return finish(std::move(status));
     const std::size_t first = std::exchange(received_, received_ + some);
     if (!claim_ || file().broken() != 0) return go_on();
-    const auto self = shared_from_this();
-    if (file().lossless()) {
-      if (!threads().writing.run([self, first, some] { self->put(first, some); })) go_on();
-      return;
-    }
-    if (!parts_->shared->take_spare(some, spare_)) return go_on();
-    if (threads().copying.run([self, first, some] { self->copy_aside(first, some); })) return;
-    parts_->shared->give_back(std::move(spare_));
-    go_on();
+    if (!threads().writing.run([self = shared_from_this(), first, some] { self->put(first, some); })) go_on();
   }
 
   void go_on() noexcept {
@@ -196,35 +151,13 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
     advance_soon();
   }
 
-  // Of a lossless file: the bytes are written before the fetch is done.
+  // Before the fetch is done, and its memory somebody else's: what is left out is fetched again by the next load.
   void put(std::size_t first, std::size_t some) noexcept {
     const std::vector<HostSpan> targets = part_of(targets_, first, some);
     const std::vector<ConstHostSpan> parts(targets.begin(), targets.end());
     if (file().put(offset_ + first, parts)) counts_.tier_written_bytes += some;
     settle_soon(*parts_);
     go_on();
-  }
-
-  // Of any other: they are copied, and written when it may be done already.
-  void copy_aside(std::size_t first, std::size_t some) noexcept {
-    auto spare = std::make_shared<TierThreads::Spare>(std::move(spare_));
-    std::byte* to = spare->data();
-    for (const HostSpan from : part_of(targets_, first, some)) to = std::copy(from.begin(), from.end(), to);
-    const auto claim = std::make_shared<CacheClaim>(std::move(claim_));
-    const auto write = [parts = parts_, at = offset_ + first, spare, claim] {
-      const ConstHostSpan bytes(*spare);
-      static_cast<void>(parts->file->put(at, {&bytes, 1}));
-      claim->release();
-      parts->shared->give_back(std::move(*spare));
-      settle_soon(*parts);
-    };
-    if (threads().behind.run(write)) {
-      counts_.tier_written_bytes += some;
-    } else {
-      claim->release();
-      parts_->shared->give_back(std::move(*spare));
-    }
-    advance_soon();
   }
 
   // To write a file out may take long: others' bytes are not to wait behind it.
@@ -253,8 +186,7 @@ class TieredSource::Fetch : public std::enable_shared_from_this<Fetch> {
 
   std::size_t received_ = 0;  // bytes from the start that are in place
   FetchCounts counts_;
-  CacheClaim claim_;          // of what the inner source fetches
-  TierThreads::Spare spare_;  // where they are copied aside
+  CacheClaim claim_;  // of what the inner source fetches
   Clock::duration next_look_ = kFirstLook;
   Clock::time_point patient_until_ = Clock::time_point::max();
   std::uint64_t covered_bytes_ = ~std::uint64_t{0};  // when it was patient last
@@ -287,15 +219,8 @@ void TieredSource::fetch(std::uint64_t offset, std::vector<HostSpan> targets, st
 Status TieredSource::read(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, ConstHostSpan& out,
                           Choice& choice) noexcept {
   choice.route = Route::kRemote;
-  const auto arrived = std::make_shared<std::latch>(1);  // shared: who counts down may look at it a little longer
-  Status outcome;
-  fetch(offset, {buffer.first(nbytes)}, {}, [&outcome, arrived](Status status, const FetchCounts&) {
-    outcome = std::move(status);
-    arrived->count_down();
-  });
-  arrived->wait();
   out = buffer.first(nbytes);
-  return outcome;
+  return fetch_and_wait(*this, offset, buffer.first(nbytes));
 }
 
 }  // namespace streamload

@@ -1,11 +1,10 @@
 // A source before another that fetches: what a cache file holds comes from there, the rest is fetched and then held.
 //
 //   fetch → is it there? read it
-//           else claim it, let the inner source fetch it into the targets, done; put it into the file behind that
+//           else claim it, let the inner source fetch it into the targets, put it into the file, done
 //           else somebody is fetching it: look again a little later
 //
-// Putting never holds up a load: bytes are copied aside, and left out where too many wait to be written already. Only
-// a lossless file is waited for. No thread of the load or of the inner source ever waits for a file or for a claim.
+// No thread of the load or of the inner source ever waits for a file or for a claim: only the range itself does.
 #pragma once
 
 #include <sys/types.h>
@@ -13,7 +12,6 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -26,9 +24,7 @@ namespace streamload {
 // What the tiered sources of a process share. Thread-safe.
 class TierThreads {
  public:
-  using Spare = std::vector<std::byte>;
-
-  explicit TierThreads(std::size_t most_waiting_bytes = kMostWaitingBytes);
+  TierThreads();
   TierThreads(const TierThreads&) = delete;
   TierThreads& operator=(const TierThreads&) = delete;
   ~TierThreads();
@@ -41,25 +37,13 @@ class TierThreads {
   static constexpr int kNice = 5;
   struct Threads {
     TaskThreads reading{"streamload-tier", 2};  // and looks again
-    TaskThreads copying{"streamload-tier", 1};
-    TaskThreads writing{"streamload-tier", 2};        // what a load waits for
-    TaskThreads behind{"streamload-tier", 2, kNice};  // what it does not: it takes no processor from the load
+    TaskThreads writing{"streamload-tier", 2};
     TaskThreads publishing{"streamload-tier", 1, kNice};
   };
-  static constexpr std::size_t kMostWaitingBytes = 64U << 20;
 
-  // Gives memory to copy aside to; false where too much waits already.
-  [[nodiscard]] bool take_spare(std::size_t nbytes, Spare& out) noexcept;
-  void give_back(Spare spare) noexcept;
-
-  const std::size_t most_waiting_bytes_;
   const pid_t owner_;  // a forked child has none of the threads
   std::unique_ptr<Threads> threads_ = std::make_unique<Threads>();
   std::atomic<std::size_t> looking_{0};  // fetches that wait for others' claims
-
-  std::mutex mutex_;  // guards both below
-  std::size_t waiting_bytes_ = 0;
-  std::vector<Spare> spares_;
 };
 
 class TieredSource final : public Source {

@@ -109,7 +109,8 @@ def test_waiters_of_a_failing_load_all_wake(build, model_path):
             raised.append(error.offset)
 
     with CopyEngine(HostDevice(), SMALL) as engine, streamload.open(model_path) as opened:
-        fault = {"fail": {0: OSError(5, "broken")}, "hold": dict.fromkeys(range(9), held)}
+        # Every read fails: a tensor whose own reads have come may be used until the load is known to have failed.
+        fault = {"fail": dict.fromkeys(range(9), OSError(5, "broken")), "hold": dict.fromkeys(range(9), held)}
         checkpoint = with_source(opened, lambda source: FaultySource(source, **fault))
         loading = stream_module(module, checkpoint, "cpu", engine=engine)
         names = ["norm.weight", "embed.weight", "rnn.weight_ih_l0"]

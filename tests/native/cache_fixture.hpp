@@ -46,7 +46,7 @@ inline BootId boot(int number) {
 }
 
 inline CacheFile::Settings settings(const std::string& path, int version = 1, int boot_number = 1) {
-  CacheFile::Settings chosen{path, {kBytes, {}}, {}, false, boot(boot_number)};
+  CacheFile::Settings chosen{path, {kBytes, {}}, {}, boot(boot_number)};
   chosen.object.identity.fill(static_cast<std::byte>(version));
   return chosen;
 }

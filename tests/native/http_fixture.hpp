@@ -48,6 +48,8 @@ struct Reply {
   std::vector<std::byte> body;
   std::size_t content_length = kAll;  // other than the body's
   bool silent = false;                // no head, no body: only the end
+  std::string raw = {};               // instead of head and body: these bytes
+  std::string drip = {};              // behind those, one each hundredth of a second, over and over
   std::size_t cut = kAll;             // bytes of the body that are sent before the end
   End end = End::kKeep;
   std::function<void()> at_cut;  // called when these are sent
@@ -169,7 +171,12 @@ class HttpServer {
   }
 
   bool send_reply(int socket, const Reply& reply) {
-    if (!reply.silent) {
+    if (!reply.raw.empty()) {
+      if (!send_all(socket, reply.raw.data(), reply.raw.size())) return false;
+      for (std::size_t i = 0; !reply.drip.empty(); ++i) {
+        if (hung_up(socket) || !send_all(socket, &reply.drip[i % reply.drip.size()], 1)) return false;
+      }
+    } else if (!reply.silent) {
       std::string head = "HTTP/1.1 " + std::to_string(reply.status) + " Said\r\n";
       for (const std::string& line : reply.headers) head += line + "\r\n";
       const std::size_t length = reply.content_length == kAll ? reply.body.size() : reply.content_length;
@@ -202,6 +209,12 @@ class HttpServer {
     return true;
   }
 
+  // Waits for it a hundredth of a second.
+  static bool hung_up(int socket) {
+    pollfd ended{socket, POLLRDHUP, 0};
+    return ::poll(&ended, 1, 10) != 0;
+  }
+
   static void wait_for_hangup(int socket) {
     char byte = 0;
     while (::recv(socket, &byte, 1, 0) > 0) {
@@ -225,6 +238,15 @@ inline bool has_libcurl() {
   const Status status = CurlLibrary::load("libcurl.so.4", curl);
   if (!status.ok()) std::printf("skipped: %s\n", status.text.c_str());
   return status.ok();
+}
+
+// Connections without TLS are taken over from libcurl, unless this program is built to try the other way.
+inline HttpClientOptions usual_options() {
+  HttpClientOptions options;
+#ifdef STREAMLOAD_TEST_BY_LIBCURL
+  options.take_over = false;
+#endif
+  return options;
 }
 
 // Tries again at once, and waits long enough for what does come.
@@ -253,7 +275,7 @@ struct Remote {
   std::shared_ptr<Source> source;
 
   explicit Remote(HttpServer::Script script, const RetryPolicy& policy = hasty(), HttpObject::Renew renew = nullptr,
-                  std::vector<std::string> headers = {}, HttpClientOptions options = {})
+                  std::vector<std::string> headers = {}, HttpClientOptions options = usual_options())
       : server(std::move(script)) {
     throw_if_error(HttpClient::make(options, client));
     source = open(policy, std::move(renew), std::move(headers));

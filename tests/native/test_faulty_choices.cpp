@@ -160,7 +160,12 @@ TEST(one_sample_that_lies_does_not_decide) {
     if (call.name == "cachestat") return Verdict{EPERM, {}, {}};
     return Verdict{call.name == "preadv2" && samples++ == 0 ? EAGAIN : 0, {}, {}};
   });
-  expect(*open_file(file, std::nullopt), Route::kBuffered, CacheState::kCached, true);
+  // Two that agree outvote it. A byte that comes late says nothing: on a busy machine it takes more.
+  for (int again = 0; again < 50 && samples != 3; ++again) {
+    samples = 0;
+    warm(file);
+    expect(*open_file(file, std::nullopt), Route::kBuffered, CacheState::kCached, true);
+  }
   CHECK_EQ(samples, 3U);
 }
 

@@ -58,7 +58,7 @@ TEST(no_more_requests_are_under_way_than_were_allowed) {
   if (!has_libcurl()) return;
   std::atomic<int> now{0};
   std::atomic<int> most{0};
-  HttpClientOptions options;
+  HttpClientOptions options = usual_options();
   options.connections = 3;
   options.threads = 2;
   Remote remote(

@@ -60,7 +60,7 @@ TEST(statuses_are_told_apart) {
       {"HTTP/1.1 401 x", Answer::kRefused},   {"HTTP/1.1 403 x", Answer::kRefused},
       {"HTTP/1.1 404 x", Answer::kMissing},   {"HTTP/1.1 410 x", Answer::kMissing},
       {"HTTP/1.1 408 x", Answer::kRetry},     {"HTTP/1.1 412 x", Answer::kChanged},
-      {"HTTP/1.1 416 x", Answer::kStrange},   {"HTTP/1.1 429 x", Answer::kThrottled},
+      {"HTTP/1.1 416 x", Answer::kChanged},   {"HTTP/1.1 429 x", Answer::kThrottled},
       {"HTTP/1.1 500 x", Answer::kRetry},     {"HTTP/1.1 502 x", Answer::kRetry},
       {"HTTP/1.1 503 x", Answer::kThrottled}, {"HTTP/1.1 504 x", Answer::kRetry},
       {"HTTP/1.1 505 x", Answer::kFailed},    {"HTTP/1.1 204 x", Answer::kFailed},
@@ -69,7 +69,7 @@ TEST(statuses_are_told_apart) {
   for (const auto& [line, answer] : table) CHECK_EQ(answer_to({line}), answer);
   CHECK(answer_to({"HTTP/1.1 400 x"}, kAsked, "ExpiredToken") == Answer::kRefused);
   CHECK(answer_to({"HTTP/1.1 416 x", "Content-Range: bytes */90"}) == Answer::kChanged);
-  CHECK(answer_to({"HTTP/1.1 416 x", "Content-Range: bytes */1000"}) == Answer::kStrange);
+  CHECK(answer_to({"HTTP/1.1 416 x", "Content-Range: bytes */1000"}) == Answer::kChanged);
 }
 
 TEST(a_status_line_begins_a_head_anew) {

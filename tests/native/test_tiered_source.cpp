@@ -108,9 +108,8 @@ struct Tiered {
   std::shared_ptr<CacheFile> file;
   std::shared_ptr<Source> source;
 
-  Tiered(const Folder& folder, bool lossless, std::size_t most_waiting_bytes = 64U << 20)
-      : threads(std::make_shared<TierThreads>(most_waiting_bytes)) {
-    CacheFile::Settings settings{folder.file("part"), {kBytes, {}}, folder.file("whole"), lossless};
+  explicit Tiered(const Folder& folder) : threads(std::make_shared<TierThreads>()) {
+    CacheFile::Settings settings{folder.file("part"), {kBytes, {}}, folder.file("whole")};
     if (!CacheFile::open(settings, file).ok()) std::abort();
     if (!TieredSource::make(threads, remote, file, source).ok()) std::abort();
   }
@@ -134,27 +133,24 @@ struct Tiered {
 }  // namespace
 
 TEST(what_was_fetched_is_read_from_the_file_the_next_time) {
-  for (const bool lossless : {true, false}) {
-    const Folder folder;
-    {
-      const Tiered first(folder, lossless);
-      const FetchCounts counts = first.load();
-      CHECK_EQ(counts.tier_bytes, 0U);
-      CHECK_EQ(counts.tier_written_bytes, kBytes);
-      CHECK_EQ(first.remote->served_bytes, kBytes);
-      first.threads->close();  // writes what waits
-      CHECK(first.file->complete());
-      CHECK(first.file->published());
-    }
-    CHECK_EQ(std::filesystem::file_size(folder.file("whole")), kBytes);
-    CHECK(!std::filesystem::exists(folder.file("part")));
-    std::filesystem::rename(folder.file("whole"), folder.file("other"));
+  const Folder folder;
+  {
+    const Tiered first(folder);
+    const FetchCounts counts = first.load();
+    CHECK_EQ(counts.tier_bytes, 0U);
+    CHECK_EQ(counts.tier_written_bytes, kBytes);
+    CHECK_EQ(first.remote->served_bytes, kBytes);
+    first.threads->close();  // writes what waits
+    CHECK(first.file->complete());
+    CHECK(first.file->published());
   }
+  CHECK_EQ(std::filesystem::file_size(folder.file("whole")), kBytes);
+  CHECK(!std::filesystem::exists(folder.file("part")));
 }
 
 TEST(parts_of_a_range_come_from_where_they_are) {
   const Folder folder;
-  const Tiered tiered(folder, true);
+  const Tiered tiered(folder);
   CHECK(Arrival(*tiered.source, 1000, 5000).is_right());
   CHECK(Arrival(*tiered.source, 9000, 100).is_right());
   tiered.remote->served_bytes = 0;
@@ -171,8 +167,8 @@ TEST(parts_of_a_range_come_from_where_they_are) {
 
 TEST(several_users_fetch_each_range_once) {
   const Folder folder;
-  const Tiered one(folder, true);
-  const Tiered other(folder, true);
+  const Tiered one(folder);
+  const Tiered other(folder);
   std::jthread beside([&] { static_cast<void>(other.load()); });
   static_cast<void>(one.load());
   beside.join();
@@ -181,7 +177,7 @@ TEST(several_users_fetch_each_range_once) {
 
 TEST(a_read_of_its_own_waits_for_the_bytes) {
   const Folder folder;
-  const Tiered tiered(folder, false);
+  const Tiered tiered(folder);
   std::vector<std::byte> buffer(kChunk);
   for (int round = 0; round < 2; ++round) {
     ConstHostSpan out;
@@ -192,32 +188,21 @@ TEST(a_read_of_its_own_waits_for_the_bytes) {
   }
 }
 
-TEST(where_too_much_waits_to_be_written_a_range_is_left_out) {
-  const Folder folder;
-  const Tiered tiered(folder, false, kChunk - 1);
-  const FetchCounts counts = tiered.load();
-  tiered.threads->close();
-  CHECK(counts.tier_written_bytes < kBytes);
-  CHECK_EQ(tiered.file->covered_bytes(), counts.tier_written_bytes);
-}
-
 TEST(a_file_that_was_cut_off_costs_no_byte) {
-  for (const bool lossless : {true, false}) {
-    const Folder folder;
-    const Tiered tiered(folder, lossless);
-    const auto more = std::make_unique<std::vector<std::byte>>(1);
-    std::filesystem::resize_file(folder.file("part"), 0);  // cut off, and believed to be there in part
-    const std::array<ConstHostSpan, 1> part = {ConstHostSpan(*more)};
-    CHECK(tiered.file->put(kBytes - 1, part));
-    std::filesystem::resize_file(folder.file("part"), 0);
-    static_cast<void>(tiered.load());
-  }
+  const Folder folder;
+  const Tiered tiered(folder);
+  const auto more = std::make_unique<std::vector<std::byte>>(1);
+  std::filesystem::resize_file(folder.file("part"), 0);  // cut off, and believed to be there in part
+  const std::array<ConstHostSpan, 1> part = {ConstHostSpan(*more)};
+  CHECK(tiered.file->put(kBytes - 1, part));
+  std::filesystem::resize_file(folder.file("part"), 0);
+  static_cast<void>(tiered.load());
 }
 
 TEST(a_fetch_that_fails_leaves_the_range_to_others) {
   const Folder folder;
-  const Tiered one(folder, true);
-  const Tiered other(folder, true);
+  const Tiered one(folder);
+  const Tiered other(folder);
   one.remote->fails = true;
   Arrival failed(*one.source, 0, kChunk);
   CHECK(!failed.is_right());
@@ -229,8 +214,8 @@ TEST(a_fetch_that_fails_leaves_the_range_to_others) {
 
 TEST(what_another_fetches_is_waited_for_and_a_stop_ends_that) {
   const Folder folder;
-  const Tiered one(folder, true);
-  const Tiered other(folder, true);
+  const Tiered one(folder);
+  const Tiered other(folder);
   one.remote->hold();
   Arrival first(*one.source, 0, kChunk);
   one.remote->wait_for_fetches(1);
@@ -247,8 +232,8 @@ TEST(what_another_fetches_is_waited_for_and_a_stop_ends_that) {
 
 TEST(closing_ends_what_waits_for_others) {
   const Folder folder;
-  const Tiered one(folder, true);
-  const Tiered other(folder, true);
+  const Tiered one(folder);
+  const Tiered other(folder);
   one.remote->hold();
   Arrival first(*one.source, 0, kChunk);
   one.remote->wait_for_fetches(1);
@@ -266,9 +251,9 @@ TEST(closing_ends_what_waits_for_others) {
 TEST(a_tier_before_a_tier_fills_both) {
   const Folder folder;
   const Folder memory;
-  const Tiered drive(folder, true);
+  const Tiered drive(folder);
   std::shared_ptr<CacheFile> file;
-  REQUIRE(CacheFile::open({memory.file("part"), {kBytes, {}}, memory.file("whole"), true}, file).ok());
+  REQUIRE(CacheFile::open({memory.file("part"), {kBytes, {}}, memory.file("whole")}, file).ok());
   std::shared_ptr<Source> both;
   REQUIRE(TieredSource::make(drive.threads, drive.source, file, both).ok());
   for (std::size_t i = 0; i < kChunks; ++i) CHECK(Arrival(*both, i * kChunk, chunk_bytes(i)).is_right());

@@ -28,9 +28,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _BLOCK = 64 << 10
-_REASONS = {403: "Forbidden", 404: "Not Found", 412: "Precondition Failed", 429: "Too Many Requests"}
+_REASONS = {
+    400: "Bad Request",
+    416: "Range Not Satisfiable",
+    403: "Forbidden",
+    404: "Not Found",
+    412: "Precondition Failed",
+    429: "Too Many Requests",
+}
 _REASONS |= {500: "Internal Server Error", 503: "Slow Down"}
-_CODES = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError"}
+_CODES = {
+    400: "RequestTimeout",
+    403: "AccessDenied",
+    416: "InvalidRange",
+    404: "NoSuchKey",
+    412: "PreconditionFailed",
+    500: "InternalError",
+}
 BEFORE_HEAD = -1.0
 
 
@@ -43,8 +57,9 @@ class Fault:
             "reset" (RST), "close" (FIN, too early), "stall" (no more bytes, the connection stays), "trickle" (`rate`
             bytes a second from here on), "flip" (one byte is another): all at `at`;
             "status" (answers `status`, with `retry_after` seconds if given); "half" (half the body, and a
-            Content-Length that agrees); "whole" (200 and the whole object); "shifted" (Content-Range names another
-            offset); "total" (Content-Range names another length); "etag" (another ETag).
+            Content-Length that agrees); "whole" (200 and the whole object); "longer" (that, and a byte more);
+            "shifted" (Content-Range names another offset); "total" (Content-Range names another length); "etag"
+            (another ETag).
         at: Where in the body, as a part of it; `BEFORE_HEAD` for "reset" and "stall" before anything is sent. From 1 on
             it counts bytes: a body that is shorter passes.
         times: How many ranged GETs meet it; 0 for all.
@@ -155,7 +170,9 @@ class FaultProxy(LoopServer):
         if head.get("expect"):
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             head = head.with_header("Expect", None)
-        upstream[1].write((head.with_header("Range", None) if fault and fault.kind == "whole" else head).to_bytes())
+        upstream[1].write(
+            (head.with_header("Range", None) if fault and fault.kind in ("whole", "longer") else head).to_bytes()
+        )
         await _copy(reader, upstream[1], int(head.get("content-length") or 0))
         got = await read_head(upstream[0])
         if got is None:
@@ -218,6 +235,8 @@ def _changed(got: Head, fault: Fault, length: int) -> Head:
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", got.get("content-range") or "")
     if fault.kind == "half":
         return got.with_header("Content-Length", str(length // 2))
+    if fault.kind == "longer":
+        return got.with_header("Content-Length", str(length + 1))
     if fault.kind == "etag":
         return got.with_header("ETag", '"' + "0" * 32 + '"')
     if match and fault.kind == "shifted":

@@ -156,6 +156,25 @@ def test_memory_that_is_asked_for_is_real_and_stays(lazy):
     assert held.value().data_ptr() == address
 
 
+def test_asking_whether_memory_is_aligned_reads_nothing(lazy):
+    held = lazy["a"]
+    assert held.data_ptr() % 16 == held.data_ptr() % 64 == 0
+    assert not held.written
+    assert held.data_ptr() % 7 == held.data_ptr() - held.data_ptr() // 7 * 7
+    assert held.written
+    assert isinstance(held.data_ptr(), int)
+
+
+def test_what_was_looked_at_may_become_a_parameter(lazy):
+    held = lazy["a"]
+    assert held.untyped_storage().nbytes() == 96
+    parameter = nn.Parameter(held)
+    assert isinstance(parameter, LazyTensor)
+    same(parameter, CONTENT["a"])
+    held.add_(1)  # the same memory
+    same(parameter, CONTENT["a"] + 1)
+
+
 def test_setting_data_takes_the_other_over(lazy):
     parameter = nn.Parameter(lazy["a"])
     parameter.data = lazy["b"].t()

@@ -25,7 +25,7 @@ DEBUG_SEED: Final = 1
 """Of the random delays in debugging; any but 0 will do."""
 
 _MOST_READ_THREADS: Final = 8  # two fill a PCIe gen5 link from the page cache; more only steal cores from compute
-_MOST_RECEIVERS: Final = 4  # one receives some 2 GB/s of plain HTTP, or 1 GB/s of TLS
+_RECEIVERS: Final = 4  # one receives some 3 GB/s of plain HTTP, or 1 GB/s of TLS
 _HEADROOM_PART: Final = 4  # of what this process may still take, staging memory takes at most a quarter
 
 
@@ -57,8 +57,7 @@ class ReadPool:
             debug_seed=DEBUG_SEED if options.debug else 0,
         )
         self.engines: weakref.WeakValueDictionary[tuple[str, StreamOptions], CopyEngine] = weakref.WeakValueDictionary()
-        receivers = min(_MOST_RECEIVERS, max(2, usable_cpus() // 2))
-        self.remote = RemoteClient(connections=options.connections or 0, threads=receivers)
+        self.remote = RemoteClient(connections=options.connections or 0, threads=_RECEIVERS)
         self.tiers = _native.TierThreads()
         # Made before any engine's, and so run behind theirs when the interpreter ends; the last one made runs first.
         self._tiers_finalizer = weakref.finalize(self, self.tiers.close)

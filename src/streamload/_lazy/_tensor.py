@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 
 from ..torch._dtypes import torch_dtype, torch_shape
+from ._address import Address
 from ._forms import joined_form
 from ._node import LazySource, Node, Step, change, flat
 
@@ -104,6 +105,8 @@ class LazyTensor(torch.Tensor):
         """Give memory to what goes past the dispatcher to it; all else takes its way."""
         if not all(issubclass(cls, kind) for kind in types):
             return NotImplemented  # a tensor that waits for its own bytes: it lets the others go on
+        if func == torch.Tensor.data_ptr and isinstance(args[0], LazyTensor) and not args[0].written:
+            return Address(args[0])
         if func in PAST_DISPATCH and isinstance(args[0], LazyTensor):
             return func(args[0].memory(), *args[1:], **(kwargs or {}))
         if func == SET_DATA and isinstance(args[0], LazyTensor):
@@ -222,6 +225,9 @@ _FACTORIES = frozenset(
 )
 """Operations whose result has the argument's form, and none of its bytes: ordinary tensors, without reading."""
 
+_SAME = frozenset([_aten.detach.default, _aten.alias.default])
+"""Operations whose result is the argument once more."""
+
 _NOW = frozenset([torch.Tag.data_dependent_output, torch.Tag.nondeterministic_seeded])
 """Tags of operations that have to be run when they are called."""
 
@@ -265,6 +271,8 @@ def _dispatch(func: Operation, args: tuple[object, ...], kwargs: dict[str, objec
     if func._schema.is_mutable or len(lazies) < len(given) or not _NOW.isdisjoint(func.tags):
         return _run(func, args, kwargs)
     if any(each.written for each in lazies):
+        if func in _SAME:  # a parameter of it, for one, has to be lazy, too
+            return LazyTensor(lazies[0].node, lazies[0]._memory)
         return _run(func, args, kwargs)
     return _record(func, args, kwargs, lazies)
 

@@ -291,7 +291,7 @@ def check_header(path: str, url: str) -> None:
 
 def _open_cache(path: str, wanted: ObjectRecord) -> _native.CacheFile:
     try:
-        return _native.CacheFile(os.fsencode(path), wanted.nbytes, wanted.identity, lossless=True)
+        return _native.CacheFile(os.fsencode(path), wanted.nbytes, wanted.identity)
     except _native.NativeError as error:
         raise OSError(error.system_code or errno.EIO, str(error), path) from error
 

@@ -258,6 +258,8 @@ class HttpSource(Closing):
             total = -1
         elif response.status == 206 and (got := parse_content_range(headers.get("Content-Range"))):
             total = got[2]
+        elif response.status == 200 and (whole := (headers.get("Content-Length") or "").strip()).isdigit():
+            total = int(whole[:18])
         if total != self._nbytes or (found_version and told and found_version != told):
             found = f"{total} bytes" if total >= 0 else "too few bytes for the range"
             raise ChangedError(

@@ -118,16 +118,17 @@ class _Tries:
             except ValueError as error:
                 self._raise(str(error), None)
             return
-        if status in RETRIED:
+        code = _code(response)
+        if status in RETRIED or (status == 400 and code == " RequestTimeout"):
             said = parse_retry_after(response.headers.get("Retry-After"), time.time())
-            self._wait(f"status {status}{_code(response)}", None, retry_after=said)
+            self._wait(f"status {status}{code}", None, retry_after=said)
             return
         stale = status in DENIED or (status in GONE and requests.reached) or status in (301, 400)
         if stale and self._renewals < 2:
             self._renewals += 1
             if requests.address.refused(signed, status, dict(response.headers)):
                 return
-        _raise_status(requests.url, self._whole, status, _code(response))
+        _raise_status(requests.url, self._whole, status, code)
 
     def failed(self, error: BaseException) -> None:
         """Wait before the next try, or raise because there is none."""

@@ -115,7 +115,6 @@ class Tier:
                     partial,
                     facts.nbytes,
                     bytes.fromhex(key),
-                    lossless=True,  # what is left out would be fetched again, by the next load
                     publish_path=os.fsencode(layout.object_path(key)),
                 )
                 # Another process may have published it since `find`; then this file is a new one, and in the way.

@@ -1,11 +1,12 @@
 """Configure nginx to serve a folder as fast as the machine allows: what the benchmark and the tests download from.
 
-Part of `bench._source`; standard library only. One process, sendfile, no log of accesses. Debian's binary is enough,
+Part of `bench._source`; standard library only. sendfile, no log of accesses. Debian's binary is enough,
 unpacked anywhere: every path it would write to is set.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class NginxSettings:
         port: Of plain HTTP, on 127.0.0.1.
         tls_port: Of HTTPS; None: none.
         certificate: PEM of the chain and its key, with `tls_port`.
+        workers: Processes that serve, under one that does not; 0: a single one.
     """
 
     root: Path
@@ -34,6 +36,7 @@ class NginxSettings:
     port: int
     tls_port: int | None = None
     certificate: Path | None = None
+    workers: int = 0
 
 
 def find_nginx() -> str | None:
@@ -44,7 +47,8 @@ def find_nginx() -> str | None:
 
 def nginx_configuration(settings: NginxSettings) -> str:
     """Return the text of a configuration file; run it with `nginx -p SCRATCH -c FILE`."""
-    listen = f"listen 127.0.0.1:{settings.port} backlog=1024;"
+    spread = " reuseport" if settings.workers else ""  # or one worker may take all connections
+    listen = f"listen 127.0.0.1:{settings.port} backlog=1024{spread};"
     if settings.tls_port is not None:
         listen += f"""
     listen 127.0.0.1:{settings.tls_port} ssl;
@@ -53,8 +57,12 @@ def nginx_configuration(settings: NginxSettings) -> str:
     ssl_protocols TLSv1.3;"""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     scratch = "\n  ".join(f"{kind}_temp_path {settings.scratch}/{kind};" for kind in kinds)
+    processes = "master_process off;"
+    if settings.workers:
+        # Who may read the scratch folder here is whoever runs this; else nginx's own choice is a user who may not.
+        processes = f"worker_processes {settings.workers};" + (" user root;" if os.geteuid() == 0 else "")
     return f"""daemon off;
-master_process off;
+{processes}
 pid {settings.scratch}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 4096; }}

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..._machine import usable_cpus
 from .._result import BenchError
 from ._nginx import NginxSettings, find_nginx, nginx_configuration
 
@@ -39,7 +40,7 @@ def serve(objects: Path, scratch: Path) -> Iterator[str]:
     if program is None:
         raise BenchError("no nginx was found to serve the objects; install it (apt install nginx-light), or give a URL")
     port = _free_port()
-    configuration = nginx_configuration(NginxSettings(root=objects, scratch=scratch, port=port))
+    configuration = nginx_configuration(NginxSettings(root=objects, scratch=scratch, port=port, workers=usable_cpus()))
     (scratch / "nginx.conf").write_text(configuration, encoding="utf-8")
     with (scratch / "nginx.log").open("wb") as log:
         server = subprocess.Popen(

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _OWN_SHAPE = LlamaShape(
-    layers=12, hidden=1024, heads=16, kv_heads=16, intermediate=2816, vocab=8192, dtype="F32"
-)  # about 680 MB
+    layers=26, hidden=1024, heads=16, kv_heads=16, intermediate=2816, vocab=8192, dtype="F32"
+)  # about 1.4 GB
 _SHARDS = 4
 _BUCKET, _PREFIX = "bucket", "model"
 _SECONDS = 120.0  # after which a client is given up
