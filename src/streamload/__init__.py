@@ -24,6 +24,7 @@ by floor; a room imports only rooms below it:
     _lazy                           tensors that read nothing and write down what is done to them
     transformers, diffusers         others' `from_pretrained`, streamed
     _load_with                      a loading function of one's own, streamed
+    _handover, vllm, sglang         engines whose own code puts each weight where it belongs
     testing, _models, bench, cli    tools for tests; what is measured with; measurements; the command line
 """
 

@@ -30,10 +30,13 @@ FLOORS = {
     "_models": 5,
     "testing": 5,
     "_demo": 6,
+    "_handover": 6,
     "bench": 7,
     "transformers": 6,
     "_load_with": 7,
     "diffusers": 7,
+    "sglang": 7,
+    "vllm": 7,
     "streamload": 7,  # the package's own face: re-exports, no logic
     "cli": 8,
     "__main__": 9,

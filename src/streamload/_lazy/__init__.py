@@ -7,6 +7,7 @@ engine can put them in place; the others are replayed. The map:
     _node     what was written down: tensors of the file, and steps
     _forms    what comes of joining tensors, foretold
     _tensor   LazyTensor: records, or computes where it has to
+    _address  of one whose bytes are nowhere yet
     _pieces   a record turned around: which part of which tensor goes into which part of the result
 """
 

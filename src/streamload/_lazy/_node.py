@@ -16,6 +16,7 @@ import torch
 from .._sources import FileSource
 from ..torch._dtypes import torch_dtype, torch_shape
 from ..torch._host import HostTensors
+from ..torch._layout import Part
 from ..torch._memory import reinterpret
 
 if TYPE_CHECKING:
@@ -25,20 +26,39 @@ if TYPE_CHECKING:
 
     from .._checkpoint import Checkpoint
     from .._format import TensorInfo
+    from ..torch._deferred import DeferredFill
 
 T = TypeVar("T")
+
+
+_KEEP = frozenset(
+    [
+        torch.ops.aten.detach.default,
+        torch.ops.aten.alias.default,
+        torch.ops.aten.clone.default,
+        torch.ops.aten._to_copy.default,
+        torch.ops.aten.lift_fresh.default,
+    ]
+)
+"""Operations whose result has the elements of their argument, each in its place, if it has its dtype."""
 
 
 class LazySource:
     """Reads tensors of one checkpoint for those who need values early. Thread-safe; maps no file and holds none open.
 
+    Args:
+        checkpoint: Open.
+        into: Who copies parts of tensors into memory that is there; None: they are read whole first.
+
     Attributes:
+        into: As given.
         bytes_read: Of tensors that were needed; nothing, if all goes well.
         names_read: Their names, in the order in which they were needed.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, into: DeferredFill | None = None) -> None:
         self._shards = checkpoint.shards
+        self.into = into
         self._lock = threading.Lock()  # guards what is counted
         self.bytes_read = 0
         self.names_read: list[str] = []
@@ -59,6 +79,29 @@ class LazySource:
             self.bytes_read += info.nbytes
             self.names_read.append(info.name)
         return reinterpret(buffer, torch_dtype(info), torch_shape(info))
+
+    def copy_into(self, node: Node, tensor: torch.Tensor) -> bool:
+        """Copy a node into an ordinary tensor, reading what it is of the file and no more.
+
+        Returns:
+            False where the node has to be computed first. Nothing that was put off goes to the tensor's memory then.
+
+        Raises:
+            RuntimeError: The shapes do not fit.
+            SourceError, DeviceError, StreamClosedError: As `DeferredFill.put`.
+        """
+        if self.into is None:
+            return False
+        found = _of_file(node)
+        if found is not None and found.info is not None:
+            form = found.form if found.form.shape == tensor.shape else found.form.expand(tensor.shape)
+            size = form.element_size()
+            stride = tuple([step * size for step in form.stride()])
+            part = Part(int(form.storage_offset()) * size, tuple(form.shape), stride, size)
+            if form.numel() == found.form.numel() and self.into.put(found.info, part, form.dtype, tensor):
+                return True
+        self.into.settle_for([tensor])
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +214,23 @@ def change(work: Callable[[object], object], values: T) -> T:
     else:
         made = work(values)
     return cast("T", made)
+
+
+def _of_file(node: Node) -> Node | None:
+    """Return the view of a tensor in the file that has a node's elements in their places, if there is one."""
+    while node.info is None:
+        if node.step is None or node.step.func not in _KEEP:
+            return None
+        above = cast("Node", node.step.args[0])
+        if above.form.dtype != node.form.dtype:
+            return None
+        node = above
+    return None if _shares(node.form) else node
+
+
+def _shares(form: torch.Tensor) -> bool:
+    """Whether elements may be the same bytes, as those of an expanded tensor are."""
+    return any(not step and extent > 1 for step, extent in zip(form.stride(), form.shape, strict=True))
 
 
 def _compute(wanted: Node) -> torch.Tensor:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 
 from ..torch._dtypes import torch_dtype, torch_shape
+from ._address import Address
 from ._forms import joined_form
 from ._node import LazySource, Node, Step, change, flat
 
@@ -59,38 +60,6 @@ class _Memory:
             for each in reversed(chain):
                 found = each.replay({cast("Node", each.base): found})
         return found
-
-
-class _Address:
-    """Where a lazy tensor lies: on a boundary, as all that torch allocates; anything else is known with its bytes.
-
-    Not an `int`, so that whatever is written in C refuses it rather than take it for one. transformers 5.0 asks each
-    expert's tensor whether it lies on 16 bytes.
-    """
-
-    def __init__(self, tensor: LazyTensor) -> None:
-        self._tensor = tensor
-
-    def __index__(self) -> int:
-        return self._tensor.memory().data_ptr()
-
-    def __mod__(self, other: int) -> int:
-        return 0 if _ALIGNMENT % other == 0 else int(self) % other
-
-    def __add__(self, other: int) -> int:
-        return int(self) + other
-
-    def __sub__(self, other: int) -> int:
-        return int(self) - int(other)
-
-    def __eq__(self, other: object) -> bool:
-        return int(self) == other
-
-    def __hash__(self) -> int:
-        return hash(int(self))
-
-
-_ALIGNMENT = 64  # bytes, of every allocation of torch's
 
 
 class LazyTensor(torch.Tensor):
@@ -137,10 +106,10 @@ class LazyTensor(torch.Tensor):
         if not all(issubclass(cls, kind) for kind in types):
             return NotImplemented  # a tensor that waits for its own bytes: it lets the others go on
         if func == torch.Tensor.data_ptr and isinstance(args[0], LazyTensor) and not args[0].written:
-            return _Address(args[0])
-        if func in _PAST_DISPATCH and isinstance(args[0], LazyTensor):
+            return Address(args[0])
+        if func in PAST_DISPATCH and isinstance(args[0], LazyTensor):
             return func(args[0].memory(), *args[1:], **(kwargs or {}))
-        if func == _SET_DATA and isinstance(args[0], LazyTensor):
+        if func == SET_DATA and isinstance(args[0], LazyTensor):
             args[0]._take_over(args[1])
             return None
         with torch._C.DisableTorchFunctionSubclass():  # and not as torch does, which makes every result a lazy one
@@ -225,13 +194,13 @@ class LazyTensor(torch.Tensor):
             made._memory.bytes = other.detach()
             other = made
         with torch._C.DisableTorchFunctionSubclass():
-            _SET_DATA(self, other)
+            SET_DATA(self, other)
         self.node, self._memory, self._value = other.node, other._memory, None
 
 
-_SET_DATA = cast("Any", torch.Tensor.data).__set__
+SET_DATA = cast("Any", torch.Tensor.data).__set__
 
-_PAST_DISPATCH = frozenset(
+PAST_DISPATCH = frozenset(
     [
         torch.Tensor.numpy,
         torch.Tensor.__array__,
@@ -264,19 +233,24 @@ _NOW = frozenset([torch.Tag.data_dependent_output, torch.Tag.nondeterministic_se
 
 _CPU = torch.device("cpu")
 
+_COPY = _aten.copy_.default
 
-def lazy_state_dict(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> dict[str, LazyTensor]:
+
+def lazy_state_dict(
+    checkpoint: Checkpoint, names: Iterable[str] | None = None, *, source: LazySource | None = None
+) -> dict[str, LazyTensor]:
     """Return a checkpoint's tensors by name, on the CPU, without reading any.
 
     Args:
         checkpoint: Open; has to stay so until no lazy tensor is needed.
         names: Which; None takes all.
+        source: Who reads; None: one that reads whole tensors.
 
     Raises:
         KeyError: There is no such tensor.
         TypeError: torch has no dtype for one.
     """
-    source = LazySource(checkpoint)
+    source = LazySource(checkpoint) if source is None else source
     infos = checkpoint.values() if names is None else [checkpoint[name] for name in names]
     return {
         info.name: LazyTensor(
@@ -292,6 +266,8 @@ def _dispatch(func: Operation, args: tuple[object, ...], kwargs: dict[str, objec
     if func in _FACTORIES:
         device = kwargs.get("device") or lazies[0].device
         return func(*change(_formed, args), **{**kwargs, "device": device})
+    if func is _COPY and _lands(*args[:2]):
+        return args[0]
     if func._schema.is_mutable or len(lazies) < len(given) or not _NOW.isdisjoint(func.tags):
         return _run(func, args, kwargs)
     if any(each.written for each in lazies):
@@ -299,6 +275,17 @@ def _dispatch(func: Operation, args: tuple[object, ...], kwargs: dict[str, objec
             return LazyTensor(lazies[0].node, lazies[0]._memory)
         return _run(func, args, kwargs)
     return _record(func, args, kwargs, lazies)
+
+
+def _lands(to: object, given: object) -> bool:
+    """Copy a lazy tensor into an ordinary one without computing it, if that can be."""
+    if isinstance(to, LazyTensor) or not isinstance(given, LazyTensor) or given.written:
+        return False
+    tensor = cast("torch.Tensor", to)
+    if tensor.is_meta:
+        tensor.copy_(given.form)
+        return True
+    return given.node.source.copy_into(given.node, tensor)
 
 
 def _formed(value: object) -> object:

@@ -69,7 +69,7 @@ class Destination:
 
 
 @dataclass(slots=True)
-class _Device:
+class DeviceFill:
     """What goes to one device."""
 
     copies: list[Copy] = field(default_factory=list)
@@ -136,7 +136,7 @@ def fill(
         for found in devices.values():
             _refuse_shared_memory(found)
         engines = {device: choose_engine(device, options, engine) for device in devices}
-        return _run(checkpoint, devices, engines, began)
+        return run_fill(checkpoint, devices, engines, began)
 
 
 def fill_converted(
@@ -150,20 +150,27 @@ def fill_converted(
         options: How to read and stage.
     """
     began = time.perf_counter()
-    devices: dict[torch.device, _Device] = {}
+    devices: dict[torch.device, DeviceFill] = {}
     for conversion in conversions:
-        devices.setdefault(conversion.tensor.device, _Device()).conversions.append(conversion)
+        devices.setdefault(conversion.tensor.device, DeviceFill()).conversions.append(conversion)
     engines = {device: choose_engine(device, options, None) for device in devices}
-    return _run(checkpoint, devices, engines, began)
+    return run_fill(checkpoint, devices, engines, began)
 
 
-def _run(
+def run_fill(
     checkpoint: Checkpoint,
-    devices: Mapping[torch.device, _Device],
+    devices: Mapping[torch.device, DeviceFill],
     engines: Mapping[torch.device, CopyEngine],
     began: float,
 ) -> LoadStats:
-    """Submit for every device, then convert window by window on all of them in turn; wait for all."""
+    """Submit for every device, then convert window by window on all of them in turn; wait for all.
+
+    Args:
+        checkpoint: Open.
+        devices: What goes where.
+        engines: Who copies to each.
+        began: When the call began, by `time.perf_counter`.
+    """
     tickets: list[Ticket] = []
     submitted_after = 0.0  # seconds from the call to the first submission, where the tickets' clocks start
     known = next((known_sums(checkpoint, engine) for engine in engines.values()), None)
@@ -242,9 +249,9 @@ def _in_two(copies: list[Copy]) -> Iterator[list[Copy]]:
 @collector_paused()
 def _sort_by_device(
     checkpoint: Checkpoint, destinations: Mapping[str, torch.Tensor] | Iterable[Destination]
-) -> dict[torch.device, _Device]:
+) -> dict[torch.device, DeviceFill]:
     """Check every destination, and work out how its bytes get there."""
-    devices: dict[torch.device, _Device] = {}
+    devices: dict[torch.device, DeviceFill] = {}
     dtypes: dict[str, torch.dtype] = {}
     known_casts: set[tuple[str, torch.dtype, torch.device]] = set()
     for name, tensor, index in _each(destinations):
@@ -256,7 +263,7 @@ def _sort_by_device(
         address, device = _find_memory(name, tensor), tensor.device
         found = devices.get(device)
         if found is None:
-            found = devices[device] = _Device()
+            found = devices[device] = DeviceFill()
         plain = tensor.dtype == dtype and not (tensor.is_conj() or tensor.is_neg())
         if plain and index == () and tensor.shape == shape and tensor.is_contiguous():  # nearly always
             if info.end > info.start:
@@ -338,7 +345,7 @@ def _find_part(
 
 
 @collector_paused()
-def _refuse_shared_memory(found: _Device) -> None:
+def _refuse_shared_memory(found: DeviceFill) -> None:
     met = find_overlap(found.blocks)
     if met is not None:
         _, first, second = met
