@@ -132,11 +132,7 @@ std::optional<CurlCode> PlainTransfer::receive_in_place(bool& drained) {
   message.msg_iov = pieces.data();
   message.msg_iovlen = what_.target.rooms(most, pieces);
   const ssize_t got = retry_interrupted([&] { return ::recvmsg(socket_.get(), &message, MSG_DONTWAIT); });
-  if (got < 0 && would_block(errno)) {
-    drained = true;
-    return {};
-  }
-  if (got <= 0) return gone(got < 0 ? errno : 0);
+  if (got <= 0) return nothing_came(got, drained);
   const auto nbytes = static_cast<std::size_t>(got);
   received_ += nbytes;
   what_.target.pass(nbytes);
@@ -157,15 +153,18 @@ std::optional<CurlCode> PlainTransfer::receive_framed(bool& drained) {
   std::array<char, kFramedBytes> bytes;  // NOLINT(cppcoreguidelines-pro-type-member-init): as far as it is filled
   const ssize_t got =
       retry_interrupted([&] { return ::recv(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT); });
-  if (got < 0 && would_block(errno)) {
-    drained = true;
-    return {};
-  }
-  if (got <= 0) return gone(got < 0 ? errno : 0);
+  if (got <= 0) return nothing_came(got, drained);
   const auto nbytes = static_cast<std::size_t>(got);
   received_ += nbytes;
   drained = nbytes < bytes.size();
   return take_bytes({bytes.data(), nbytes});
+}
+
+// For now, or any more: `got` is what the system call said.
+std::optional<CurlCode> PlainTransfer::nothing_came(ssize_t got, bool& drained) {
+  drained = got < 0 && would_block(errno);
+  if (drained) return {};
+  return gone(got < 0 ? errno : 0);
 }
 
 std::optional<CurlCode> PlainTransfer::take_bytes(std::string_view bytes) {

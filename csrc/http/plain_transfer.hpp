@@ -4,6 +4,8 @@
 // libcurl receives into a buffer of its own, and what it calls then has to copy: half as much work again as receiving.
 #pragma once
 
+#include <sys/types.h>
+
 #include "core/unique_fd.hpp"
 #include "http/body_frames.hpp"
 #include "http/transfer.hpp"
@@ -31,6 +33,7 @@ class PlainTransfer final : public Transfer {
   // `drained`: there is no more for now.
   [[nodiscard]] std::optional<CurlCode> receive_in_place(bool& drained);
   [[nodiscard]] std::optional<CurlCode> receive_framed(bool& drained);
+  [[nodiscard]] std::optional<CurlCode> nothing_came(ssize_t got, bool& drained);
   [[nodiscard]] std::optional<CurlCode> take_bytes(std::string_view bytes);
   [[nodiscard]] std::size_t take_head(std::string_view bytes);
   [[nodiscard]] bool speaks_http() const noexcept;
