@@ -99,7 +99,7 @@ def other(draw, tensor):
                 operator.methodcaller("to", torch.float32, copy=True),
                 operator.methodcaller("to", torch.float64),
                 lambda t: t * 2 + 1,
-                lambda t: t.view(torch.int32) if t.dtype == torch.float32 else t.view(torch.int64),
+                lambda t: t.view(torch.int32 if t.dtype.itemsize == 4 else torch.int64),
                 lambda t: t.flip(tuple(range(t.dim()))),
             ]
         )
