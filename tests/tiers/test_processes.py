@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -135,7 +136,8 @@ def test_processes_that_evict_and_are_killed_harm_nobody(places, server, nursery
     for _ in range(max(2, kills // 4)):
         seeds = [chosen.randrange(4) for _ in range(6)]
         pids = [nursery.start(url=server.put(f"o{seed}", objects[seed]), options=options) for seed in seeds]
-        os.kill(pids[0], signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have been quicker
+            os.kill(pids[0], signal.SIGKILL)
         for seed, pid in zip(seeds[1:], pids[1:], strict=True):
             ended = nursery.wait(pid)
             assert ended["status"] == 0, ended

@@ -19,7 +19,8 @@ KINDS = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _vllm():
-    if find_spec("vllm") is None:
+    found = find_spec("vllm")
+    if found is None or found.origin is None:  # this very folder may be found as a package of that name
         pytest.skip("vLLM has an environment of its own: make test-vllm")
 
 

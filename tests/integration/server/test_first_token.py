@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 BYTES_PER_SECOND, LATENCY_SECONDS = 7e6, 0.02
 SHAPE = LlamaShape(layers=24, hidden=256, heads=4, kv_heads=2, intermediate=704, vocab=1024, dtype="F32")
 PROMPT = [37 * at % SHAPE.vocab for at in range(1200)]
-GOAL, MOST = 0.8, 0.95  # of what loading first takes, measured beside it: where we stop, where we fail
+GOAL, MOST = 0.95, 1.0  # of what loading first takes, measured beside it: where we stop, where we fail
 TRIES = 3  # what else runs here slows one or another
 
 
