@@ -6,7 +6,6 @@ namespace streamload {
 namespace {
 
 constexpr std::size_t kMostConnections = 256;  // 100 Gbit/s at 50 MB/s each
-constexpr std::size_t kFirstConnections = 16;  // 10 Gbit/s likewise
 constexpr std::size_t kLeastSamples = 16;
 constexpr std::size_t kLeastBytes = 256 << 10;  // a smaller request takes as long: it is latency that counts
 constexpr double kSlow = 3;                     // times what 95 % of the requests take
@@ -19,8 +18,8 @@ double counted(std::size_t nbytes) noexcept { return static_cast<double>(std::ma
 
 HttpPace::HttpPace(std::size_t connections) noexcept
     : adapts_(connections == 0),
-      depth_(connections == 0 ? kFirstConnections : connections),
-      control_(kMostConnections, kFirstConnections) {}
+      depth_(connections == 0 ? DepthControl::kFirst : connections),
+      control_(kMostConnections, DepthControl::kFirst) {}
 
 void HttpPace::completed(std::size_t nbytes, Clock::duration took, Clock::time_point now) noexcept {
   const std::lock_guard lock(mutex_);

@@ -6,20 +6,25 @@
 namespace streamload {
 namespace {
 
-constexpr std::size_t kLeast = 2;    // one arrives while the other is asked for
-constexpr double kWorthMore = 1.05;  // a step up brings half as much again where latency is the limit
+// A step up brings half as much again, and doubling twice as much, where latency is the limit.
+constexpr double kWorthMore = 1.05;
+constexpr double kWorthTwice = 1.3;  // of one round, which is rough; what is left to gain is found by steps up
 constexpr double kAsGood = 0.98;
 constexpr std::size_t kQuietWindows = 8;
 // Completions come in bursts (interrupt coalescing, several reaped at once); a window is long against them.
 constexpr DepthControl::Time kWindow = std::chrono::milliseconds(4);
 
 constexpr std::size_t above(std::size_t depth) noexcept { return depth + std::max<std::size_t>(depth / 2, 1); }
-constexpr std::size_t below(std::size_t depth) noexcept { return std::max(depth - depth / 3, kLeast); }
+constexpr std::size_t below(std::size_t depth) noexcept { return depth - depth / 3; }
 
 }  // namespace
 
-DepthControl::DepthControl(std::size_t most, std::size_t first) noexcept
-    : most_(std::max<std::size_t>(most, 1)), depth_(std::min(first, most_)), held_(depth_), settling_(depth_) {}
+DepthControl::DepthControl(std::size_t most, std::size_t least) noexcept
+    : most_(std::max<std::size_t>(most, 1)),
+      least_(std::min(least, most_)),
+      depth_(std::min(kFirst, most_)),
+      held_(depth_),
+      settling_(depth_) {}
 
 void DepthControl::completed(std::size_t nbytes, std::size_t outstanding, Time now) noexcept {
   if (outstanding <= 1 && depth_ > 1) return settle(depth_);  // idle: the time until the next one means nothing
@@ -30,7 +35,8 @@ void DepthControl::completed(std::size_t nbytes, std::size_t outstanding, Time n
   ++count_;
   nbytes_ += nbytes;
   outstanding_ += std::min(outstanding, depth_);
-  if (count_ < 2 * depth_ || now - start_ < kWindow) return;
+  const std::size_t rounds = trial_ == Trial::kDouble ? 1 : 2;
+  if (count_ < rounds * depth_ || now - start_ < kWindow) return;
   const bool full = 4 * outstanding_ >= 3 * depth_ * count_;
   const double rate = static_cast<double>(nbytes_) / static_cast<double>((now - start_).count());
   count_ = outstanding_ = 0;
@@ -44,18 +50,30 @@ void DepthControl::judge(double rate) noexcept {
     held_rate_ = rate;
     if (++quiet_ < kQuietWindows) return;
     attempt(std::exchange(next_, next_ == Trial::kUp ? Trial::kDown : Trial::kUp));
-  } else if (rate > held_rate_ * (trial_ == Trial::kUp ? kWorthMore : kAsGood)) {
+  } else if (rate > held_rate_ * least_gain(trial_)) {
     held_ = depth_;
     held_rate_ = std::max(rate, held_rate_);  // steps down that each cost a little must not add up
     attempt(trial_);
+  } else if (trial_ == Trial::kDouble) {
+    attempt(Trial::kUp);
   } else {
     trial_ = Trial::kNone;
     settle(held_);
   }
 }
 
+double DepthControl::least_gain(Trial trial) noexcept {
+  if (trial == Trial::kDouble) return kWorthTwice;
+  return trial == Trial::kUp ? kWorthMore : kAsGood;
+}
+
+std::size_t DepthControl::tried_by(Trial trial) const noexcept {
+  if (trial == Trial::kDown) return std::max(below(held_), least_);
+  return std::min(trial == Trial::kDouble ? 2 * held_ : above(held_), most_);
+}
+
 void DepthControl::attempt(Trial trial) noexcept {
-  const std::size_t depth = trial == Trial::kUp ? std::min(above(held_), most_) : std::min(below(held_), held_);
+  const std::size_t depth = tried_by(trial);
   quiet_ = 0;
   trial_ = depth == held_ ? Trial::kNone : trial;
   settle(depth);

@@ -187,7 +187,7 @@ class DeferredFill(Closing):
             engine = choose_engine(device, self._options, None)
             if not self._asked:
                 self._known, self._asked = known_sums(self._checkpoint, engine), True
-            increment_version([tensor for tensor in tensors if not tensor.is_inference()])
+            increment_version(tensors)
             memory = [tensor.untyped_storage() for tensor in tensors]
             ticket = submit(engine, self._checkpoint, [sorted(copies)], device, memory, self._known)
             self._tickets.append(ticket)

@@ -194,7 +194,7 @@ def run_fill(
 
         for device, found in devices.items():
             if found.copies:
-                increment_version([tensor for tensor in found.tensors if not tensor.is_inference()])
+                increment_version(found.tensors)
                 memory = [tensor.untyped_storage() for tensor in found.tensors]
                 # To be compared, a tensor must be in one plan.
                 for copies in _in_two(found.copies) if known is None else [found.copies]:

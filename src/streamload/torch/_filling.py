@@ -150,7 +150,7 @@ def _occupant(old: torch.Tensor, target: Target) -> torch.Tensor:
     if not old.is_meta:
         if lacks_memory(old):
             give_memory([old], [target.tensor])
-        elif not old.is_inference():  # of those torch counts no versions
+        else:
             with without_gates():
                 torch.autograd.graph.increment_version(old)  # a stream that filled it before may not sleep any more
         return old

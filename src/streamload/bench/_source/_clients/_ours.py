@@ -1,7 +1,7 @@
-"""streamload: a checkpoint behind a URL, into memory that is there.
+"""streamload: a checkpoint behind a URL, into memory that is there, in the order of its layers.
 
 Part of `bench._source._clients`; needs torch. The checkpoint is opened before the clock starts, as the others' clients
-are made; how long that took is reported beside the rest.
+are made; how long that took is reported beside the rest. How many requests are in flight is left to the engine.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ...._checkpoint import open as open_checkpoint
 from ...._engine import CopyEngine, ReadPool
 from ...._engine._remote import RemoteClient
 from ....options import StreamOptions
-from ....torch import fill
 from ....torch._dtypes import torch_dtype, torch_shape
+from ....torch._submit import Target, submit
 from . import FALLBACK, RING
 from ._course import Course, Moved
 
@@ -39,7 +39,11 @@ def get_ready(name: str, course: Course) -> Callable[[], Moved]:
     engine = _engine(name, course)
 
     def move() -> Moved:
-        stats = fill(checkpoint, existing, engine=engine)
+        layers = [[Target(info, existing[info.name]).copy() for info in layer.tensors] for layer in checkpoint.layers]
+        memory = [tensor.untyped_storage() for tensor in existing.values()]
+        with submit(engine, checkpoint, layers, torch.device("cpu"), memory, None) as ticket:
+            ticket.wait()
+            stats = ticket.stats()
         found = {**asdict(stats), "open_seconds": opened}
         return Moved(
             sums=lambda: sums_of(course, existing),
@@ -51,7 +55,7 @@ def get_ready(name: str, course: Course) -> Callable[[], Moved]:
 
 
 def _engine(name: str, course: Course) -> CopyEngine:
-    options = StreamOptions(connections=course.connections)
+    options = StreamOptions()
     pool = ReadPool(options)
     if name == FALLBACK:
         pool.remote = RemoteClient(connections=course.connections, threads=1, library="no libcurl")
