@@ -8,7 +8,7 @@ namespace {
 
 // A step up brings half as much again, and doubling twice as much, where latency is the limit.
 constexpr double kWorthMore = 1.05;
-constexpr double kWorthTwice = 1.3;  // of one round, which is rough; what is left to gain is found by steps up
+constexpr double kWorthTwice = 1.3;
 constexpr double kAsGood = 0.98;
 constexpr std::size_t kQuietWindows = 8;
 // Completions come in bursts (interrupt coalescing, several reaped at once); a window is long against them.
@@ -54,9 +54,9 @@ void DepthControl::judge(double rate) noexcept {
     held_ = depth_;
     held_rate_ = std::max(rate, held_rate_);  // steps down that each cost a little must not add up
     attempt(trial_);
-  } else if (trial_ == Trial::kDouble) {
-    attempt(Trial::kUp);
   } else {
+    // One round at a depth is rough: it is measured again before a step up finds what is left to gain.
+    if (trial_ == Trial::kDouble) quiet_ = kQuietWindows - 1;
     trial_ = Trial::kNone;
     settle(held_);
   }

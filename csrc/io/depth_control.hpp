@@ -41,7 +41,7 @@ class DepthControl {
   std::size_t held_;      // the last that has proved its worth
   double held_rate_ = 0;  // bytes per nanosecond at held_
   Trial trial_ = Trial::kDouble;
-  Trial next_ = Trial::kDown;
+  Trial next_ = Trial::kUp;
   std::size_t quiet_ = 0;  // windows since the last trial ended
 
   // The window being measured. It begins when those that were in flight at the last change have ended.

@@ -105,10 +105,10 @@ class LanguageModel:
         try:
             import transformers.modeling_utils  # what the auto classes would import only when they load
 
-            import streamload
+            from streamload import from_pretrained
 
             self._reach("imports")
-            model = streamload.from_pretrained(
+            model = from_pretrained(
                 self._place, auto_class="AutoModelForCausalLM", device=self._device, options=self._options
             )
             self.stream = model.streamload

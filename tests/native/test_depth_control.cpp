@@ -88,7 +88,7 @@ TEST(it_doubles_within_two_rounds_until_the_drive_is_full) {
 TEST(where_a_few_fill_the_drive_it_is_soon_back_at_them) {
   DepthControl control(256);
   Drive drive{1e8, 0.02};  // takes 1.5
-  drive.run(control, 2 * (4 + 8) + 8 + 2 * 6);
+  drive.run(control, 2 * (4 + 8) + (8 + 2 * 4) + 3 * 6);
   CHECK_EQ(drive.deepest, 8U);
   CHECK_EQ(control.depth(), 4U);
 }

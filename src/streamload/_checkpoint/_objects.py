@@ -16,7 +16,7 @@ from ..errors import SourceError
 from ._files import STEMS, SUFFIX, choose, expected_names, is_pickle_name, read_index
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
     from typing import Protocol
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         def __call__(self, source: Source, *, shard: int) -> Header: ...
 
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 _MOST_THREADS = 32
@@ -74,8 +75,6 @@ class Objects:
             return self._open_all(stack, read_header)
 
     def _open_all(self, stack: contextlib.ExitStack, read_header: ReadHeader) -> list[tuple[Source, Header]]:
-        from concurrent.futures import ThreadPoolExecutor  # 10 ms, and local files do without
-
         guesses = self._guesses()
 
         def work(number: int) -> tuple[Source, Header]:
@@ -87,21 +86,7 @@ class Objects:
                 forget()
             return source, header
 
-        if len(self.names) == 1:
-            return [work(0)]
-        with ThreadPoolExecutor(min(_MOST_THREADS, len(self.names)), "streamload-open") as pool:
-            pending: list[Future[tuple[Source, Header]]] = []
-            try:
-                for number in range(len(self.names)):
-                    pending.append(pool.submit(work, number))
-                return [each.result() for each in pending]
-            except BaseException:
-                for each in pending:
-                    each.cancel()
-                stop = getattr(self.store, "stop", None)
-                if stop is not None:  # or the pool waits for as long as requests are tried again
-                    stop()
-                raise
+        return _at_once(self.store, work, range(len(self.names)))
 
     def _open(self, number: int, head_bytes: int) -> Source:
         name = self.names[number]
@@ -179,27 +164,59 @@ def _follow(store: Store, name: str, source: Source | None = None) -> Objects:
 
 
 def _probe(store: Store, variant: str | None, url: str) -> Objects:
-    """Try the names that a checkpoint usually has, in the order in which a directory is searched for them."""
+    """Try the names that a checkpoint usually has, in the order in which a directory is searched for them.
+
+    A whole checkpoint and its index are asked for at once: which of them is there costs one round trip.
+    """
     tried: list[str] = []
-    denied: PermissionError | None = None
+    denied: list[PermissionError] = []  # what stores say of what is missing, too, where listing is denied
     for stem in STEMS:
         single, indices = expected_names(stem, variant)
-        for name in (single, *indices):
-            tried.append(name)
-            try:
-                source = store.open(name)
-            except FileNotFoundError:
-                continue
-            except PermissionError as error:  # what stores say of what is missing, too, where listing is denied
-                denied = error
-                continue
-            if name != single:
-                return _follow(store, name, source)
-            return Objects(store, [name], opened={name: source})
-    if denied is not None:
-        raise denied
+        tried += (single, *indices)
+        found: dict[str, Source] = {}
+        try:
+            _at_once(store, lambda name: _look(store, name, found, denied), (single, *indices))  # noqa: B023 - ends here
+            name = next((name for name in (single, *indices) if name in found), None)
+            source = None if name is None else found.pop(name)
+        finally:
+            for other in found.values():
+                other.close()
+        if name is not None and source is not None:
+            return Objects(store, [name], opened={name: source}) if name == single else _follow(store, name, source)
+    if denied:
+        raise denied[-1]
     raise FileNotFoundError(
         errno.ENOENT,
         f"this place cannot be listed, and has none of {', '.join(tried)}; give the URL of a file or an index",
         store.url,
     )
+
+
+def _look(store: Store, name: str, found: dict[str, Source], denied: list[PermissionError]) -> None:
+    try:
+        found[name] = store.open(name)
+    except FileNotFoundError:
+        return
+    except PermissionError as error:
+        denied.append(error)
+
+
+def _at_once(store: Store, work: Callable[[K], T], items: Sequence[K]) -> list[T]:
+    """Do work that asks a store for each item, many at a time; after the first failure the rest is given up."""
+    from concurrent.futures import ThreadPoolExecutor  # 10 ms, and local files do without
+
+    if len(items) == 1:
+        return [work(items[0])]
+    with ThreadPoolExecutor(min(_MOST_THREADS, len(items)), "streamload-open") as pool:
+        pending: list[Future[T]] = []
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+            return [each.result() for each in pending]
+        except BaseException:
+            for each in pending:
+                each.cancel()
+            stop = getattr(store, "stop", None)
+            if stop is not None:  # or the pool waits for as long as requests are tried again
+                stop()
+            raise
