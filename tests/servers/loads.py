@@ -22,11 +22,16 @@ class ThroughPython:
     """Hide what a source is, so that the engine can only call its `read_into`, as it does without libcurl."""
 
     def __init__(self, inner: Source) -> None:
+        self._inner = inner
         self.url = inner.url
         self.nbytes = inner.nbytes
         self.read_concurrency = getattr(inner, "read_concurrency", 1)
         self.read_into = inner.read_into
         self.close = inner.close
+
+    @property
+    def request_counts(self) -> dict[str, int]:
+        return getattr(self._inner, "request_counts", {})
 
 
 def short_options(*, chunk_bytes=256 << 10, stall_seconds=0.4, retry_seconds=8.0) -> StreamOptions:

@@ -12,6 +12,8 @@ from .. import _native
 from ._failures import raise_typed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .._sources import HttpSource
 
 
@@ -22,6 +24,7 @@ class Renewal:
         self._source = source
         self.url = source.url
         self.error: BaseException | None = None
+        self.request_counts: Mapping[str, int] = {}  # the engine's own requests are counted there
 
     def renew(self, status: int, /) -> tuple[str, list[str]]:
         try:

@@ -14,7 +14,7 @@ from .._closing import Closing
 from ._failures import raise_typed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .._sources import Source
     from . import CopyEngine
@@ -229,7 +229,11 @@ class Ticket(Closing):
 
     def stats(self) -> LoadStats:
         """Return what the load did so far."""
-        return LoadStats(**self._call(lambda native: native.stats()))  # type: ignore[arg-type]  # keys are the fields, checked by a test
+        stats: dict[str, float] = dict(self._call(lambda native: native.stats()))
+        for callback in self._callbacks:
+            for name, count in callback.request_counts.items():
+                stats[name] += count
+        return LoadStats(**stats)  # type: ignore[arg-type]  # keys are the fields, checked by a test
 
     def trace(self) -> list[ChunkTrace]:
         """Return one record for each read whose copies have landed, in plan order."""
@@ -260,6 +264,15 @@ class CallbackSource:
         self._source = source
         self.url = source.url
         self.error: BaseException | None = None
+        self._counts_before = self._counts()
+
+    @property
+    def request_counts(self) -> Mapping[str, int]:
+        """What the source has asked of a store since, by the names of `LoadStats`, where it counts that."""
+        return {name: count - self._counts_before[name] for name, count in self._counts().items()}
+
+    def _counts(self) -> Mapping[str, int]:
+        return getattr(self._source, "request_counts", {})
 
     def read_into(self, offset: int, buffer: memoryview, /) -> int:
         try:

@@ -159,6 +159,11 @@ class HttpSource(Closing):
         return self._requests.policy
 
     @property
+    def request_counts(self) -> dict[str, int]:
+        """What was asked from Python so far, by the names of `LoadStats`."""
+        return self._requests.counts.as_dict()
+
+    @property
     def by_python(self) -> bool:
         """Whether only `read_into` can read it, because the native engine knows nothing of what it takes.
 

@@ -9,16 +9,16 @@ import errno
 import random
 import re
 import socket
+import threading
 import time
 from http.client import HTTPException, IncompleteRead
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import ChangedError, SourceError, StreamClosedError
-from ._retry import DENIED, GONE, MOVED, RETRIED, Broken, Unbelieved, backoff, parse_retry_after
+from ._retry import DENIED, GONE, MOVED, RETRIED, THROTTLED, Broken, Unbelieved, backoff, parse_retry_after
 from ._urls import scrub, why_not_sent
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Mapping
 
     from ._answers import Answer
@@ -31,8 +31,31 @@ _FIRST_TRIES = 4  # to reach a server that has never answered: a wrong name show
 _CODE = re.compile(rb"<(?:Code|code)>([A-Za-z0-9._-]{1,80})</")
 
 
+class RequestCounts:
+    """Count what was asked of a store; thread-safe. The names are those of `LoadStats`, and mean what they mean there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(("requests", "retries", "resumes", "throttled", "renewals"), 0)
+
+    def add(self, *names: str) -> None:
+        """Count one more of each."""
+        with self._lock:
+            for name in names:
+                self._counts[name] += 1
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts so far, by name."""
+        with self._lock:
+            return dict(self._counts)
+
+
 class Requests:
     """Send requests for one object; thread-safe.
+
+    Attributes:
+        reached: Whether the server has ever answered with bytes.
+        counts: What was asked.
 
     Args:
         url: What errors call the object.
@@ -47,7 +70,8 @@ class Requests:
         self.connections = connections
         self.policy = connections.policy
         self.closing = closing
-        self.reached = False  # whether the server has ever answered with bytes
+        self.reached = False
+        self.counts = RequestCounts()
 
     def run(
         self,
@@ -80,6 +104,7 @@ class Requests:
                 if (wrong := why_not_sent(name, value)) is not None:
                     raise SourceError(f"{self.url}: {wrong}", url=self.url)
             headers |= {"Range": f"bytes={asked[0]}-{asked[1] - 1}", **(conditions or {})}
+            self.counts.add("requests")
             try:
                 with self.connections.request(signed.url, headers) as response:
                     if response.status in (200, 206, 416):
@@ -120,6 +145,8 @@ class _Tries:
             return
         code = _code(response)
         if status in RETRIED or (status == 400 and code == " RequestTimeout"):
+            if status in THROTTLED:
+                requests.counts.add("throttled")
             said = parse_retry_after(response.headers.get("Retry-After"), time.time())
             self._wait(f"status {status}{code}", None, retry_after=said)
             return
@@ -127,6 +154,7 @@ class _Tries:
         if stale and self._renewals < 2:
             self._renewals += 1
             if requests.address.refused(signed, status, dict(response.headers)):
+                requests.counts.add("renewals", "retries")
                 return
         _raise_status(requests.url, self._whole, status, code)
 
@@ -159,6 +187,7 @@ class _Tries:
             self._raise(reason, number)
         if self._requests.closing.wait(seconds):
             raise StreamClosedError(f"{self._requests.url}: closed while it was read")
+        self._requests.counts.add("retries", *(["resumes"] if at > self._whole[0] else []))
 
     def _raise(self, reason: str, number: int | None) -> NoReturn:
         start, end = self._whole

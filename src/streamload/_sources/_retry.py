@@ -12,6 +12,9 @@ from typing import Final, NamedTuple
 RETRIED: Final = frozenset((408, 429, 500, 502, 503, 504))
 """Answers that may be another one the next time."""
 
+THROTTLED: Final = frozenset((429, 503))
+"""Of them, those that say: too many."""
+
 DENIED: Final = frozenset((401, 403))
 """Answers to a signature that is refused, or too old."""
 

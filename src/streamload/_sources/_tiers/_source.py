@@ -87,6 +87,11 @@ class TieredSource(Closing):
         return int(getattr(self.inner, "read_concurrency", 1))
 
     @property
+    def request_counts(self) -> dict[str, int]:
+        """What was asked of the store so far, by the names of `LoadStats`, where the object's source counts it."""
+        return getattr(self.inner, "request_counts", {})
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closing.is_set()
