@@ -8,7 +8,7 @@ namespace {
 
 // A step up brings half as much again, and doubling twice as much, where latency is the limit.
 constexpr double kWorthMore = 1.05;
-constexpr double kWorthTwice = 1.3;
+constexpr double kWorthTwice = 1.15;
 constexpr double kAsGood = 0.98;
 constexpr std::size_t kQuietWindows = 8;
 // Completions come in bursts (interrupt coalescing, several reaped at once); a window is long against them.
@@ -35,8 +35,7 @@ void DepthControl::completed(std::size_t nbytes, std::size_t outstanding, Time n
   ++count_;
   nbytes_ += nbytes;
   outstanding_ += std::min(outstanding, depth_);
-  const std::size_t rounds = trial_ == Trial::kDouble ? 1 : 2;
-  if (count_ < rounds * depth_ || now - start_ < kWindow) return;
+  if (count_ < 2 * depth_ || now - start_ < kWindow) return;
   const bool full = 4 * outstanding_ >= 3 * depth_ * count_;
   const double rate = static_cast<double>(nbytes_) / static_cast<double>((now - start_).count());
   count_ = outstanding_ = 0;
@@ -55,7 +54,7 @@ void DepthControl::judge(double rate) noexcept {
     held_rate_ = std::max(rate, held_rate_);  // steps down that each cost a little must not add up
     attempt(trial_);
   } else {
-    // One round at a depth is rough: it is measured again before a step up finds what is left to gain.
+    // It is measured again before a step up finds what is left to gain.
     if (trial_ == Trial::kDouble) quiet_ = kQuietWindows - 1;
     trial_ = Trial::kNone;
     settle(held_);

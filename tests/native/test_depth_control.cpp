@@ -78,17 +78,17 @@ TEST(it_finds_the_depth_that_fills_the_drive_and_goes_little_further) {
   }
 }
 
-TEST(it_doubles_within_two_rounds_until_the_drive_is_full) {
+TEST(it_doubles_within_three_rounds_until_the_drive_is_full) {
   DepthControl control(256);
   Drive drive{50e9, 5e-3};  // takes 61
-  drive.run(control, 2 * (4 + 8 + 16 + 32));
+  drive.run(control, 3 * (4 + 8 + 16 + 32));
   CHECK_EQ(control.depth(), 64U);
 }
 
 TEST(where_a_few_fill_the_drive_it_is_soon_back_at_them) {
   DepthControl control(256);
   Drive drive{1e8, 0.02};  // takes 1.5
-  drive.run(control, 2 * (4 + 8) + (8 + 2 * 4) + 3 * 6);
+  drive.run(control, 3 * (4 + 8) + (8 + 2 * 4) + 3 * 6);
   CHECK_EQ(drive.deepest, 8U);
   CHECK_EQ(control.depth(), 4U);
 }
