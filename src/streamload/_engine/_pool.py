@@ -25,7 +25,7 @@ DEBUG_SEED: Final = 1
 """Of the random delays in debugging; any but 0 will do."""
 
 _MOST_READ_THREADS: Final = 8  # two fill a PCIe gen5 link from the page cache; more only steal cores from compute
-_RECEIVERS: Final = 8  # one receives some 3 GB/s of plain HTTP, or 1 GB/s of TLS; beside busy threads more get their turn
+_RECEIVERS: Final = 8  # one receives some 3 GB/s, or 1 GB/s of TLS; beside busy threads more get a turn
 _HEADROOM_PART: Final = 4  # of what this process may still take, staging memory takes at most a quarter
 
 

@@ -32,7 +32,7 @@ _CODE = re.compile(rb"<(?:Code|code)>([A-Za-z0-9._-]{1,80})</")
 
 
 class RequestCounts:
-    """Count what was asked of a store; thread-safe. The names are those of `LoadStats`, and mean what they mean there."""
+    """Count what was asked of a store, by the names of `LoadStats`; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
