@@ -1,8 +1,8 @@
 // How many reads to keep in flight: as many as bandwidth × latency asks for, found out by trying.
 //
-// Pure arithmetic over completions, no clock and no lock of its own. It begins low, so that what is wanted first does not
-// share the way with much else, and doubles while that brings more bytes a second. Then it stays there, and tries a step
-// up and a step down now and then, so that it follows a drive that changes.
+// Pure arithmetic over completions, no clock and no lock of its own. It begins low, so that what is wanted first does
+// not share the way with much else, and doubles while that brings more bytes a second. Then it stays there, and tries a
+// step up and a step down now and then, so that it follows a drive that changes.
 #pragma once
 
 #include <chrono>

@@ -128,8 +128,8 @@ def test_an_answer_that_is_none_ends_as_it_should(source, fault_proxy, way, name
         if expected is RIGHT:
             assert error is None, (after, error)
             check_counts(stats, fault_proxy, way)
-            assert len(fault_proxy.ranged) <= 4 + fault.times + stats.hedges
-            assert stats.retries >= fault.times
+            assert len(fault_proxy.ranged) == 4 + stats.retries + stats.hedges
+            assert fault.times <= stats.retries <= fault.times + 3, "a machine that stalls costs a few more"
             assert stats.throttled == (fault.times if fault.status in (429, 503) and fault.kind == "status" else 0)
         else:
             assert isinstance(error, expected), (after, error)

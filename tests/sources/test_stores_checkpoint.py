@@ -119,7 +119,7 @@ def test_failed_shard_closes_the_others(hosted, fault_proxy, monkeypatch):
     fault_proxy.set(Fault("status", status=404, times=1, after=3))
     with pytest.raises(FileNotFoundError):
         streamload.open(hosted + "/model.safetensors.index.json")
-    assert len(opened) == 3
+    assert 2 <= len(opened) <= 3, "the index and a shard; the other may have been given up before it was there"
     assert all(source.closed for source in opened)
 
 

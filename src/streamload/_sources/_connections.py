@@ -20,7 +20,7 @@ from ._urls import redact
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ._retry import HttpPolicy
 
@@ -93,17 +93,24 @@ class Connections:
                     socket.socket.shutdown(each, socket.SHUT_RDWR)
 
     @contextmanager
-    def request(self, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+    def request(
+        self, url: str, headers: Mapping[str, str], *, on_repeat: Callable[[], None] | None = None
+    ) -> Iterator[Answer]:
         """Send a GET and give out its answer, whose body the caller reads; it is closed with the block.
 
         A connection whose answer was read to its end serves the next request.
+
+        Args:
+            url: What is asked for.
+            headers: What is sent beside a `User-Agent`.
+            on_repeat: Called where the server had closed a kept connection, before the request goes out on a new one.
 
         Raises:
             OSError, http.client.HTTPException: It could not be sent, or brought no answer.
         """
         parts = urlsplit(url)
         key = (parts.scheme, parts.netloc)
-        connection, response = self._send(key, url, headers)
+        connection, response = self._send(key, url, headers, on_repeat)
         try:
             yield response
         except BaseException:
@@ -119,7 +126,9 @@ class Connections:
             connection.close()
             response.close()
 
-    def _send(self, key: tuple[str, str], url: str, headers: Mapping[str, str]) -> tuple[HTTPConnection, Answer]:
+    def _send(
+        self, key: tuple[str, str], url: str, headers: Mapping[str, str], on_repeat: Callable[[], None] | None
+    ) -> tuple[HTTPConnection, Answer]:
         kept = self._take(key)
         if kept is not None:
             try:
@@ -127,6 +136,8 @@ class Connections:
             except (ConnectionError, HTTPException):  # closed by the server while it was idle, as are the others then
                 kept.close()
                 self._drop(key)
+                if on_repeat is not None:
+                    on_repeat()
             except BaseException:
                 kept.close()
                 raise

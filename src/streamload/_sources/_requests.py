@@ -106,7 +106,7 @@ class Requests:
             headers |= {"Range": f"bytes={asked[0]}-{asked[1] - 1}", **(conditions or {})}
             self.counts.add("requests")
             try:
-                with self.connections.request(signed.url, headers) as response:
+                with self.connections.request(signed.url, headers, on_repeat=self._count_repeat) as response:
                     if response.status in (200, 206, 416):
                         take(response, asked)
                         self.reached = True
@@ -116,6 +116,9 @@ class Requests:
                 if isinstance(error, (SourceError, FileNotFoundError, PermissionError)):
                     raise
                 tries.failed(error)
+
+    def _count_repeat(self) -> None:
+        self.counts.add("requests", "retries")
 
 
 class _Tries:
