@@ -162,6 +162,8 @@ TEST(a_stop_ends_what_is_under_way_at_once_and_nothing_is_written_later) {
   if (!has_libcurl()) return;
   RetryPolicy policy = hasty();
   policy.stall_seconds = 60;
+  HttpClientOptions options = usual_options();
+  options.connections = 16;
   std::latch halfway(16);
   Remote remote(
       [&](const ServedRequest& request) {
@@ -171,7 +173,7 @@ TEST(a_stop_ends_what_is_under_way_at_once_and_nothing_is_written_later) {
         reply.at_cut = [&] { halfway.count_down(); };
         return reply;
       },
-      policy);
+      policy, nullptr, {}, options);
   std::stop_source stop;
   Burst burst(*remote.source, 40, stop.get_token());  // 16 under way, the rest wait for them
   halfway.wait();

@@ -90,10 +90,12 @@ TEST(two_reading_threads_keep_many_reads_under_way) {
   if (!has_libcurl()) return;
   constexpr std::ptrdiff_t kWide = kGroups * kReadsPerGroup;
   std::latch all_asked(kWide);  // no answer before every read was asked for
-  const RemoteFile file([&](const ServedRequest& request) {
-    all_asked.arrive_and_wait();
-    return good_reply(request, kBytes);
-  });
+  const RemoteFile file(
+      [&](const ServedRequest& request) {
+        all_asked.arrive_and_wait();
+        return good_reply(request, kBytes);
+      },
+      kWide);
   Load load(std::make_shared<HostDevice>(HostDeviceOptions{}), 2);
   REQUIRE(load.submit(file.source).ok());
   CHECK(load.wait_all().ok());
