@@ -172,15 +172,24 @@ def test_without_a_list_of_mounts_the_storage_is_unknown(tree, tmp_path):
     assert _storage.storage(tree({}), tmp_path).state == "unknown"
 
 
-@pytest.mark.parametrize(("turns", "state"), [("1\n", "slow"), ("0\n", "ok"), (None, "unknown")])
-def test_a_partitions_drive_says_whether_it_turns(tree, turns, state):
-    disk = "sys/devices/pci0/block/sda"
-    files = {**mounts("27 1 8:2 / / rw - xfs /dev/sda2 rw"), f"{disk}/sda2/partition": "2\n"}
+@pytest.mark.parametrize(
+    ("name", "turns", "state"),
+    [
+        ("sda", "1\n", "slow"),
+        ("sda", "0\n", "ok"),
+        ("sda", None, "unknown"),
+        ("vda", "1\n", "unknown"),
+        ("vda", "0\n", "ok"),
+    ],
+)
+def test_a_partitions_drive_says_whether_it_turns(tree, name, turns, state):
+    disk = f"sys/devices/pci0/block/{name}"
+    files = {**mounts("27 1 8:2 / / rw - xfs /dev/sda2 rw"), f"{disk}/{name}2/partition": "2\n"}
     if turns is not None:
         files[f"{disk}/queue/rotational"] = turns
     root = tree(files)
     (root / "sys/dev/block").mkdir(parents=True)
-    (root / "sys/dev/block/8:2").symlink_to(root / disk / "sda2")
+    (root / "sys/dev/block/8:2").symlink_to(root / disk / f"{name}2")
     found = _storage.storage(root, root)
     assert (found.state, found.found.startswith("xfs (/dev/sda2)")) == (state, True), found
 

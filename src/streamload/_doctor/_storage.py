@@ -28,6 +28,7 @@ _REMOTE: Final = (
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda"),
     *("9p", "virtiofs", "vboxsf", "vmhgfs", "fuse", "fuseblk"),
 )
+_VIRTUAL: Final = ("vd", "xvd")  # virtio and Xen: "rotational" is what the host left unsaid
 _MEASURE: Final = "measure it: streamload bench engine PATH"
 _READ_BYTES: Final = 1 << 16  # a multiple of every grid that drives ask for
 
@@ -100,6 +101,8 @@ def _drive(root: Path, mount: Mount, found: str) -> Finding:
     why = "a drive's rate bounds every cold load; many reads in flight help flash, and not what turns"
     if not turns or not place.exists():
         return Finding("storage", "unknown", f"{found}, on a drive that the system does not show", why, _MEASURE)
+    if turns == "1" and block.name.startswith(_VIRTUAL):
+        return Finding("storage", "unknown", f"{found}, on a virtual drive of unknown kind", why, _MEASURE)
     if turns == "1":
         fix = "keep checkpoints on NVMe, or in memory (/dev/shm) where they fit"
         return Finding("storage", "slow", f"{found}, on a drive that turns", why, fix)
