@@ -147,3 +147,16 @@ def test_choices_work_behind_a_url(folder):
         there, here = inspected(*arguments, url), inspected(*arguments, folder)
         assert list(there["tensors"].items()) == list(here["tensors"].items())
         assert "model-00001-of-00003.safetensors" in run("inspect", "--tensors", url).stdout
+
+
+@pytest.mark.slow
+def test_choices_work_in_a_bucket(moto, folder):
+    pytest.importorskip("s3fs")
+    url = moto.put_folder("chosen", folder, "m")
+    given = []
+    for name, value in moto.options().items():
+        given += ["--storage-option", f"{name}={json.dumps(value) if isinstance(value, dict) else value}"]
+    there, here = (inspected("--dtype", "BF16", "--sort", "layer", *place) for place in ((url, *given), (folder,)))
+    assert list(there["tensors"].items()) == list(here["tensors"].items())
+    planned = [json.loads(run("plan", "--json", *place).stdout)["layers"] for place in ((url, *given), (folder,))]
+    assert planned[0] == planned[1]
