@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MachineFacts",
     "cached_fraction",
+    "cpu_quota",
     "drop_from_cache",
     "machine_facts",
     "memory_headroom_bytes",
@@ -146,18 +147,48 @@ def drop_from_cache(path: Path) -> None:
         os.close(descriptor)
 
 
-def memory_headroom_bytes() -> int | None:
+def memory_headroom_bytes(root: Path = Path("/")) -> int | None:
     """Return how much memory this process may still take: what its control groups leave, or the system has; or None.
 
     Page cache counts as free: the kernel gives it up before it refuses memory. Both versions of control groups are
     read where they are mounted in the usual place.
+
+    Args:
+        root: Where `proc` and `sys` are.
     """
-    groups = [headroom for directory in _memory_groups() if (headroom := _group_headroom(directory)) is not None]
-    return min([*groups, *_available_bytes()], default=None)
+    directories = _memory_groups(root / "sys/fs/cgroup", root / "proc/self/cgroup")
+    groups = [headroom for directory in directories if (headroom := _group_headroom(directory)) is not None]
+    return min([*groups, *_available_bytes(root)], default=None)
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many CPUs' worth of time this process's control groups grant it; None where they set no limit.
+
+    Args:
+        root: Where `proc` and `sys` are.
+    """
+    directories = _groups("cpu", root / "sys/fs/cgroup", root / "proc/self/cgroup")
+    return min((quota for directory in directories if (quota := _group_quota(directory)) is not None), default=None)
+
+
+def _group_quota(directory: Path) -> float | None:
+    """Return a control group's quota over its period: `cpu.max`, or the two files of version 1 (-1: no limit)."""
+    try:
+        quota, period = (directory / "cpu.max").read_bytes().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # version 1, or "max"
+        pass
+    granted, every = (_read_count(directory / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return granted / every if granted and every and granted > 0 else None
 
 
 def _memory_groups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[Path]:
     """Return the directories of the control groups that limit this process's memory, and of those they lie in."""
+    return _groups("memory", root, membership)
+
+
+def _groups(controller: str, root: Path, membership: Path) -> list[Path]:
+    """Return the directories of the control groups of one controller that this process is in, innermost first."""
     try:
         lines = os.fsdecode(membership.read_bytes()).split("\n")
     except OSError:
@@ -167,11 +198,11 @@ def _memory_groups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path(
         if line.count(":") < 2:
             continue
         _, controllers, name = line.split(":", 2)  # cgroups(7)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         if ".." in name.split("/"):  # beside what this namespace shows: none of those directories is ours
             continue
-        top = root / "memory" if controllers else root
+        top = root / controller if controllers else root
         group = top / name.lstrip("/")
         # A container may show its own group as the root, whatever its name is outside.
         found += [directory for directory in (group, *group.parents) if directory.is_relative_to(top)]
@@ -209,10 +240,10 @@ def _reclaimable_bytes(path: Path, names: Sequence[str]) -> int:
     return sum(int(count) for name in names if (count := counts.get(name.encode(), b"0")).isdigit())
 
 
-def _available_bytes() -> list[int]:
+def _available_bytes(root: Path) -> list[int]:
     """Return the system's own estimate of what can be had without swapping, if it makes one (proc_meminfo(5))."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
         return []
     return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]

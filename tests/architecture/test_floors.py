@@ -20,6 +20,7 @@ FLOORS = {
     "_units": 1,
     "_checkpoint": 2,
     "_checksums": 2,
+    "_doctor": 2,  # reads the system and loads the native core; knows no checkpoint
     "_plan": 2,
     "_engine": 3,
     "_schedule": 3,

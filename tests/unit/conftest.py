@@ -1,4 +1,4 @@
-"""What several unit tests need: work counted instead of timed."""
+"""What several unit tests need: work counted instead of timed, and another system's files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -31,3 +32,16 @@ def count_calls() -> Callable[[Callable[[], object]], int]:
         return calls
 
     return count
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
+    """Return a function that writes files below a root and gives back the root."""
+
+    def make(files: dict[str, str]) -> Path:
+        for name, content in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+        return tmp_path
+
+    return make

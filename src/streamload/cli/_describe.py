@@ -14,10 +14,11 @@ from .._units import say_bytes, say_count, say_rate, say_seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .._checkpoint import Checkpoint
+    from .._checkpoint import Layer
     from .._format import TensorInfo
     from .._plan import LoadPlan
     from .._verify import Summed, Verdict
+    from ._selection import LayerPart, Selection
 
 __all__ = [
     "LayerReads",
@@ -38,43 +39,45 @@ _ALIGNMENT = 256  # of a tensor's place on the device
 _MOST_FAULTS = 50  # listed for a person; JSON has all
 
 
-def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, object]:
-    """Return everything `inspect` knows, as JSON can hold it."""
+def describe_checkpoint(chosen: Selection) -> dict[str, object]:
+    """Return everything `inspect` knows of the chosen tensors, as JSON can hold it."""
+    checkpoint, layer_of = chosen.checkpoint, chosen.layer_of()
     return {
         "url": checkpoint.url,
-        "nbytes": checkpoint.nbytes,
+        "nbytes": chosen.nbytes,
         "metadata": dict(checkpoint.metadata),
-        "dtypes": _dtypes(checkpoint.values()),
+        "dtypes": _dtypes(chosen.tensors),
         "shards": [
             {"url": shard.url, "file_nbytes": shard.nbytes, **_count(tensors)}
-            for shard, tensors in zip(checkpoint.shards, _by_shard(checkpoint), strict=True)
+            for shard, tensors in zip(checkpoint.shards, chosen.by_shard(), strict=True)
         ],
-        "layers": [{"name": layer.name, **_count(layer.tensors)} for layer in checkpoint.layers],
+        "layers": [{"name": layer.name, **_count(layer.tensors)} for layer in chosen.layers],
         "tensors": {
-            name: {
+            tensor.name: {
                 "dtype": tensor.dtype,
                 "shape": list(tensor.shape),
+                "nbytes": tensor.nbytes,
+                "layer": layer_of[tensor.name],
                 "shard": tensor.shard,
                 "start": tensor.start,
                 "end": tensor.end,
             }
-            for name, tensor in checkpoint.items()
+            for tensor in chosen.tensors
         },
     }
 
 
-def inspect_tables(checkpoint: Checkpoint, *, tensors: bool) -> str:
-    """Return a checkpoint as text: a summary, its shards, its layers, and every tensor if asked for."""
-    held = {"tensor": checkpoint, "shard": checkpoint.shards, "layer": checkpoint.layers}
-    counts = ", ".join(say_count(len(things), noun) for noun, things in held.items())
-    kinds = ", ".join(f"{dtype} {say_bytes(nbytes)}" for dtype, nbytes in _dtypes(checkpoint.values()).items())
+def inspect_tables(chosen: Selection, *, tensors: bool) -> str:
+    """Return a checkpoint as text: a summary, its shards, its layers, and every chosen tensor if asked for."""
+    checkpoint = chosen.checkpoint
     shards = [
         (printable(shard.url.rpartition("/")[2]), *_row(members))
-        for shard, members in zip(checkpoint.shards, _by_shard(checkpoint), strict=True)
+        for shard, members in zip(checkpoint.shards, chosen.by_shard(), strict=True)
+        if members or chosen.whole
     ]
-    layers = [(printable(layer.name) or "(rest)", *_row(layer.tensors)) for layer in checkpoint.layers]
+    layers = [(printable(layer.name) or "(rest)", *_row(layer.tensors)) for layer in chosen.layers]
     parts = [
-        f"{printable(checkpoint.url)}\n{say_bytes(checkpoint.nbytes)} in {counts}\n{kinds or 'no tensors'}",
+        _summary(chosen),
         table(("shard", "tensors", "bytes", "dtypes"), shards),
         table(("layer", "tensors", "bytes", "dtypes"), layers),
     ]
@@ -85,11 +88,26 @@ def inspect_tables(checkpoint: Checkpoint, *, tensors: bool) -> str:
                 tensor.dtype,
                 "x".join(map(str, tensor.shape)) or "scalar",
                 say_bytes(tensor.nbytes),
+                printable(checkpoint.shards[tensor.shard].url.rpartition("/")[2]),
+                str(tensor.start),
+                str(tensor.end),
             )
-            for tensor in checkpoint.values()
+            for tensor in chosen.tensors
         ]
-        parts.append(table(("tensor", "dtype", "shape", "bytes"), rows))
-    return "\n\n".join(parts)
+        parts.append(table(("tensor", "dtype", "shape", "bytes", "shard", "start", "end"), rows))
+    return "\n\n".join(parts if chosen.tensors or chosen.whole else parts[:1])
+
+
+def _summary(chosen: Selection) -> str:
+    """Say where a checkpoint is, how much was chosen of how much, and the dtypes of that."""
+    checkpoint = chosen.checkpoint
+    kinds = ", ".join(f"{dtype} {say_bytes(nbytes)}" for dtype, nbytes in _dtypes(chosen.tensors).items())
+    held = {"tensor": checkpoint, "shard": checkpoint.shards, "layer": checkpoint.layers}
+    counts = ", ".join(say_count(len(things), noun) for noun, things in held.items())
+    lines = [printable(checkpoint.url), f"{say_bytes(checkpoint.nbytes)} in {counts}"]
+    if not chosen.whole:
+        lines.append(f"chosen: {say_bytes(chosen.nbytes)} in {say_count(len(chosen.tensors), 'tensor')}")
+    return "\n".join([*lines, kinds or "no tensors"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +120,8 @@ class LayerReads:
         nbytes: Their bytes.
         reads: Reads its bytes arrive in.
         copies: Pieces those reads are copied to.
+        dtypes: Bytes of each dtype.
+        places: Where its bytes lie: shard, first byte and one past the last, for each shard that has some.
     """
 
     layer: str
@@ -109,27 +129,46 @@ class LayerReads:
     nbytes: int
     reads: int
     copies: int
+    dtypes: dict[str, int]
+    places: list[tuple[int, int, int]]
 
 
-def describe_plan(checkpoint: Checkpoint, *, chunk_bytes: int) -> list[LayerReads]:
-    """Plan the load of a whole checkpoint, one group a layer, and count what each layer takes."""
-    load_plan = plan_layers(checkpoint, chunk_bytes=chunk_bytes)
+def describe_plan(chosen: Selection, *, chunk_bytes: int) -> list[LayerReads]:
+    """Plan the load of the chosen tensors, one group a layer, and count what each layer takes."""
+    load_plan = plan_layers(chosen.layers, chunk_bytes=chunk_bytes)
     reads, copies = [0] * load_plan.group_count, [0] * load_plan.group_count
     firsts = [*load_plan.reads[4::5], load_plan.copy_count]
     for number, group in enumerate(load_plan.reads[3::5]):
         reads[group] += 1
         copies[group] += firsts[number + 1] - firsts[number]
     return [
-        LayerReads(layer.name, len(layer.tensors), layer.nbytes, reads[group], copies[group])
-        for group, layer in enumerate(checkpoint.layers)
+        LayerReads(
+            layer.name,
+            len(layer.tensors),
+            layer.nbytes,
+            reads[group],
+            copies[group],
+            _dtypes(layer.tensors),
+            _places(layer.tensors),
+        )
+        for group, layer in enumerate(chosen.layers)
     ]
 
 
-def plan_layers(checkpoint: Checkpoint, *, chunk_bytes: int) -> LoadPlan:
-    """Plan the load of a whole checkpoint, one group a layer, each tensor aligned to 256 bytes as a loader would."""
+def _places(tensors: Sequence[TensorInfo]) -> list[tuple[int, int, int]]:
+    """Return the range of bytes that tensors lie in, of each shard that has some; there may be others' between."""
+    ranges: dict[int, tuple[int, int]] = {}
+    for tensor in tensors:
+        start, end = ranges.get(tensor.shard, (tensor.start, tensor.end))
+        ranges[tensor.shard] = min(start, tensor.start), max(end, tensor.end)
+    return [(shard, *ranges[shard]) for shard in sorted(ranges)]
+
+
+def plan_layers(layers: Sequence[Layer | LayerPart], *, chunk_bytes: int) -> LoadPlan:
+    """Plan the load of layers, one group each, each tensor aligned to 256 bytes as a loader would."""
     groups: list[list[Copy]] = []
     address = _ALIGNMENT
-    for layer in checkpoint.layers:
+    for layer in layers:
         groups.append([])
         for tensor in layer.tensors:
             groups[-1].append(Copy(tensor.shard, tensor.start, tensor.end, address))
@@ -157,10 +196,13 @@ def plan_table(layers: Sequence[LayerReads], *, chunk_bytes: int) -> str:
             say_bytes(layer.nbytes),
             str(layer.reads),
             str(layer.copies),
+            " ".join(layer.dtypes),
+            ", ".join(f"{shard}:{start}-{end}" for shard, start, end in layer.places),
         )
         for layer in layers
     ]
-    return f"{head}\n\n{table(('group', 'tensors', 'bytes', 'reads', 'copies'), rows)}"
+    columns = ("group", "tensors", "bytes", "reads", "copies", "dtypes", "shard:start-end")
+    return f"{head}\n\n{table(columns, rows)}"
 
 
 def describe_summed(summed: Summed) -> str:
@@ -207,13 +249,6 @@ def verdict_text(verdict: Verdict, *, unicode: bool) -> str:
 def _summed(done: Summed | Verdict) -> str:
     read = f"{say_bytes(done.nbytes)} in {say_count(done.shards, 'shard')}, {say_count(done.tensors, 'tensor')}"
     return f"{read}, read in {say_seconds(done.seconds)} at {say_rate(done.nbytes / done.seconds)}"
-
-
-def _by_shard(checkpoint: Checkpoint) -> list[list[TensorInfo]]:
-    shards: list[list[TensorInfo]] = [[] for _ in checkpoint.shards]
-    for tensor in checkpoint.values():
-        shards[tensor.shard].append(tensor)
-    return shards
 
 
 def printable(name: str) -> str:

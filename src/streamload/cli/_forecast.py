@@ -123,7 +123,7 @@ def forecast_layers(
         group_seconds=GROUP_SECONDS,
     )
     forecast = make_forecast(
-        plan_layers(checkpoint, chunk_bytes=options.chunk_bytes),
+        plan_layers(checkpoint.layers, chunk_bytes=options.chunk_bytes),
         device_bytes,
         costs,
         accelerator,
