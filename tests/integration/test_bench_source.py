@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from streamload.bench import BenchError, SourceSettings, run_source_bench
 from streamload.cli import main
-from streamload.cli._bench_source import _without_values
+from streamload.cli._bench_options import without_values
 from streamload.testing import LlamaShape, make_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -73,5 +73,5 @@ def test_wrong_bytes_end_the_benchmark(endpoint, monkeypatch):
 
 def test_the_command_is_recorded_without_secrets():
     words = ["bench", "source", "s3://b/m", "--storage-option", "secret=a b", "--storage-option=key=k", "--repeat", "2"]
-    said = _without_values(words)
+    said = without_values(words)
     assert said == "streamload bench source s3://b/m --storage-option 'secret=…' '--storage-option=key=…' --repeat 2"

@@ -11,6 +11,12 @@ a slow moment of the machine meets all of them. The map:
     _overlap        `streamload bench overlap`: moving weights hidden behind computing
     _pretrained     `streamload bench from_pretrained`: transformers' load, stock and streamed
     _source         `streamload bench source`: weights from an object store, beside other clients
+    _link           `streamload bench link`: copies to the device by size, and what pinning costs
+    _storage        `streamload bench storage`: a drive, or a bucket, by depth and size
+    _compare        `streamload bench compare`: every installed loader over one model, warm and cold
+    _figures        a rate with its size and depth, and tables of them
+    _progress       how far a benchmark is
+    _schemas        the JSON Schema of each kind of result
     _settings       what is asked for, and what peers find in the environment
     _peers          other loaders, one in a file
     _ceiling        the fastest way to move the bytes that needs nothing of ours
@@ -28,19 +34,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._compare._result import CompareBench
+from ._link._result import LinkBench
 from ._many_result import ManyTensorsBench
 from ._overlap._result import OverlapBench
 from ._pretrained._result import PretrainedBench
+from ._progress import SILENT, BenchProgress
 from ._result import BenchError, EngineBench
-from ._settings import OverlapSettings, PeerSettings, PretrainedSettings, SourceSettings
+from ._schemas import result_kinds, result_schema
+from ._settings import (
+    CompareSettings,
+    LinkSettings,
+    OverlapSettings,
+    PeerSettings,
+    PretrainedSettings,
+    SourceSettings,
+    StorageSettings,
+)
 from ._source._result import SourceBench
+from ._storage._result import StorageBench
 
 if TYPE_CHECKING:
     import os
 
 __all__ = [
     "BenchError",
+    "BenchProgress",
+    "CompareBench",
+    "CompareSettings",
     "EngineBench",
+    "LinkBench",
+    "LinkSettings",
     "ManyTensorsBench",
     "OverlapBench",
     "OverlapSettings",
@@ -49,11 +73,18 @@ __all__ = [
     "PretrainedSettings",
     "SourceBench",
     "SourceSettings",
+    "StorageBench",
+    "StorageSettings",
+    "result_kinds",
+    "result_schema",
+    "run_compare_bench",
     "run_engine_bench",
+    "run_link_bench",
     "run_many_tensors_bench",
     "run_overlap_bench",
     "run_pretrained_bench",
     "run_source_bench",
+    "run_storage_bench",
 ]
 
 
@@ -66,6 +97,7 @@ def run_engine_bench(
     tensors: int | None = None,
     peer_settings: PeerSettings | None = None,
     command: str = "",
+    progress: BenchProgress = SILENT,
 ) -> EngineBench:
     """Measure ceilings, streamload and its peers over one checkpoint, interleaved.
 
@@ -77,6 +109,7 @@ def run_engine_bench(
         tensors: How many tensors the checkpoint made here has, as a mixture of experts; None makes a Llama.
         peer_settings: What peers find in the environment, for the record.
         command: What was typed, for the record.
+        progress: Shows how far it is.
 
     Raises:
         BenchError: There is no such device, the checkpoint is empty, streamload's bytes are wrong, or `tensors` came
@@ -87,7 +120,16 @@ def run_engine_bench(
     from ._engine import run  # torch
 
     settings = PeerSettings() if peer_settings is None else peer_settings
-    return run(path, device, repeat=repeat, cold=cold, tensors=tensors, settings=settings, command=command)
+    return run(
+        path,
+        device,
+        repeat=repeat,
+        cold=cold,
+        tensors=tensors,
+        settings=settings,
+        command=command,
+        progress=progress,
+    )
 
 
 def run_many_tensors_bench(
@@ -98,6 +140,7 @@ def run_many_tensors_bench(
     planned: int = 90_000,
     nbytes: int | None = None,
     command: str = "",
+    progress: BenchProgress = SILENT,
 ) -> ManyTensorsBench:
     """Measure streamload over the same bytes in few tensors and in many, and what planning still more takes.
 
@@ -108,16 +151,17 @@ def run_many_tensors_bench(
         planned: Tensors of the one that is only opened and planned.
         nbytes: Bytes of each checkpoint; None: about 1 GB.
         command: What was typed, for the record.
+        progress: Shows how far it is.
 
     Raises:
         BenchError: There is no such device, or streamload's bytes are wrong.
     """
     from ._many import run  # torch
 
-    return run(device, repeat=repeat, counts=counts, planned=planned, nbytes=nbytes, command=command)
+    return run(device, repeat=repeat, counts=counts, planned=planned, nbytes=nbytes, command=command, progress=progress)
 
 
-def run_overlap_bench(settings: OverlapSettings) -> OverlapBench:
+def run_overlap_bench(settings: OverlapSettings, progress: BenchProgress = SILENT) -> OverlapBench:
     """Measure first tokens of a model that is not there yet, beside the ceiling and the same model resident.
 
     Raises:
@@ -128,10 +172,10 @@ def run_overlap_bench(settings: OverlapSettings) -> OverlapBench:
     """
     from ._overlap._run import run  # torch
 
-    return run(settings)
+    return run(settings, progress)
 
 
-def run_pretrained_bench(settings: PretrainedSettings) -> PretrainedBench:
+def run_pretrained_bench(settings: PretrainedSettings, progress: BenchProgress = SILENT) -> PretrainedBench:
     """Measure transformers' `from_pretrained`, stock and streamed, each load in a process of its own, by turns.
 
     Raises:
@@ -142,10 +186,10 @@ def run_pretrained_bench(settings: PretrainedSettings) -> PretrainedBench:
     """
     from ._pretrained._run import run  # torch, transformers
 
-    return run(settings)
+    return run(settings, progress)
 
 
-def run_source_bench(settings: SourceSettings) -> SourceBench:
+def run_source_bench(settings: SourceSettings, progress: BenchProgress = SILENT) -> SourceBench:
     """Measure streamload over an object store beside raw sockets and other people's clients.
 
     Every client moves the same bytes once in a process of its own, by turns; before the first round its bytes are
@@ -157,4 +201,48 @@ def run_source_bench(settings: SourceSettings) -> SourceBench:
     """
     from ._source._run import run  # torch
 
-    return run(settings)
+    return run(settings, progress)
+
+
+def run_link_bench(settings: LinkSettings, progress: BenchProgress = SILENT) -> LinkBench:
+    """Measure copies to a device by their size, and what pinning host memory costs.
+
+    On "cpu" host memory stands for the device, which the result says.
+
+    Raises:
+        BenchError: There is no such device.
+        DeviceError: The device refused.
+    """
+    from ._link._run import run
+
+    return run(settings, progress)
+
+
+def run_storage_bench(settings: StorageSettings, progress: BenchProgress = SILENT) -> StorageBench:
+    """Measure a drive, or a bucket.
+
+    A drive cold, around the page cache and through it, and warm; a bucket by the number of connections, and how long
+    the first byte takes.
+
+    Raises:
+        BenchError: There is nothing to read, or streamload's bytes are wrong.
+        FileNotFoundError, PermissionError, SourceError, FormatError: As opening it does.
+    """
+    from ._storage._run import run
+
+    return run(settings, progress)
+
+
+def run_compare_bench(settings: CompareSettings, progress: BenchProgress = SILENT) -> CompareBench:
+    """Load one model with every loader that is installed, by turns, warm and cold.
+
+    Before the clock starts each loader's bytes are compared with safetensors'.
+
+    Raises:
+        BenchError: There is no such device, the checkpoint is empty, or streamload's bytes are wrong.
+        FormatError: The checkpoint is not valid.
+        FileNotFoundError: There is none.
+    """
+    from ._compare._run import run  # torch
+
+    return run(settings, progress)

@@ -39,11 +39,15 @@ class Buffer:
     Attributes:
         memory: The memory, page-aligned.
         address: Where it begins.
+
+    Args:
+        nbytes: Its length.
+        huge: Whether to ask for huge pages; else for none.
     """
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, *, huge: bool = True) -> None:
         self.memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.memory.madvise(mmap.MADV_HUGEPAGE)
+        self.memory.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
         self.memory.write(bytes(nbytes))
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 

@@ -35,8 +35,15 @@ def reads_directly(files: Sequence[Path]) -> bool:
     return True
 
 
-def read_around_the_cache(files: Sequence[Path], buffers: Sequence[Buffer]) -> None:
-    """Read every byte of the files by `O_DIRECT`, a buffer's length a call, in one thread for each buffer.
+def read_around_the_cache(
+    files: Sequence[Path], buffers: Sequence[Buffer], lengths: Sequence[int] | None = None
+) -> None:
+    """Read the files by `O_DIRECT`, a buffer's length a call, in one thread for each buffer.
+
+    Args:
+        files: What is read.
+        buffers: Where to; again and again.
+        lengths: Bytes to read of each file: all, or a multiple of a buffer's length. None: all of each.
 
     Raises:
         OSError: A file cannot be opened or read.
@@ -46,9 +53,8 @@ def read_around_the_cache(files: Sequence[Path], buffers: Sequence[Buffer]) -> N
         for file in files:
             descriptors.append(os.open(file, os.O_RDONLY | os.O_DIRECT))
             stack.callback(os.close, descriptors[-1])
-        pieces = cut_pieces(
-            ((number, 0, file.stat().st_size, 0) for number, file in enumerate(files)), len(buffers[0].memory)
-        )
+        ends = [file.stat().st_size for file in files] if lengths is None else lengths
+        pieces = cut_pieces(((number, 0, end, 0) for number, end in enumerate(ends)), len(buffers[0].memory))
 
         def read(thread: int, piece: Piece) -> None:
             count = os.preadv(descriptors[piece.file], [buffers[thread].memory], piece.offset)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from .. import _native
 from .._engine import open_device
@@ -31,9 +30,10 @@ if TYPE_CHECKING:
     import os
 
     from ._course import Course
+    from ._progress import BenchProgress
     from ._settings import PeerSettings
 
-__all__ = ["run"]
+__all__ = ["make_own_checkpoint", "run"]
 
 _OWN_SHAPE = LlamaShape(
     layers=20, hidden=1024, heads=16, kv_heads=16, intermediate=2816, vocab=8192, dtype="F32"
@@ -49,6 +49,7 @@ def run(
     tensors: int | None,
     settings: PeerSettings,
     command: str,
+    progress: BenchProgress,
 ) -> EngineBench:
     """Do what `run_engine_bench` says."""
     try:
@@ -58,21 +59,25 @@ def run(
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamload-bench-")))
         if path is None:
-            path = _make(scratch / "checkpoint", tensors)
+            path = make_own_checkpoint(scratch / "checkpoint", tensors, progress)
         elif tensors is not None:
             raise BenchError("a number of tensors is for a checkpoint made here; leave out the path")
-        return _race(open_course(path, device, scratch), repeat, cold=cold, settings=settings, command=command)
+        course = open_course(path, device, scratch)
+        return _race(course, repeat, cold=cold, settings=settings, command=command, progress=progress)
 
 
-def _make(directory: Path, tensors: int | None) -> Path:
+def make_own_checkpoint(directory: Path, tensors: int | None, progress: BenchProgress) -> Path:
+    """Write a checkpoint of about 1 GB: a Llama, or a mixture of experts of so many tensors."""
     total = _OWN_SHAPE.nbytes if tensors is None else OWN_BYTES
-    with tqdm(total=total, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None) as bar:
+    with progress.stage("checkpoint", total, "B") as advance:
         if tensors is None:
-            return make_checkpoint(directory, _OWN_SHAPE, progress=bar.update)
-        return make_moe_checkpoint(directory, tensors, progress=bar.update)
+            return make_checkpoint(directory, _OWN_SHAPE, progress=advance)
+        return make_moe_checkpoint(directory, tensors, progress=advance)
 
 
-def _race(course: Course, repeat: int, *, cold: bool, settings: PeerSettings, command: str) -> EngineBench:
+def _race(
+    course: Course, repeat: int, *, cold: bool, settings: PeerSettings, command: str, progress: BenchProgress
+) -> EngineBench:
     cached: list[float | None] = []
 
     def prepare() -> None:
@@ -88,11 +93,11 @@ def _race(course: Course, repeat: int, *, cold: bool, settings: PeerSettings, co
         return fixed_cost(course)
 
     everyone = [replace(contestant, judge=course) for contestant in contestants(course, cold=cold)]
-    with tqdm(total=(repeat + 1) * len(everyone), desc="runs", unit="run", leave=False, disable=None) as bar:
+    with progress.stage("measuring", (repeat + 1) * len(everyone), "run") as advance:
         conditions = Conditions(
             prepare=prepare,
             synchronize=(lambda: None) if course.on_host else lambda: torch.cuda.synchronize(course.torch_device),
-            progress=bar.update,
+            progress=advance,
         )
         scores = run_rounds(everyone, repeat, conditions)
     return EngineBench(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from .. import _native
 from .._engine import open_device
@@ -27,13 +26,21 @@ from ._shapes import OWN_BYTES, expert_names, make_moe_checkpoint
 
 if TYPE_CHECKING:
     from ._course import Course
+    from ._progress import BenchProgress
     from ._result import Score
 
 __all__ = ["run"]
 
 
 def run(
-    device: str, *, repeat: int, counts: tuple[int, int], planned: int, nbytes: int | None, command: str
+    device: str,
+    *,
+    repeat: int,
+    counts: tuple[int, int],
+    planned: int,
+    nbytes: int | None,
+    command: str,
+    progress: BenchProgress,
 ) -> ManyTensorsBench:
     """Do what `run_many_tensors_bench` says."""
     try:
@@ -42,8 +49,8 @@ def run(
         raise BenchError(str(error)) from error
     with tempfile.TemporaryDirectory(prefix="streamload-bench-") as name:
         scratch = Path(name)
-        courses = [_course(scratch / str(count), count, nbytes or OWN_BYTES, device) for count in counts]
-        scores = _race(courses, repeat, device)
+        courses = [_course(scratch / str(count), count, nbytes or OWN_BYTES, device, progress) for count in counts]
+        scores = _race(courses, repeat, device, progress)
         hollow = scratch / "hollow.safetensors"
         write_hollow_file(hollow, expert_names(planned))
         planning = measure_planning(hollow, repeat)
@@ -61,13 +68,13 @@ def run(
     )
 
 
-def _course(directory: Path, count: int, nbytes: int, device: str) -> Course:
-    with tqdm(total=nbytes, unit="B", unit_scale=True, desc=f"{count} tensors", leave=False, disable=None) as bar:
-        make_moe_checkpoint(directory, count, nbytes=nbytes, progress=bar.update)
+def _course(directory: Path, count: int, nbytes: int, device: str, progress: BenchProgress) -> Course:
+    with progress.stage(f"{count} tensors", nbytes, "B") as advance:
+        make_moe_checkpoint(directory, count, nbytes=nbytes, progress=advance)
     return open_course(directory, device, directory.parent)
 
 
-def _race(courses: list[Course], repeat: int, device: str) -> list[Score]:
+def _race(courses: list[Course], repeat: int, device: str, progress: BenchProgress) -> list[Score]:
     def prepare() -> None:
         give_back_memory()
         if device == "cpu":
@@ -78,10 +85,10 @@ def _race(courses: list[Course], repeat: int, device: str) -> list[Score]:
         for course in courses
         for contestant in ours(course)
     ]
-    with tqdm(total=(repeat + 1) * len(everyone), desc="runs", unit="run", leave=False, disable=None) as bar:
+    with progress.stage("measuring", (repeat + 1) * len(everyone), "run") as advance:
         conditions = Conditions(
             prepare=prepare,
             synchronize=(lambda: None) if device == "cpu" else lambda: torch.cuda.synchronize(device),
-            progress=bar.update,
+            progress=advance,
         )
         return run_rounds(everyone, repeat, conditions)

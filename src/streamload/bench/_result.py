@@ -6,6 +6,7 @@ Floor 6; pure. `_table` makes text of it.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ class Score:
         name: What it is.
         role: "ceiling", "streamload" or "peer".
         target: "existing" memory, touched before; "new" memory, taken while the clock runs; "ring": existing memory
-            that is reached through staging memory; "drive": nothing is kept.
+            that is reached through staging memory; "drive": nothing is kept. `Figure` has others.
         seconds: Of each round; empty when it has no rate.
         cpu_seconds: Processor time of the whole process in each round.
         peak_memory_bytes: Most memory held above that at the start, pages of mapped files not counted, when it ran
@@ -75,7 +76,19 @@ class Score:
     @property
     def spread(self) -> float:
         """Slowest less fastest, as a part of the median."""
-        return (max(self.seconds) - min(self.seconds)) / median(self.seconds)
+        return self._width / median(self.seconds)
+
+    @property
+    def _width(self) -> float:
+        return max(self.seconds) - min(self.seconds)
+
+    def agrees_with(self, other: Score) -> bool:
+        """Say whether both took the same time as far as these rounds can tell.
+
+        The medians differ by no more than the larger of the two widths from fastest to slowest, which is what a spread
+        is a part of: of two runs of the same, each with the other's median within its width, it is always true.
+        """
+        return abs(median(self.seconds) - median(other.seconds)) <= max(self._width, other._width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,14 +179,25 @@ class EngineBench:
 
 
 def write_result(path: Path, content: Mapping[str, object], *, native_build: str | None) -> None:
-    """Write a result as JSON.
+    """Write a result as JSON: a file has all of it, or is as it was.
 
     Raises:
         BenchError: The native core is not a release build, so that its times mean nothing.
         OSError: The file cannot be written.
     """
     check_build(native_build)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2) + "\n"
+    if path.exists() and not path.is_file():  # a pipe, a terminal
+        path.write_text(text, encoding="utf-8")
+        return
+    target = path.resolve()  # a link stays one
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def check_build(native_build: str | None) -> None:

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-__all__ = ["OverlapSettings", "PeerSettings", "PretrainedSettings", "SourceSettings"]
+__all__ = [
+    "CompareSettings",
+    "LinkSettings",
+    "OverlapSettings",
+    "PeerSettings",
+    "PretrainedSettings",
+    "SourceSettings",
+    "StorageSettings",
+]
 
 _PREFIXES = ("FASTSAFETENSORS_", "INSTANTTENSOR_", "RUNAI_STREAMER_", "SAFETENSORS_", "TENSORIZER_")
 
@@ -99,4 +107,65 @@ class SourceSettings:
     connections: int = 8
     busy: bool = True
     peers: bool = True
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """Choose what the link benchmark measures.
+
+    Attributes:
+        device: "cpu" or "cuda:N".
+        repeat: Rounds; each runs every way to copy and to pin.
+        nbytes: Bytes that one run copies, a power of two; fewer where memory is short.
+        sizes: Lengths of a copy in bytes, powers of two; longer ones than `nbytes` are left out.
+        command: What was typed, for the record.
+    """
+
+    device: str = "cpu"
+    repeat: int = 5
+    nbytes: int = 256 << 20
+    sizes: tuple[int, ...] = (64 << 10, 1 << 20, 4 << 20, 32 << 20)
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """Choose what the storage benchmark measures.
+
+    Attributes:
+        where: A file, a directory of files, or a checkpoint's URL; None makes a file in a temporary directory.
+        storage_options: How a store is reached, as fsspec takes it.
+        repeat: Rounds; each runs every way to read.
+        cold: Of a drive, leave out what the page cache gives.
+        nbytes: Most bytes that one run reads; fewer where that would take too long.
+        command: What was typed, for the record.
+    """
+
+    where: str | os.PathLike[str] | None = None
+    storage_options: Mapping[str, object] = field(default_factory=dict)
+    repeat: int = 3
+    cold: bool = False
+    nbytes: int = 512 << 20
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareSettings:
+    """Choose what the comparison of loaders measures.
+
+    Attributes:
+        path: A checkpoint's file or directory; None makes one of about 1 GB in a temporary directory.
+        device: "cpu" or "cuda:N".
+        repeat: Rounds; each runs every loader.
+        cold: Leave out the rounds with the files in the page cache.
+        peer_settings: What peers find in the environment, for the record.
+        command: What was typed, for the record.
+    """
+
+    path: str | os.PathLike[str] | None = None
+    device: str = "cpu"
+    repeat: int = 3
+    cold: bool = False
+    peer_settings: PeerSettings = field(default_factory=PeerSettings)
     command: str = ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._many_result import ManyTensorsBench
     from ._result import EngineBench, Score
 
-__all__ = ["engine_table", "many_tensors_table"]
+__all__ = ["decisions", "engine_table", "many_tensors_table"]
 
 _HEADINGS = {
     "existing": "into existing memory",
@@ -49,7 +49,7 @@ def engine_table(bench: EngineBench) -> str:
         scores = [score for score in bench.scores if score.target == target]
         if scores:
             lines += ["", f"{heading:<{_NAME_WIDTH}}{head}", *(_row(bench, score) for score in scores)]
-    lines += ["", *_decisions(bench.scores)]
+    lines += ["", *decisions(bench.scores)]
     lines += [f"peers found {name}={text}" for name, text in bench.peer_settings.values.items()]
     if bench.fixed_cost_seconds:
         fixed = say_seconds(median(bench.fixed_cost_seconds))
@@ -103,7 +103,7 @@ def _row(bench: EngineBench, score: Score) -> str:
     return f"{title:<{_NAME_WIDTH}}{row}"
 
 
-def _decisions(scores: tuple[Score, ...]) -> Iterator[str]:
+def decisions(scores: tuple[Score, ...]) -> Iterator[str]:
     """Say how streamload read, contestant by contestant: what is not there was nothing."""
     for score in scores:
         read = score.stats["bytes_read"] if score.stats is not None else 0

@@ -6,29 +6,35 @@ Part of `cli`.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ._bench_compare import compare, schema
 from ._bench_from_pretrained import from_pretrained
+from ._bench_machine import link, storage
+from ._bench_options import cold_option, device_option, json_option, measured, repeat_option
 from ._bench_overlap import overlap
 from ._bench_source import source
 from ._common import bad_values_refused, command_line
 
+if TYPE_CHECKING:
+    from ..bench import BenchProgress, EngineBench, ManyTensorsBench
+
 __all__ = ["bench"]
 
 
-@click.group()
+@click.group(commands=[link, storage, compare, overlap, from_pretrained, source, schema])
 def bench() -> None:
     """Measure, against a ceiling and peers measured in the same process."""
 
 
 @bench.command()
 @click.argument("path", required=False)
-@click.option("--device", default="cpu", show_default=True, help='"cpu" or "cuda:0".')
-@click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Rounds; each runs everything.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write the result to this file.")
-@click.option("--cold", is_flag=True, help="Drop the files from the page cache before each run.")
+@device_option()
+@repeat_option(5)
+@json_option
+@cold_option("Drop the files from the page cache before each run.")
 @click.option("--tensors", type=click.IntRange(1), help="Make a checkpoint of that many tensors (without PATH).")
 @click.option("--many-tensors", is_flag=True, help="Compare the same bytes in 300 tensors and in 20,000.")
 def engine(
@@ -47,32 +53,24 @@ def engine(
     """
     from ..bench import PeerSettings, run_engine_bench, run_many_tensors_bench
 
-    if json_path is not None and not Path(json_path).absolute().parent.is_dir():
-        raise click.UsageError(f"--json {json_path}: there is no such folder")
     if path is not None and (tensors is not None or many_tensors):
         raise click.UsageError("--tensors and --many-tensors make their own checkpoint; leave out PATH")
     if many_tensors and (cold or tensors is not None):
         raise click.UsageError("--many-tensors runs warm, with tensors of its own; leave out --cold and --tensors")
-    with bad_values_refused():
-        result = (
-            run_many_tensors_bench(device=device, repeat=repeat, command=command_line())
-            if many_tensors
-            else run_engine_bench(
-                path,
-                device=device,
-                repeat=repeat,
-                cold=cold,
-                tensors=tensors,
-                peer_settings=PeerSettings.from_env(os.environ),
-                command=command_line(),
-            )
+
+    def run(progress: BenchProgress) -> EngineBench | ManyTensorsBench:
+        if many_tensors:
+            return run_many_tensors_bench(device=device, repeat=repeat, command=command_line(), progress=progress)
+        return run_engine_bench(
+            path,
+            device=device,
+            repeat=repeat,
+            cold=cold,
+            tensors=tensors,
+            peer_settings=PeerSettings.from_env(os.environ),
+            command=command_line(),
+            progress=progress,
         )
-    click.echo(result.table())
-    if json_path is not None:
-        result.write(Path(json_path))
-        click.echo(f"written to {json_path}")
 
-
-bench.add_command(overlap)
-bench.add_command(from_pretrained)
-bench.add_command(source)
+    with bad_values_refused():
+        measured(run, json_path)

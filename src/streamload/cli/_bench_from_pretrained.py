@@ -5,20 +5,19 @@ Part of `cli`.
 
 from __future__ import annotations
 
-import shlex
-import sys
-from pathlib import Path
-
 import click
+
+from ._bench_options import device_option, json_option, measured, repeat_option
+from ._common import command_line
 
 __all__ = ["from_pretrained"]
 
 
 @click.command(name="from_pretrained")
 @click.argument("path", required=False)
-@click.option("--device", default="cpu", show_default=True, help='"cpu" or "cuda:0".')
-@click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Pairs of each figure.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write the result to this file.")
+@device_option()
+@repeat_option(5, "Pairs of each figure.")
+@json_option
 @click.option("--quick", is_flag=True, help="Two pairs, for a first look.")
 def from_pretrained(path: str | None, *, device: str, repeat: int, json_path: str | None, quick: bool) -> None:
     """Measure transformers' from_pretrained, stock and streamed.
@@ -29,17 +28,5 @@ def from_pretrained(path: str | None, *, device: str, repeat: int, json_path: st
     """
     from ..bench import PretrainedSettings, run_pretrained_bench
 
-    if json_path is not None and not Path(json_path).absolute().parent.is_dir():
-        raise click.UsageError(f"--json {json_path}: there is no such folder")
-    settings = PretrainedSettings(
-        path=path,
-        device=device,
-        repeat=repeat,
-        quick=quick,
-        command=shlex.join(["streamload", *sys.argv[1:]]),
-    )
-    result = run_pretrained_bench(settings)
-    click.echo(result.table())
-    if json_path is not None:
-        result.write(Path(json_path))
-        click.echo(f"written to {json_path}")
+    settings = PretrainedSettings(path=path, device=device, repeat=repeat, quick=quick, command=command_line())
+    measured(lambda progress: run_pretrained_bench(settings, progress), json_path)

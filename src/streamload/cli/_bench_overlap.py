@@ -5,23 +5,22 @@ Part of `cli`.
 
 from __future__ import annotations
 
-import shlex
-import sys
-from pathlib import Path
-
 import click
+
+from ._bench_options import device_option, json_option, measured, repeat_option
+from ._common import command_line
 
 __all__ = ["overlap"]
 
 
 @click.command()
 @click.argument("path", required=False)
-@click.option("--device", default="cpu", show_default=True, help='"cpu", over a simulated link, or "cuda:0".')
-@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds; each runs every pass.")
+@device_option('"cpu", over a simulated link, or "cuda:0".')
+@repeat_option(3, "Rounds; each runs every pass.")
 @click.option("--tokens", help="Lengths of the prompts, such as 128,2048,8192.  [default: by device]")
 @click.option("--link", type=click.FloatRange(0, min_open=True), help="Rate of the simulated link, in GB/s.")
 @click.option("--real-compute", is_flag=True, help="Without a GPU: compute all of a prompt, beside the copies.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Also write the result to this file.")
+@json_option
 @click.option("--quick", is_flag=True, help="Measure less, for a first look.")
 def overlap(
     path: str | None,
@@ -42,24 +41,17 @@ def overlap(
     """
     from ..bench import OverlapSettings, run_overlap_bench
 
-    if json_path is not None and not Path(json_path).absolute().parent.is_dir():
-        raise click.UsageError(f"--json {json_path}: there is no such folder")
-    result = run_overlap_bench(
-        OverlapSettings(
-            path=path,
-            device=device,
-            repeat=repeat,
-            tokens=_lengths(tokens),
-            link_bytes_per_second=None if link is None else link * 1e9,
-            real_compute=real_compute,
-            quick=quick,
-            command=shlex.join(["streamload", *sys.argv[1:]]),
-        )
+    settings = OverlapSettings(
+        path=path,
+        device=device,
+        repeat=repeat,
+        tokens=_lengths(tokens),
+        link_bytes_per_second=None if link is None else link * 1e9,
+        real_compute=real_compute,
+        quick=quick,
+        command=command_line(),
     )
-    click.echo(result.table())
-    if json_path is not None:
-        result.write(Path(json_path))
-        click.echo(f"written to {json_path}")
+    measured(lambda progress: run_overlap_bench(settings, progress), json_path)
 
 
 def _lengths(text: str | None) -> tuple[int, ...]:

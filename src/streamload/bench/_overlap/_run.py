@@ -14,7 +14,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from ... import _native
 from ..._engine import open_device
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..._models import Subject
+    from .._progress import BenchProgress
     from .._settings import OverlapSettings
     from ._result import ColdCase
 
@@ -73,7 +73,7 @@ _QUICK_REPEAT = 2
 _PEER_ROUNDS, _PEER_SECONDS = 1, 45.0
 
 
-def run(settings: OverlapSettings) -> OverlapBench:
+def run(settings: OverlapSettings, progress: BenchProgress) -> OverlapBench:
     """Do what `run_overlap_bench` says."""
     try:
         device = open_device(settings.device)
@@ -86,7 +86,7 @@ def run(settings: OverlapSettings) -> OverlapBench:
         if on_host:
             stack.enter_context(one_processor_for_copying())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamload-overlap-")))
-        subject = _subject(settings, scratch)
+        subject = _subject(settings, scratch, progress)
         place = Place(settings.device, device)
         resident = load_plainly(subject, settings.device)
         files = open_files(subject.path)
@@ -94,7 +94,7 @@ def run(settings: OverlapSettings) -> OverlapBench:
             ColdCourse(replace(subject, tokens=tokens), chosen, files, resident)
             for tokens, chosen in _choose(settings, subject, place, resident)
         ]
-        return _measure(settings, courses, _steady_course(settings, courses[0], scratch))
+        return _measure(settings, courses, _steady_course(settings, courses[0], scratch, progress), progress)
 
 
 def _simulated_compute(settings: OverlapSettings) -> float | None:
@@ -103,28 +103,30 @@ def _simulated_compute(settings: OverlapSettings) -> float | None:
     return _HOST_OPERATIONS if on_host and not settings.real_compute else None
 
 
-def _subject(settings: OverlapSettings, scratch: Path) -> Subject:
+def _subject(settings: OverlapSettings, scratch: Path, progress: BenchProgress) -> Subject:
     tokens = max(settings.tokens, default=1)
     if settings.path is not None:
         return transformers_subject(Path(settings.path), tokens, settings.device)
     shape = _HOST_SHAPE if settings.device == "cpu" else _that_fits(_CUDA_SHAPE, settings.device, scratch)
-    path = _written(scratch / "checkpoint", shape)
+    path = _written(scratch / "checkpoint", shape, progress)
     return own_subject(path, shape, tokens, _simulated_compute(settings))
 
 
-def _steady_course(settings: OverlapSettings, course: ColdCourse, scratch: Path) -> SteadyCourse:
+def _steady_course(
+    settings: OverlapSettings, course: ColdCourse, scratch: Path, progress: BenchProgress
+) -> SteadyCourse:
     """Choose what is compared once it is there: on the host something small, so that both of a pair meet the same."""
     if settings.path is None and course.place.on_host:
         models, pairs = _QUICK_STEADY if settings.quick else _STEADY
-        subject = own_subject(_written(scratch / "steady", _STEADY_SHAPE), _STEADY_SHAPE, 1)
+        subject = own_subject(_written(scratch / "steady", _STEADY_SHAPE, progress), _STEADY_SHAPE, 1)
         return SteadyCourse(subject, course.place.paced_at(_STEADY_LINK), None, models, pairs)
     pairs = _QUICK_WHOLE_STEADY_PAIRS if settings.quick else _WHOLE_STEADY_PAIRS
     return SteadyCourse(course.subject, course.place, course.resident, 1, pairs)
 
 
-def _written(path: Path, shape: LlamaShape) -> Path:
-    with tqdm(total=shape.nbytes, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None) as bar:
-        return make_checkpoint(path, shape, progress=bar.update)
+def _written(path: Path, shape: LlamaShape, progress: BenchProgress) -> Path:
+    with progress.stage("checkpoint", shape.nbytes, "B") as advance:
+        return make_checkpoint(path, shape, progress=advance)
 
 
 def _that_fits(shape: LlamaShape, device: str, scratch: Path) -> LlamaShape:
@@ -167,25 +169,27 @@ def _middle(subject: Subject, place: Place, resident: nn.Module, tokens: Sequenc
     return median(passes) if passes else 0.0
 
 
-def _measure(settings: OverlapSettings, courses: Sequence[ColdCourse], steady_course: SteadyCourse) -> OverlapBench:
+def _measure(
+    settings: OverlapSettings, courses: Sequence[ColdCourse], steady_course: SteadyCourse, progress: BenchProgress
+) -> OverlapBench:
     course = courses[0]  # the shortest prompt
     repeat = min(settings.repeat, _QUICK_REPEAT) if settings.quick else settings.repeat
     short = len(courses) // 2
     more = repeat + (0 if settings.quick else _MORE_PAIRS)
     repeats = [*[repeat] * short, *[more] * (len(courses) - short)]
     cached = [course.files.cached()]
-    with tqdm(total=sum(repeats) + len(courses), desc="runs", leave=False, disable=None) as bar:
-        cold = run_cold(courses, repeats, bar.update)
-    with tqdm(total=repeat, desc="wake", leave=False, disable=None) as bar:
-        wake = run_wake(course, repeat, bar.update)
+    with progress.stage("first tokens", sum(repeats) + len(courses), "run") as advance:
+        cold = run_cold(courses, repeats, advance)
+    with progress.stage("wake", repeat) as advance:
+        wake = run_wake(course, repeat, advance)
     pairs = _OVERSIZED_PAIRS if course.place.on_host else _CUDA_OVERSIZED_PAIRS
     pairs = _QUICK_OVERSIZED_PAIRS if settings.quick else pairs
-    with tqdm(total=repeat + pairs, desc="oversized", leave=False, disable=None) as bar:
-        oversized = run_oversized(course, _oversized_tokens(settings, courses, cold), repeat, pairs, bar.update)
-    with tqdm(total=steady_course.models, desc="steady", leave=False, disable=None) as bar:
-        steady = run_steady(steady_course, bar.update)
-    with tqdm(total=_PEER_ROUNDS * len(offloaders()), desc="peers", leave=False, disable=None) as bar:
-        peers = run_peers(course, _PEER_ROUNDS, _PEER_SECONDS, bar.update)
+    with progress.stage("oversized", repeat + pairs) as advance:
+        oversized = run_oversized(course, _oversized_tokens(settings, courses, cold), repeat, pairs, advance)
+    with progress.stage("steady", steady_course.models) as advance:
+        steady = run_steady(steady_course, advance)
+    with progress.stage("peers", _PEER_ROUNDS * len(offloaders())) as advance:
+        peers = run_peers(course, _PEER_ROUNDS, _PEER_SECONDS, advance)
     cached.append(course.files.cached())
     return OverlapBench(
         model=course.subject.title,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from ... import _native
 from ..._engine import open_device
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .._overlap._place import Files
+    from .._progress import BenchProgress
     from .._settings import PretrainedSettings
 
 __all__ = ["run"]
@@ -95,7 +95,7 @@ class _Course:
         return found
 
 
-def run(settings: PretrainedSettings) -> PretrainedBench:
+def run(settings: PretrainedSettings, progress: BenchProgress) -> PretrainedBench:
     """Do what `run_pretrained_bench` says."""
     try:
         open_device(settings.device)
@@ -104,12 +104,12 @@ def run(settings: PretrainedSettings) -> PretrainedBench:
     pairs = min(settings.repeat, _QUICK_PAIRS) if settings.quick else settings.repeat
     with tempfile.TemporaryDirectory(prefix="streamload-pretrained-") as name:
         scratch = Path(name)
-        path = _written(scratch / "checkpoint") if settings.path is None else Path(settings.path)
+        path = _written(scratch / "checkpoint", progress) if settings.path is None else Path(settings.path)
         make_checkpoint(scratch / "small", _SMALL_SHAPE, shards=1)
         files = open_files(path)
         nbytes = sum(tensor.nbytes for tensor in files.tensors)
-        with tqdm(total=2 * (1 + 2 * pairs), desc="loads", leave=False, disable=None) as bar:
-            course = _Course(path, files, nbytes, settings.device, scratch, bar.update)
+        with progress.stage("measuring", 2 * (1 + 2 * pairs), "load") as advance:
+            course = _Course(path, files, nbytes, settings.device, scratch, advance)
             checked = {way: course.load(way, CHECK) for way in _WAYS}  # which warms the page cache too
             output = _compare(checked, course)
             course.cached.clear()
@@ -135,9 +135,9 @@ def run(settings: PretrainedSettings) -> PretrainedBench:
     )
 
 
-def _written(path: Path) -> Path:
-    with tqdm(total=_OWN_SHAPE.nbytes, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None) as bar:
-        return make_checkpoint(path, _OWN_SHAPE, progress=bar.update)
+def _written(path: Path, progress: BenchProgress) -> Path:
+    with progress.stage("checkpoint", _OWN_SHAPE.nbytes, "B") as advance:
+        return make_checkpoint(path, _OWN_SHAPE, progress=advance)
 
 
 def _race(course: _Course, pairs: int) -> tuple[dict[str, list[Load]], dict[str, list[Load]]]:

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from ... import _native
 from ..._checkpoint import open as open_checkpoint
 from ..._machine import machine_facts
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..._sources import Source
+    from .._progress import BenchProgress
     from .._settings import SourceSettings
 
 __all__ = ["run"]
@@ -84,27 +83,27 @@ class _Course:
         return None if why else found
 
 
-def run(settings: SourceSettings) -> SourceBench:
+def run(settings: SourceSettings, progress: BenchProgress) -> SourceBench:
     """Do what `run_source_bench` says."""
     with ExitStack() as stack:
         memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamload-source-", dir=memory)))
         url, storage_options = settings.url, dict(settings.storage_options)
         if url is None:
-            url, storage_options = _serve_own(stack, scratch)
+            url, storage_options = _serve_own(stack, scratch, progress)
         request = _describe(url, storage_options, settings, scratch)
         clients = [name for name in NAMES if settings.peers or name.startswith("streamload") or name == CEILING]
         runs = len(clients) * (1 + settings.repeat * (2 if settings.busy else 1))
-        with tqdm(total=runs, desc="transfers", leave=False, disable=None) as bar:
-            course = _Course(request, scratch, bar.update)
+        with progress.stage("measuring", runs, "transfer") as advance:
+            course = _Course(request, scratch, advance)
             return _race(course, clients, settings, url)
 
 
-def _serve_own(stack: ExitStack, scratch: Path) -> tuple[str, dict[str, object]]:
+def _serve_own(stack: ExitStack, scratch: Path, progress: BenchProgress) -> tuple[str, dict[str, object]]:
     """Make a checkpoint and a server that speaks as much S3 as reading takes."""
     directory = scratch / "objects" / _BUCKET / _PREFIX
-    with tqdm(total=_OWN_SHAPE.nbytes, unit="B", unit_scale=True, desc="checkpoint", leave=False, disable=None) as bar:
-        make_checkpoint(directory, _OWN_SHAPE, shards=_SHARDS, progress=bar.update)
+    with progress.stage("checkpoint", _OWN_SHAPE.nbytes, "B") as advance:
+        make_checkpoint(directory, _OWN_SHAPE, shards=_SHARDS, progress=advance)
     (scratch / "objects").chmod(0o755)
     scratch.chmod(0o755)  # for the server's own user
     server = scratch / "server"

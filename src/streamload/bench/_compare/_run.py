@@ -1,0 +1,97 @@
+"""Run the comparison: every loader by turns, first with the files in the page cache, then without.
+
+Part of `bench._compare`; needs torch and safetensors. What a loader leaves is new memory, its own: tensors that one can
+keep, whatever becomes of the files.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ... import _native
+from ..._engine import open_device
+from ..._machine import machine_facts
+from .._contestants import contestants
+from .._course import open_course
+from .._engine import make_own_checkpoint
+from .._memory import give_back_memory, touch_free_memory
+from .._result import BenchError, cache_state
+from .._rounds import Conditions, run_rounds
+from ._result import CompareBench, CompareSide
+
+if TYPE_CHECKING:
+    from .._course import Course
+    from .._progress import BenchProgress
+    from .._rounds import Contestant
+    from .._settings import CompareSettings
+
+__all__ = ["run"]
+
+_NEW_MEMORY = ", new memory"
+
+
+def run(settings: CompareSettings, progress: BenchProgress) -> CompareBench:
+    """Do what `run_compare_bench` says."""
+    try:
+        open_device(settings.device)
+    except ValueError as error:
+        raise BenchError(str(error)) from error
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamload-compare-")))
+        path = settings.path
+        if path is None:
+            path = make_own_checkpoint(scratch / "checkpoint", None, progress)
+        # On a GPU nobody fills memory that is there, and there may be no room for the weights twice.
+        memory = "cpu" if settings.device == "cpu" else "meta"
+        course = replace(open_course(path, memory, scratch), torch_device=settings.device)
+        states = ("cold",) if settings.cold else ("warm", "cold")
+        sides = {when: _race(course, settings.repeat, when, progress) for when in states}
+    return CompareBench(
+        nbytes=course.nbytes,
+        tensors=len(course.existing),
+        device=settings.device,
+        rounds=settings.repeat,
+        sides=sides,
+        peer_settings=settings.peer_settings,
+        command=settings.command,
+        machine=machine_facts(native_build=_native.build_type),
+    )
+
+
+def entered(course: Course, *, cold: bool) -> list[Contestant]:
+    """List who takes part: ceilings, and whoever makes new tensors."""
+    return [
+        replace(one, name=one.name.removesuffix(_NEW_MEMORY), judge=course)
+        for one in contestants(course, cold=cold)
+        if one.target == "new" or (one.role == "ceiling" and one.target != "ring")
+    ]
+
+
+def _race(course: Course, repeat: int, when: str, progress: BenchProgress) -> CompareSide:
+    cached: list[float | None] = []
+
+    def prepare() -> None:
+        if when == "cold":
+            course.drop_from_cache()
+        cached.append(course.cached())
+        give_back_memory()
+        if course.on_host:
+            touch_free_memory(course.nbytes)
+
+    everyone = entered(course, cold=when == "cold")
+    with progress.stage(f"{when}, measuring", (repeat + 1) * len(everyone), "run") as advance:
+        conditions = Conditions(
+            prepare=prepare,
+            synchronize=(lambda: None) if course.on_host else lambda: torch.cuda.synchronize(course.torch_device),
+            progress=advance,
+        )
+        scores = run_rounds(everyone, repeat, conditions)
+    return CompareSide(
+        cache=cache_state(asked_cold=when == "cold", cached=cached), cached=tuple(cached), scores=tuple(scores)
+    )

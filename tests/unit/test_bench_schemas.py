@@ -1,0 +1,85 @@
+"""The published schemas: every committed result keeps to its own, and they are not so wide that anything would."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from streamload.bench import BenchError, result_kinds, result_schema
+from streamload.cli import main
+
+from .test_bench_figures import COMPARE, LINK, STORAGE
+from .test_bench_result import BENCH, MANY
+
+jsonschema = pytest.importorskip("jsonschema")
+COMMITTED = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json"))
+MADE_UP = [LINK, STORAGE, COMPARE, BENCH, MANY]
+
+
+def kind_of(schema):
+    properties = schema["properties"]
+    return (properties["kind"] if "kind" in properties else properties["benchmark"])["const"]
+
+
+def validator_for(result):
+    kind = result["kind"] if "kind" in result else result["benchmark"]
+    (schema,) = (each for each in map(result_schema, result_kinds()) if kind_of(each) == kind)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("kind", result_kinds())
+def test_every_schema_is_one(kind):
+    jsonschema.Draft202012Validator.check_schema(result_schema(kind))
+
+
+def test_every_benchmark_has_a_schema():
+    assert {"engine", "many-tensors", "overlap", "from_pretrained", "source", "link", "storage", "compare"} <= set(
+        result_kinds()
+    )
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_results_keep_to_their_schemas(path):
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert [error.message for error in validator_for(result).iter_errors(result)] == []
+
+
+@pytest.mark.parametrize("bench", MADE_UP, ids=lambda bench: type(bench).__name__)
+def test_results_have_what_their_schema_names_and_nothing_else(bench):
+    result = json.loads(json.dumps(bench.as_dict()))
+    validator = validator_for(result)
+    assert [error.message for error in validator.iter_errors(result)] == []
+    assert set(validator.schema["properties"]) == set(result) == set(validator.schema["required"])
+
+
+@pytest.mark.parametrize("bench", MADE_UP, ids=lambda bench: type(bench).__name__)
+def test_a_result_that_lacks_or_adds_something_is_found_out(bench):
+    result = json.loads(json.dumps(bench.as_dict()))
+    validator = validator_for(result)
+    for name in result:
+        if name != "kind":
+            assert not validator.is_valid({key: value for key, value in result.items() if key != name}), name
+    assert not validator.is_valid({**result, "fancy": 1})
+    assert not validator.is_valid({**result, "machine": {**result["machine"], "cpus": "two"}})
+
+
+def test_a_figure_without_its_rate_is_found_out():
+    result = json.loads(json.dumps(LINK.as_dict()))
+    wrong = copy.deepcopy(result)
+    del wrong["figures"][0]["gigabytes_per_second"]
+    assert not validator_for(wrong).is_valid(wrong)
+
+
+def test_the_command_prints_a_schema_or_lists_them():
+    done = CliRunner().invoke(main, ["bench", "schema", "link"], catch_exceptions=False)
+    assert json.loads(done.output) == result_schema("link")
+    assert CliRunner().invoke(main, ["bench", "schema"]).output.split() == list(result_kinds())
+    refused = CliRunner().invoke(main, ["bench", "schema", "nothing"])
+    assert refused.exit_code == 2
+    assert "there are compare, demo, engine" in refused.output
+    with pytest.raises(BenchError):
+        result_schema("../_result")
