@@ -337,11 +337,10 @@ def stream_module(
     except BaseException:
         filling.ticket.close()
         raise
-    hooked = module if block_hooks else None
-    return _announced(ModuleStream(delivery, filling, seating, streamed, hooked=hooked), module)
+    return _told(ModuleStream(delivery, filling, seating, streamed, hooked=module if block_hooks else None), module)
 
 
-def _announced(stream: ModuleStream, module: torch.nn.Module) -> ModuleStream:
+def _told(stream: ModuleStream, module: torch.nn.Module) -> ModuleStream:
     """Tell whoever measures this process's start (`_coldstart`)."""
     sys.audit("streamload.coldstart.load", stream, "model", module)
     return stream
