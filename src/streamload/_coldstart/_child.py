@@ -99,7 +99,7 @@ class _Observer:
             if torch.compiler.is_compiling():
                 return
             handle.remove()
-            if torch.cuda.is_initialized():
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has no types for it
                 torch.cuda.synchronize()
             self.record.note_moment("first_forward", time.monotonic())
             self.send()
