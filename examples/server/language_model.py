@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from streamload import StreamOptions
+    from streamload import ColdStartRecorder, StreamOptions
     from streamload.transformers import PretrainedStream
 
 State = Literal["started", "can serve", "all resident", "failed"]
@@ -31,13 +30,24 @@ class LanguageModel:
         ready_at: Share of the weights, from 0 to 1, that must be resident before prompts are taken. At 0 the first
             bytes are enough; at 1 this is a server that loads first.
         tokenizer: Directory or hub id; None takes the one in `place`, if that is a directory with one.
+        warm_up: Tokens of a synthetic prompt to compute before others are taken, and again; 0 for none.
         options: How to read and stage.
+        phases: Records what the start is spent on.
     """
 
     def __init__(
-        self, place: str, device: str, *, ready_at: float, tokenizer: str | None, options: StreamOptions
+        self,
+        place: str,
+        device: str,
+        *,
+        ready_at: float,
+        tokenizer: str | None,
+        warm_up: int,
+        options: StreamOptions,
+        phases: ColdStartRecorder,
     ) -> None:
-        self.phases: dict[str, float] = {}  # name -> Unix time at which it was reached
+        self._phases, self._warm_up = phases, warm_up
+        self._resident = False
         self.stream: PretrainedStream | None = None  # what watches the load, once weights are on their way
         self.failure: Exception | None = None
         self._place, self._device, self._ready_at, self._options = place, device, ready_at, options
@@ -52,7 +62,7 @@ class LanguageModel:
         """How far the load is. Prompts are taken where it can serve, and once all is resident."""
         if self.failure is not None:
             return "failed"
-        if "all_resident" in self.phases:
+        if self._resident:
             return "all resident"
         resident = 0.0 if self._model is None or self.stream is None else self.stream.progress()
         return "can serve" if resident > 0 and resident >= self._ready_at else "started"
@@ -63,7 +73,7 @@ class LanguageModel:
 
     def cancel_load(self) -> None:
         """End a load under way, so that whoever waits for weights is told; no effect on a model that is resident."""
-        if "all_resident" not in self.phases:
+        if not self._resident:
             self._stopping.set()
             if self.stream is not None:
                 self.stream.cancel()
@@ -103,23 +113,29 @@ class LanguageModel:
 
     def _load(self) -> None:
         try:
-            import transformers.modeling_utils  # what the auto classes would import only when they load
+            with self._phases.phase("imports", "torch, transformers"):
+                import torch
+                import transformers.modeling_utils  # what the auto classes would import only when they load
 
-            from streamload import from_pretrained
+                from streamload import from_pretrained, warmup
 
-            self._reach("imports")
+            if self._device != "cpu":
+                with self._phases.phase("cuda_context"):
+                    torch.zeros(1, device=self._device)
             model = from_pretrained(
                 self._place, auto_class="AutoModelForCausalLM", device=self._device, options=self._options
             )
             self.stream = model.streamload
-            self.phases["submitted"] = time.time() - self.stream.stats().seconds
+            self._phases.watch(self.stream)
             if self._stopping.is_set():
                 self.stream.cancel()
             if self._tokenizer_place is not None:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(self._tokenizer_place)
+            if self._warm_up:
+                warmup(model.eval(), sequence_lengths=(self._warm_up,), repeat=1, phases=self._phases)
             self._model = model.eval()
             self.stream.wait()
-            self._reach("all_resident")
+            self._resident = True
         except Exception as error:  # the top of a thread: whatever it is, readiness tells it
             self.failure = error
             _LOG.error("the model cannot be loaded: %s", error)
@@ -136,8 +152,5 @@ class LanguageModel:
 
     def _after_token(self, *_: object) -> bool:
         """Say whether to stop, as transformers asks after every token."""
-        self._reach("first_token")
+        self._phases.reached("first_token")
         return self._stopping.is_set()
-
-    def _reach(self, phase: str) -> None:
-        self.phases.setdefault(phase, time.time())

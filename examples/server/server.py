@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 from language_model import LanguageModel, NotServingError
-from metrics import LoadCollector
+from metrics import StateCollector
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from pydantic import BaseModel, Field, StrictInt
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streamload import StreamOptions
+from streamload import ColdStartRecorder, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,14 +48,16 @@ class Service:
     Args:
         model: What completes prompts.
         workers: Prompts that are computed at once; others wait for their turn.
+        phases: What the start was spent on, for the metrics.
     """
 
-    def __init__(self, model: LanguageModel, workers: int) -> None:
+    def __init__(self, model: LanguageModel, workers: int, phases: ColdStartRecorder) -> None:
         self._model = model
         self._pool = ThreadPoolExecutor(workers, "compute")
         self._registry = CollectorRegistry()
-        self._registry.register(LoadCollector(model))
-        ProcessCollector(registry=self._registry)  # process_start_time_seconds: the phase before all others
+        self._registry.register(StateCollector(model))
+        self._registry.register(phases.collector())
+        ProcessCollector(registry=self._registry)
         self._answers = Counter(
             "completions", "Requests, by the status of the answer.", ["status"], registry=self._registry
         )
@@ -135,6 +137,7 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """Serve until a signal ends it."""
+    phases = ColdStartRecorder()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="directory, hub id, or URL of a directory in a store")
     parser.add_argument("--tokenizer", help="directory or hub id (default: the model's directory)")
@@ -142,14 +145,21 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--ready-at", type=float, default=0.0, help="share of the weights that must be resident")
+    parser.add_argument("--warm-up", type=int, default=0, help="tokens to compute before prompts are taken")
     parser.add_argument("--workers", type=int, default=2, help="prompts that are computed at once")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     options = StreamOptions.from_env(os.environ)
     model = LanguageModel(
-        given.model, given.device, ready_at=given.ready_at, tokenizer=given.tokenizer, options=options
+        given.model,
+        given.device,
+        ready_at=given.ready_at,
+        tokenizer=given.tokenizer,
+        warm_up=given.warm_up,
+        options=options,
+        phases=phases,
     )
-    app = Service(model, given.workers).app
+    app = Service(model, given.workers, phases).app
     Server(uvicorn.Config(app, given.host, given.port, access_log=False, timeout_graceful_shutdown=20), model).run()
 
 

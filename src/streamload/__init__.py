@@ -24,6 +24,7 @@ by floor; a room imports only rooms below it:
                                     models brought into a directory
     _lazy                           tensors that read nothing and write down what is done to them
     transformers, diffusers         others' `from_pretrained`, streamed
+    _coldstart                      what a process's start is spent on
     _load_with                      a loading function of one's own, streamed
     _handover, vllm, sglang         engines whose own code puts each weight where it belongs
     testing, _models, bench, cli    tools for tests; what is measured with; measurements; the command line
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._checkpoint import Checkpoint, Layer, open
+    from ._coldstart import ColdStartRecorder, ColdStartReport, Phase, WarmupReport, WarmupShape, warmup
     from ._engine import LoadStats
     from ._format import TensorInfo
     from ._load_with import load_with
@@ -57,10 +59,13 @@ __all__ = [
     "ChangedError",
     "Checkpoint",
     "ChecksumError",
+    "ColdStartRecorder",
+    "ColdStartReport",
     "DeviceError",
     "FormatError",
     "Layer",
     "LoadStats",
+    "Phase",
     "PullProgress",
     "Pulled",
     "ShortReadError",
@@ -70,30 +75,39 @@ __all__ = [
     "StreamOptions",
     "StreamloadError",
     "TensorInfo",
+    "WarmupReport",
+    "WarmupShape",
     "__version__",
     "from_pretrained",
     "load_with",
     "open",
     "patch",
     "pull",
+    "warmup",
 ]
 
 __version__ = "0.1.0.dev0"
 
 _ROOMS = {
     "Checkpoint": "_checkpoint",
+    "ColdStartRecorder": "_coldstart",
+    "ColdStartReport": "_coldstart",
     "Layer": "_checkpoint",
     "LoadStats": "_engine",
+    "Phase": "_coldstart",
     "PullProgress": "_pull",
     "Pulled": "_pull",
     "Source": "_sources",
     "StreamOptions": "options",
     "TensorInfo": "_format",
+    "WarmupReport": "_coldstart",
+    "WarmupShape": "_coldstart",
     "from_pretrained": "transformers",
     "load_with": "_load_with",
     "open": "_checkpoint",
     "patch": "transformers",
     "pull": "_pull",
+    "warmup": "_coldstart",
 }
 """Where the public names live that are not in `errors`."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import re
 import sys
 import threading
 import time
@@ -20,11 +19,10 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-_PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "server" / "server.py"
+PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "server" / "server.py"
 _NEEDS = ("starlette", "uvicorn", "pydantic", "prometheus_client", "transformers", "accelerate")
 _ANSWER_SECONDS = 60.0  # nothing here may take that long: it would be a hang
 _Found = TypeVar("_Found")
-_SAMPLE = re.compile(r'^(\w+)(?:\{\w+="([^"]*)"\})? (\S+)$', re.MULTILINE)
 
 
 def missing_package() -> str | None:
@@ -56,15 +54,20 @@ class ExampleServer:
         return status, json.loads(body)
 
     def metrics(self) -> dict[str, float]:
-        """What Prometheus reads: by the name, or the name and its label's value."""
+        """What Prometheus reads: by the name, or the name and the values of its labels."""
+        from prometheus_client.parser import text_string_to_metric_families
+
         _, body = self._request("/metrics")
-        found = _SAMPLE.findall(body.decode())
-        return {f"{name} {label}" if label else name: float(value) for name, label, value in found}
+        samples = [sample for family in text_string_to_metric_families(body.decode()) for sample in family.samples]
+        return {" ".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
 
     def phase(self, name: str) -> float:
-        """Seconds from the start of the process until a phase was reached."""
+        """Seconds from the start of the process until a phase ended, or a moment was reached."""
         metrics = self.metrics()
-        return metrics[f"phase_timestamp_seconds {name}"] - metrics["process_start_time_seconds"]
+        return (
+            metrics[f"streamload_phase_timestamp_seconds {name}"]
+            - metrics["streamload_process_start_timestamp_seconds"]
+        )
 
     def wait_for(self, *states: str) -> tuple[int, dict]:
         """Poll until the load is in one of these states; return what readiness says.
@@ -73,6 +76,14 @@ class ExampleServer:
             TimeoutError: It is in none of them for a minute.
         """
         return self._poll(lambda: self.get("/health/ready"), lambda found: found[1]["state"] in states)
+
+    def wait_until(self, good: Callable[[], bool]) -> None:
+        """Poll until something is so.
+
+        Raises:
+            TimeoutError: It is not within a minute.
+        """
+        self._poll(good, bool)
 
     def wait_for_open(self, count: int) -> None:
         """Poll until so many requests for completions wait for their answer.
@@ -107,6 +118,6 @@ def example_server(
     """Run the server on the CPU over a model; `options` are fields of `StreamOptions`. It is there, and loads."""
     port = free_port()
     environment = [f"STREAMLOAD_OPTION_{name.upper()}={value}" for name, value in (options or {}).items()]
-    command = ["env", *environment, sys.executable, str(_PROGRAM), str(place), "--device", "cpu"]
+    command = ["env", *environment, sys.executable, str(PROGRAM), str(place), "--device", "cpu"]
     with running([*command, "--port", str(port), *words], log, lambda: accepts(port)) as process:
         yield ExampleServer(process, port)

@@ -18,6 +18,21 @@ def serve(path: str, model: torch.nn.Module, ids: torch.Tensor) -> LoadStats:
         return loading.stats()
 
 
+def measure(path: str, model: torch.nn.Module) -> str:
+    phases = streamload.ColdStartRecorder()
+    with phases.phase("headers"), streamload.open(path) as checkpoint:
+        loading = stream_module(model, checkpoint, "cuda:0")
+    phases.watch(loading)
+    assert_type(streamload.warmup(model, batch_sizes=(1, 8), phases=phases), streamload.WarmupReport)
+    phases.reached("first_token")
+    assert_type(phases.seconds_to("first_token"), float | None)
+    loading.write_trace("trace.json")
+    report = phases.report()
+    assert_type(report.phases, tuple[streamload.Phase, ...])
+    assert_type(report.as_dict(), dict[str, object])
+    return report.table()
+
+
 def by_layer(path: str) -> int:
     count = 0
     with streamload.open(path) as checkpoint, stream(checkpoint, "cuda:0") as layers:

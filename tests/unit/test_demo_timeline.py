@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from streamload._demo._perfetto import write_trace
 from streamload._demo._text import GLYPHS_ASCII, GLYPHS_UNICODE, draw
-from streamload._demo._timeline import Lane, Span, Timeline, in_link_order, layer_groups
+from streamload._demo._timeline import Timeline, layer_groups
+from streamload._trace import Lane, Span, in_link_order, in_tracks, write_trace
 
 LAYERS = ("model.embed_tokens", *(f"model.layers.{number}" for number in range(4)), "lm_head")
 
@@ -49,6 +49,21 @@ def test_link_order_leaves_out_time_in_the_queue():
     assert [(span.start, span.end) for span in in_link_order(reversed(queued))] == [(0.0, 1.0), (1.0, 2.0), (3.0, 4.0)]
 
 
+def test_reads_of_a_track_do_not_overlap():
+    reads = [
+        Span(Lane.READ, "a", 0.0, 2.0, 10, thread=3),
+        Span(Lane.READ, "b", 1.0, 3.0, 10, thread=3),
+        Span(Lane.READ, "c", 1.0, 2.0, 10, thread=7),
+        Span(Lane.READ, "d", 2.0, 4.0, 10, thread=3),
+    ]
+    assert [(span.layer, span.thread) for span in in_tracks(reversed(reads))] == [
+        ("a", 0),
+        ("c", 1),
+        ("b", 2),
+        ("d", 0),
+    ]
+
+
 def test_layers_share_rows_when_there_are_many():
     assert list(layer_groups(LAYERS, 10)) == ["embed_tokens", "layers.0", "layers.1", "layers.2", "layers.3", "lm_head"]
     groups = layer_groups(LAYERS, 3)
@@ -77,7 +92,7 @@ def test_text_in_ascii_is_ascii():
 
 
 def test_trace_follows_the_trace_event_format(tmp_path):
-    write_trace([make_timeline("usual"), make_timeline()], tmp_path / "trace.json")
+    write_trace([make_timeline("usual").as_trace(), make_timeline().as_trace()], tmp_path / "trace.json")
     trace = json.loads((tmp_path / "trace.json").read_text())
     events = trace["traceEvents"]
     assert {event["ph"] for event in events} == {"M", "X", "C", "i"}
@@ -97,7 +112,7 @@ def test_trace_follows_the_trace_event_format(tmp_path):
 
 
 def test_trace_events_of_a_thread_do_not_overlap(tmp_path):
-    write_trace([make_timeline()], tmp_path / "trace.json")
+    write_trace([make_timeline().as_trace()], tmp_path / "trace.json")
     by_thread = {}
     for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]:
         if event["ph"] == "X":

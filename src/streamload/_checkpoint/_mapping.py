@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -57,6 +58,10 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
     Made by `open`. Holds every shard's file open until `close`, after which use raises `StreamClosedError`.
     Reading it from several threads is safe.
 
+    Attributes:
+        headers_read: When reading the headers began and when it ended, on `time.monotonic()`'s clock; None where
+            nobody took the time.
+
     Example:
         >>> with streamload.open("path/to/model") as checkpoint:
         ...     checkpoint["lm_head.weight"].shape
@@ -69,6 +74,7 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
         tensors: Mapping[str, TensorInfo],
         beside: Callable[[str], Source] | None = None,
     ) -> None:
+        self.headers_read: tuple[float, float] | None = None
         self._url = url
         self._beside = beside
         self._shards = tuple(shards)
@@ -123,6 +129,7 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
         self._check_open()
         detached = Checkpoint(self._url, self._shards, self._tensors, self._beside)
         detached._layers = self.layers
+        detached.headers_read = self.headers_read
         return detached
 
     def reopen(self) -> Checkpoint:
@@ -144,6 +151,7 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
             opened.pop_all()
         again = Checkpoint(self._url, shards, self._tensors, self._beside)
         again._layers = self._layers
+        again.headers_read = self.headers_read
         return again
 
     def open_beside(self, name: str) -> Source:
@@ -233,17 +241,24 @@ def open(
             are pickles.
         SourceError: A file cannot be read.
     """
+    began = time.monotonic()
     if is_remote(url):
         found = find_objects(str(url), variant=variant, storage_options=storage_options, options=options)
-        return _open_objects(found, redact(str(url)))
+        return _timed(_open_objects(found, redact(str(url))), began)
     if storage_options:
         raise ValueError(f"{url}: storage_options are for stores, and this is a local path")
-    return _open(find_files(local_path(url), variant=variant), str(url))
+    return _timed(_open(find_files(local_path(url), variant=variant), str(url)), began)
 
 
 def open_files(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
     """Open files that somebody else has chosen as one checkpoint, in their order; errors as those of `open`."""
-    return _open(CheckpointFiles(tuple([os.fspath(path) for path in paths])), os.fspath(paths[0]))
+    began = time.monotonic()
+    return _timed(_open(CheckpointFiles(tuple([os.fspath(path) for path in paths])), os.fspath(paths[0])), began)
+
+
+def _timed(checkpoint: Checkpoint, began: float) -> Checkpoint:
+    checkpoint.headers_read = (began, time.monotonic())
+    return checkpoint
 
 
 def _open(files: CheckpointFiles, url: str) -> Checkpoint:

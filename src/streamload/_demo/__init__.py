@@ -5,7 +5,7 @@ Floor 6; needs torch, and matplotlib for the picture. What it loads is in `_mode
     _scales     the models the demo can write for itself
     _marks      when each part of a module computes
     _measure    one load and first token, timed: the usual way or streamed
-    _timeline   what happened when, by layer; shown by _text, _picture and _perfetto
+    _timeline   what happened when, by layer; shown by _text and _picture, and in a viewer of traces by `_trace`
     _show       the whole demo, from checkpoint to verdict
     _report     its figures in words and JSON
 """

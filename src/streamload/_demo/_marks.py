@@ -11,7 +11,8 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from .._models import open_clock
-from ._timeline import Lane, Span, Timeline, in_link_order
+from .._trace import Lane, Span, in_link_order, in_tracks
+from ._timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,7 +100,7 @@ def _transfers(checkpoint: Checkpoint, trace: Sequence[ChunkTrace], submitted: f
         reads.append(Span(Lane.READ, layer, begin, end, chunk.nbytes, chunk.thread))
         begin, end = chunk.copy_issued + submitted, chunk.copy_done + submitted
         copies.append(Span(Lane.COPY, layer, begin, end, chunk.nbytes))
-    return reads + in_link_order(copies)
+    return in_tracks(reads) + in_link_order(copies)
 
 
 def _arrivals(checkpoint: Checkpoint, trace: Sequence[ChunkTrace], submitted: float) -> dict[str, float]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._timeline import Lane, Timeline, layer_groups
+from .._trace import Lane
+from ._timeline import Timeline, layer_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

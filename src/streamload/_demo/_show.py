@@ -17,11 +17,11 @@ from .. import _native
 from .._engine import open_device
 from .._machine import machine_facts, usable_cpus
 from .._models import load_plainly, one_processor_for_copying, own_subject, transformers_subject
+from .._trace import write_trace
 from .._units import say_bytes, say_count, say_rate
 from ..errors import StreamloadError
 from ..testing import make_checkpoint
 from ._measure import Place, measure_compute, run_safetensors, run_streamload
-from ._perfetto import write_trace
 from ._picture import write_picture
 from ._report import Figures, Samples
 from ._scales import SCALES
@@ -264,7 +264,7 @@ def _write(figures: Figures, timelines: list[Timeline], settings: DemoSettings, 
         f"{' The machine was busy: figures are unsteady.' if figures.doubts else ''}"
     )
     picture, trace, result = (settings.directory / name for name in ("timeline.png", "trace.json", "result.json"))
-    write_trace(timelines, trace)
+    write_trace([timeline.as_trace() for timeline in timelines], trace)
     result.write_text(json.dumps(figures.as_dict(facts, settings.command), indent=2) + "\n", encoding="utf-8")
     try:
         write_picture(timelines, picture, heading=figures.heading, note=note)

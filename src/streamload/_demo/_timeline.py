@@ -1,48 +1,17 @@
 """What happened when during one load and first forward: spans of reading, copying and computing, by layer.
 
-Floor 6; stdlib only. `_text`, `_picture` and `_perfetto` each show a `Timeline`; `_measure` makes one.
+Floor 6; stdlib only. `_text` and `_picture` each show a `Timeline`, and so does what `_trace` writes; `_measure` makes
+one.
 All times are seconds since the run began.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from .._trace import Lane, Span, Trace
 
-__all__ = ["Lane", "Span", "Timeline", "in_link_order", "layer_groups"]
-
-
-class Lane(str, Enum):
-    """Name what a span of time was spent on."""
-
-    READ = "read"
-    COPY = "copy"
-    COMPUTE = "compute"
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Hold one stretch of work for one layer.
-
-    Attributes:
-        lane: What was done.
-        layer: The checkpoint's layer it was done for.
-        start: Seconds since the run began.
-        end: The same; not before `start`.
-        nbytes: Bytes read or copied; 0 for computing.
-        thread: Which reader thread, counted from 0; 0 for other lanes.
-    """
-
-    lane: Lane
-    layer: str
-    start: float
-    end: float
-    nbytes: int = 0
-    thread: int = 0
+__all__ = ["Timeline", "layer_groups"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +39,12 @@ class Timeline:
 
     def lane(self, lane: Lane) -> list[Span]:
         """Return one lane's spans by their start."""
-        return sorted((span for span in self.spans if span.lane is lane), key=lambda span: (span.start, span.end))
+        return self.as_trace().lane(lane)
+
+    def as_trace(self) -> Trace:
+        """Return it as what can be written for a viewer of traces."""
+        instants = (("load call returned", self.returned), ("first token", self.first_token))
+        return Trace(self.title, self.spans, instants)
 
     def bytes_arrived(self, at: float) -> int:
         """Count the bytes whose copy had ended at a time."""
@@ -80,17 +54,6 @@ class Timeline:
         """Return when computing began on a layer; infinity where it never did."""
         starts = (span.start for span in self.spans if span.lane is Lane.COMPUTE and span.layer == layer)
         return min(starts, default=float("inf"))
-
-
-def in_link_order(copies: Iterable[Span]) -> list[Span]:
-    """Cut off each copy's time in the queue: a link moves one copy at a time, in the order they end."""
-    result: list[Span] = []
-    free_at = 0.0
-    for span in sorted(copies, key=lambda span: span.end):
-        start = min(max(span.start, free_at), span.end)
-        result.append(Span(span.lane, span.layer, start, span.end, span.nbytes, span.thread))
-        free_at = span.end
-    return result
 
 
 def layer_groups(layers: tuple[str, ...], most: int) -> dict[str, list[str]]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,7 @@ from ._failures import raise_typed
 from ._pool import DEBUG_SEED, ReadPool, shared_pool
 from ._remote import Renewal, open_remote
 from ._rotation import Rotation, RotationStats
-from ._ticket import CallbackSource, ChunkTrace, LoadStats, Ticket
+from ._ticket import CallbackSource, ChunkTrace, LoadMoments, LoadStats, Ticket
 from ._tiers import fetch_whole
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChunkTrace",
     "CopyEngine",
+    "LoadMoments",
     "LoadStats",
     "ReadPool",
     "Rotation",
@@ -277,10 +280,13 @@ def open_device(device: str) -> HostDevice | CudaDevice:
     if kind == "cpu" and ordinal in ("", "0"):
         return _native.HostDevice()
     if kind == "cuda" and (ordinal or "0").isdecimal():
+        began = time.monotonic()
         try:
-            return _native.CudaDevice(int(ordinal or 0))
+            opened = _native.CudaDevice(int(ordinal or 0))
         except _native.NativeError as error:
             raise_typed(error)
+        sys.audit("streamload.coldstart.phase", "cuda_context", device, began, time.monotonic())
+        return opened
     raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
 
 

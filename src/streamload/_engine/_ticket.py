@@ -6,6 +6,7 @@ threads and events.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -97,6 +98,23 @@ class LoadStats:
     read_cpu_seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadMoments:
+    """Say when a load did what, on `time.monotonic()`'s clock, which all processes of a machine share.
+
+    Attributes:
+        headers: When reading the checkpoint's headers began, and when it ended.
+        submitted: When the weights were asked for.
+        layers: When each layer that is resident was so, in the plan's order.
+        used: When each layer was first used, of those that were used while they arrived; in that order.
+    """
+
+    headers: tuple[float, float] | None
+    submitted: float
+    layers: Mapping[str, float]
+    used: Mapping[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkTrace:
     """Tell where the time of one read went, in seconds since the plan was submitted.
@@ -145,6 +163,7 @@ class Ticket(Closing):
         key_names: Sequence[str] = (),
         sources: Sequence[Source] = (),
     ) -> None:
+        self.submitted = time.monotonic() - native.stats()["seconds"]
         self._native = native
         self._callbacks = callbacks
         self._key_names = key_names

@@ -1,4 +1,4 @@
-"""The commands: `streamload demo | inspect | plan | pull | manifest | verify | cache | doctor | bench`.
+"""The commands: `streamload demo | inspect | plan | pull | manifest | verify | cache | doctor | coldstart | bench`.
 
 Floor 8. Parses arguments, calls the room that does the work, prints what it returns. An error a user can cause
 becomes one line on stderr and exit code 2; anything else is a bug, keeps its traceback and ends with 70. Each command
@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import StreamloadError
 from ._bench import bench
 from ._cache import cache
+from ._coldstart import coldstart
 from ._common import Refusal, one_line
 from ._demo import demo
 from ._doctor import doctor
@@ -63,7 +64,7 @@ class _Group(click.Group):
 
 @click.group(
     cls=_Group,
-    commands=[inspect, plan, pull, manifest, verify, cache, doctor, demo, bench],
+    commands=[inspect, plan, pull, manifest, verify, cache, doctor, demo, coldstart, bench],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="streamload")

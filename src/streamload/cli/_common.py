@@ -36,6 +36,7 @@ _EXTRAS: Final = {
     "safetensors": "torch",
     "matplotlib": "demo",
     "transformers": "test",
+    "prometheus_client": "metrics",
 }
 
 

@@ -24,6 +24,7 @@ Floor 4. The map:
     _seats           which tensor of a checkpoint belongs where in a module
     _module_load     a load that outlives its caller and leaves nothing behind
     _embedding       rows of a table that has not arrived
+    _history         when a load did what
     _sleep           tensors without memory, and who may be one
     _delivery        how weights travel, to do so again
     _filling         a module's tensors over memory, behind closed gates

@@ -69,12 +69,16 @@ class CastLoad:
         groups: Tensors with memory, each with what it is made of; what is together is waited for together.
         checkpoint: Where the bytes are; may be closed.
         options: How to read and stage.
+
+    Attributes:
+        submitted: When it began, on `time.monotonic()`'s clock.
     """
 
     def __init__(self, groups: Sequence[Sequence[Cast]], checkpoint: Checkpoint, options: StreamOptions | None) -> None:
         self._tensors = [[tensor for tensor, _ in group] for group in groups]
         self._nbytes = [sum([piece.part.nbytes for _, pieces in group for piece in pieces]) for group in groups]
         self._options = options
+        self.submitted = time.monotonic()
         self._began = time.perf_counter()
         self._process = os.getpid()
         self._changed = threading.Condition()  # guards what follows

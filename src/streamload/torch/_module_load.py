@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ class ModuleLoad:
     ) -> None:
         self._device = device
         self._rows = rows
-        self._used: dict[int, None] = {}  # groups, in the order of their first use
+        self._used: dict[int, float] = {}  # groups, in the order of their first use, and when that was
         self._process = os.getpid()
         self._ticket: Ticket | None = ticket  # None: over
         self._groups = [[tensor for tensor in members if tensor.nbytes] for members in tensors]
@@ -81,9 +82,9 @@ class ModuleLoad:
         return self._error is not None
 
     @property
-    def used(self) -> tuple[int, ...]:
-        """Groups that were used while they arrived, in the order of their first use."""
-        return tuple(self._used)
+    def used(self) -> dict[int, float]:
+        """Groups that were used while they arrived, in the order of their first use, and when that began."""
+        return dict(self._used)
 
     def order(self, group: int) -> bool:
         """Let the current stream see a group's bytes, blocking; True when nobody need wait for it again.
@@ -91,7 +92,7 @@ class ModuleLoad:
         A group that is not read yet becomes the next to be read.
         """
         self._check_process()
-        self._used.setdefault(group)
+        self._used.setdefault(group, time.monotonic())
         ticket = self._ticket
         self._raise_failure()  # after the ticket was read: the watcher sets the error before it lets go of the ticket
         if ticket is None or ticket.resident(group):

@@ -6,17 +6,21 @@ it. Read `_seats` for what of a checkpoint belongs where.
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._closing import Closing
 from .._collector import collector_paused
+from .._trace import write_trace
 from ..errors import StreamClosedError
 from ._block_hooks import hook_blocks, unhook_blocks
 from ._delivery import Delivery
 from ._filling import refuse_unfinished, start_filling
+from ._history import load_moments, load_trace
 from ._memory import resolve_device
 from ._oversized import divide, start_streaming
 from ._seats import fill_batch_counters, seat
@@ -24,12 +28,14 @@ from ._sleep import put_to_sleep
 from ._submit import choose_engine
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     import torch
 
     from .._checkpoint import Checkpoint
-    from .._engine import CopyEngine, LoadStats, RotationStats
+    from .._engine import CopyEngine, LoadMoments, LoadStats, RotationStats
+    from .._trace import Trace
     from ..options import StreamOptions
     from ._delivery import Group
     from ._filling import Filling
@@ -131,6 +137,37 @@ class ModuleStream(Closing):
     def stats(self) -> LoadStats:
         """Return what the load did so far; after `wake`, the load that it started."""
         return self.ticket.stats()
+
+    def moments(self) -> LoadMoments:
+        """Return when the load did what: headers read, weights asked for, each layer resident, each first used."""
+        return load_moments(self._delivery.checkpoint, self.ticket, self._layers(), self._load.used)
+
+    def trace(self) -> Trace:
+        """Return what the load did when: reads and copies by layer, and on the CPU what is known of computing.
+
+        Of what is streamed in every pass there is nothing in it.
+
+        Raises:
+            StreamClosedError: The module is asleep.
+        """
+        if self.asleep:
+            raise StreamClosedError("the module is asleep; its load's trace is gone")
+        title = f"load of {self._delivery.checkpoint.url}"
+        on_host = self._delivery.device.type == "cpu"
+        return load_trace(title, self.ticket, self._layers(), self.moments(), computes=on_host)
+
+    def write_trace(self, path: str | os.PathLike[str]) -> None:
+        """Write `trace` as JSON that https://ui.perfetto.dev and chrome://tracing open; complete once the load is done.
+
+        Raises:
+            OSError: The file cannot be written.
+            StreamClosedError: The module is asleep.
+        """
+        write_trace([self.trace()], Path(path))
+
+    def _layers(self) -> list[str]:
+        """Return the layer of each of the ticket's groups; none where they are sorted otherwise, asleep."""
+        return [] if self.asleep else [group.layer for group in self._groups]
 
     @property
     def resident_bytes(self) -> int:
@@ -300,7 +337,13 @@ def stream_module(
     except BaseException:
         filling.ticket.close()
         raise
-    return ModuleStream(delivery, filling, seating, streamed, hooked=module if block_hooks else None)
+    return _told(ModuleStream(delivery, filling, seating, streamed, hooked=module if block_hooks else None), module)
+
+
+def _told(stream: ModuleStream, module: torch.nn.Module) -> ModuleStream:
+    """Tell whoever measures this process's start (`_coldstart`)."""
+    sys.audit("streamload.coldstart.load", stream, "model", module)
+    return stream
 
 
 def _hook(owners: Sequence[torch.nn.Module], groups: Sequence[Group], load: ModuleLoad, *, block_hooks: bool) -> None:

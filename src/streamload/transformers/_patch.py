@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from typing import TYPE_CHECKING, Final, cast
 
 from .._checkpoint import open_files
@@ -188,6 +189,7 @@ def _adopt(scope: Scope, loading: Loading) -> None:
     finally:
         _forget(scope, loading)
     setattr(loading.model, HANDLE, handle)
+    sys.audit("streamload.coldstart.load", handle, "model", loading.model)
     if loading.wait:
         handle.wait()
 

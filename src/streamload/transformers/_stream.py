@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from .._closing import Closing
+from .._engine import LoadMoments
 from ..torch._casting import CastLoad
 from ..torch._gate import without_gates
 from ..torch._sleep import Bed, give_memory, put_to_sleep
 from ..torch._stats import at_once
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     from .._checkpoint import Checkpoint
@@ -58,6 +61,11 @@ class CastWeights:
     def asleep(self) -> bool:
         """Whether they have no memory."""
         return self._sleepers is not None
+
+    @property
+    def headers_read(self) -> tuple[float, float] | None:
+        """When their checkpoint's headers were read, as the checkpoint says it."""
+        return self._checkpoint.headers_read
 
     def check(self) -> list[tuple[torch.Tensor, Bed, Sequence[CastPiece]]]:
         """Return those tensors whose module is still there, once it is sure that they are as they were loaded."""
@@ -179,6 +187,30 @@ class PretrainedStream(Closing):
         if self._casts is not None:
             parts.append(self._casts.load.stats())
         return at_once(parts)
+
+    def moments(self) -> LoadMoments | None:
+        """Return when the load did what, as `ModuleStream.moments`; None where nothing was streamed.
+
+        Of weights that are cast on the way no layers are told.
+        """
+        whole = None if self.module_stream is None else self.module_stream.moments()
+        if self._casts is None or (whole is not None and whole.submitted <= self._casts.load.submitted):
+            return whole
+        if whole is not None:
+            return replace(whole, submitted=self._casts.load.submitted)
+        return LoadMoments(headers=self._casts.headers_read, submitted=self._casts.load.submitted, layers={}, used={})
+
+    def write_trace(self, path: str | os.PathLike[str]) -> None:
+        """Write when the load did what, as `ModuleStream.write_trace`; of weights that are cast on the way nothing.
+
+        Raises:
+            RuntimeError: Nothing of the model was streamed as it is.
+            OSError, StreamClosedError: As `ModuleStream.write_trace`.
+        """
+        if self.module_stream is None:
+            why = "" if self.reason is None else f": {self.reason}"
+            raise RuntimeError(f"nothing of the model was streamed as it is, so there is no trace{why}")
+        self.module_stream.write_trace(path)
 
     def cancel(self) -> None:
         """Stop the load; using the model raises `StreamClosedError`. Does not block; no effect once it is done."""

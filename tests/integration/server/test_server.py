@@ -64,13 +64,21 @@ def test_200_requests_during_the_load_are_all_answered_rightly(behind_link, serv
     metrics = server.metrics()
     assert metrics["completions_total 200"] == 200
     assert server.phase("first_token") > server.phase("first_byte") > server.phase("imports") > 0
+    phases = [value for name, value in metrics.items() if name.startswith("streamload_phase_seconds ")]
+    assert sum(phases) == pytest.approx(metrics["streamload_cold_start_seconds"])
+    assert metrics["streamload_load_requests_total model"] > 0
+    assert (
+        metrics["streamload_layer_timestamp_seconds model.layers.0 model"]
+        > metrics["streamload_process_start_timestamp_seconds"]
+    )
 
 
 def test_a_server_that_loads_first_is_ready_only_then(behind_link, serve, expected):
     server = serve(behind_link(SLOW), "--ready-at", "1")
     assert server.complete(PROMPTS[0])[0] == 503
     assert server.wait_for("can serve", "all resident")[0] == 200
-    assert server.metrics()["load_bytes_resident"] == server.metrics()["load_bytes_total"]
+    metrics = server.metrics()
+    assert metrics["streamload_load_bytes_resident model"] == metrics["streamload_load_bytes model"] > 0
     assert tokens_of(server.complete(PROMPTS[0], TOKENS)) == expected[0]
 
 

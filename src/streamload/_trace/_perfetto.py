@@ -1,7 +1,7 @@
-"""Write timelines as a trace that ui.perfetto.dev and chrome://tracing open.
+"""Write traces as a file that ui.perfetto.dev and chrome://tracing open.
 
-Floor 6; stdlib only. The format is the Trace Event Format's JSON object form: complete events ("X") in
-microseconds, one process a run, one thread a lane (readers: one each), a counter of bytes arrived.
+Part of `_trace`. The format is the Trace Event Format's JSON object form: complete events ("X") in microseconds, one
+process a load, one thread a lane (readers: one each), a counter of bytes arrived.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ._timeline import Lane, Span, Timeline
+from .._whole_file import write_whole
+from ._spans import Lane, Span, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,26 +21,26 @@ __all__ = ["trace_events", "write_trace"]
 _COMPUTE_THREAD, _LINK_THREAD, _FIRST_READER = 1, 2, 10
 
 
-def write_trace(timelines: Sequence[Timeline], path: Path) -> None:
-    """Write the timelines to a JSON file.
+def write_trace(traces: Sequence[Trace], path: Path) -> None:
+    """Write traces to one JSON file, which appears when it is whole.
 
     Raises:
         OSError: The file cannot be written.
     """
-    events = [event for number, timeline in enumerate(timelines, 1) for event in trace_events(timeline, number)]
-    path.write_text(json.dumps({"displayTimeUnit": "ms", "traceEvents": events}), encoding="utf-8")
+    events = [event for number, trace in enumerate(traces, 1) for event in trace_events(trace, number)]
+    write_whole(path, json.dumps({"displayTimeUnit": "ms", "traceEvents": events}))
 
 
-def trace_events(timeline: Timeline, process: int) -> Iterator[dict[str, object]]:
-    """Yield one run's events as a process of the trace."""
-    yield _name("process_name", process, 0, timeline.title)
+def trace_events(trace: Trace, process: int) -> Iterator[dict[str, object]]:
+    """Yield one load's events as a process of the file."""
+    yield _name("process_name", process, 0, trace.title)
     threads = {_COMPUTE_THREAD: "compute", _LINK_THREAD: "copy over the link"}
-    for span in timeline.lane(Lane.READ):
+    for span in trace.lane(Lane.READ):
         threads[_FIRST_READER + span.thread] = f"reader {span.thread}"
     for thread, name in threads.items():
         yield _name("thread_name", process, thread, name)
     for lane in Lane:
-        for span in timeline.lane(lane):
+        for span in trace.lane(lane):
             yield {
                 "name": span.layer,
                 "cat": lane.value,
@@ -50,15 +51,15 @@ def trace_events(timeline: Timeline, process: int) -> Iterator[dict[str, object]
                 "dur": max(_micros(span.end) - _micros(span.start), 0),
                 "args": {"bytes": span.nbytes} if span.nbytes else {},
             }
-    yield from _counter(timeline, process)
-    for name, at in (("load call returned", timeline.returned), ("first token", timeline.first_token)):
+    yield from _counter(trace, process)
+    for name, at in trace.instants:
         yield {"name": name, "ph": "i", "s": "p", "pid": process, "tid": _COMPUTE_THREAD, "ts": _micros(at)}
 
 
-def _counter(timeline: Timeline, process: int) -> Iterator[dict[str, object]]:
+def _counter(trace: Trace, process: int) -> Iterator[dict[str, object]]:
     arrived = 0
     yield {"name": "bytes arrived", "ph": "C", "pid": process, "tid": 0, "ts": 0, "args": {"bytes": 0}}
-    for span in sorted(timeline.lane(Lane.COPY), key=lambda span: span.end):
+    for span in sorted(trace.lane(Lane.COPY), key=lambda span: span.end):
         arrived += span.nbytes
         at = _micros(span.end)
         yield {"name": "bytes arrived", "ph": "C", "pid": process, "tid": 0, "ts": at, "args": {"bytes": arrived}}

@@ -1,0 +1,9 @@
+"""What a load did when, as spans in lanes, and the file that ui.perfetto.dev and chrome://tracing open of it.
+
+Floor 1; stdlib only. `_spans` says what happened, `_perfetto` writes it.
+"""
+
+from ._perfetto import trace_events, write_trace
+from ._spans import Lane, Span, Trace, in_link_order, in_tracks
+
+__all__ = ["Lane", "Span", "Trace", "in_link_order", "in_tracks", "trace_events", "write_trace"]
