@@ -188,7 +188,7 @@ def test_a_result_is_whole_or_not_there(tmp_path, monkeypatch):
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pathlib.Path.replace", interrupted)
+    monkeypatch.setattr("os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_result(path, {"kind": "x"}, native_build="release")
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]

@@ -10,8 +10,6 @@ from ._manifest_file import (
     known_sums,
     manifest_path,
     read_manifest,
-    replace_file,
-    sync_directory,
     write_manifest,
 )
 from ._sums import UNKNOWN, ExpectedSums, combine, expected_sums, plan_sums
@@ -26,7 +24,5 @@ __all__ = [
     "manifest_path",
     "plan_sums",
     "read_manifest",
-    "replace_file",
-    "sync_directory",
     "write_manifest",
 ]

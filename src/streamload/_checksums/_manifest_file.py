@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import stat
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from .._format import MAX_JSON_NBYTES, Manifest, TensorSum, format_manifest, parse_manifest
 from .._sources import FileSource, is_remote, join, local_path, open_source, read_head, redact, split
+from .._whole_file import replace_file
 from ..errors import FormatError
 
 if TYPE_CHECKING:
@@ -134,67 +133,3 @@ def write_manifest(path: str, manifest: Manifest) -> None:
     data = format_manifest(manifest).encode()
     parse_manifest(data, url=path)
     replace_file(path, data)
-
-
-def replace_file(path: str, data: bytes, *, temporary: str | None = None) -> None:
-    """Write a whole file in one step: whoever reads sees the old one or the new one.
-
-    Args:
-        path: The file.
-        data: All of it.
-        temporary: Where it is written first, on the same file system; nobody else may use that path now, and what an
-            earlier process left there is removed. None: beside the file, under a name of its own.
-
-    Raises:
-        OSError: The file cannot be written; nothing is left behind, and what stood there before still does.
-        FormatError: What stands there is not a regular file.
-    """
-    _check_replaceable(path)
-    directory, name = os.path.split(path)
-    if temporary is None:
-        temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}")  # noqa: PTH118 - as in manifest_path
-    else:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)  # noqa: PTH108 - as above
-    try:
-        # O_EXCL follows no symbolic link, and the mode is what the umask leaves of it. Within the try: Ctrl-C may come
-        # between the file and its descriptor.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - as above
-    except BaseException as error:
-        if not isinstance(error, FileExistsError):  # that one is somebody else's
-            with suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108 - as above
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, error.strerror, path) from error  # the subclass that the number has
-        raise
-    sync_directory(directory or ".")
-
-
-def _check_replaceable(path: str) -> None:
-    """Check that a file may be renamed over what is at a path: nothing, a file, or a link to one of these.
-
-    Raises:
-        FormatError: Something else is there, such as a FIFO, a device or a directory.
-        OSError: The system will not say.
-    """
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 - as in manifest_path
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(mode):
-        raise FormatError(f"{path}: is not a regular file; nothing is written over it")
-
-
-def sync_directory(directory: str) -> None:
-    """Let new names in a directory outlive a power failure. Where the system refuses, they are there all the same."""
-    with suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

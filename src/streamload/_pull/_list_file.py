@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .._checksums import replace_file
 from .._format import ListedModel, ModelList, format_models, parse_models
+from .._whole_file import replace_file
 from ._partial import WorkFiles
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .. import _native
-from .._checksums import replace_file, sync_directory
 from .._closing import Closing
 from .._format import header_nbytes, parse_header
 from .._sources import FileSource
+from .._whole_file import replace_file, sync_directory
 from ..errors import SourceError, StreamClosedError
 
 if TYPE_CHECKING:

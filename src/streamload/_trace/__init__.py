@@ -1,6 +1,6 @@
 """What a load did when, as spans in lanes, and the file that ui.perfetto.dev and chrome://tracing open of it.
 
-Floor 1; stdlib only. `_spans` says what happened, `_perfetto` writes it.
+Floor 2; stdlib only. `_spans` says what happened, `_perfetto` writes it.
 """
 
 from ._perfetto import trace_events, write_trace

@@ -8,11 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from ._result import write_result
+from ._result import BenchResult
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .._machine import MachineFacts
     from ._planning import PlanningCost
     from ._result import Score
@@ -21,7 +19,7 @@ __all__ = ["ManyTensorsBench"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ManyTensorsBench:
+class ManyTensorsBench(BenchResult):
     """Hold one run of `streamload bench engine --many-tensors`.
 
     Attributes:
@@ -78,12 +76,3 @@ class ManyTensorsBench:
         from ._table import many_tensors_table
 
         return many_tensors_table(self)
-
-    def write(self, path: Path) -> None:
-        """Write the result as JSON.
-
-        Raises:
-            BenchError: The native core is not a release build, so that its times mean nothing.
-            OSError: The file cannot be written.
-        """
-        write_result(path, self.as_dict(), native_build=self.machine.native_build)

@@ -6,11 +6,12 @@ Floor 6; pure. `_table` makes text of it.
 from __future__ import annotations
 
 import json
-import os
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from .._whole_file import write_whole
 from ..errors import StreamloadError
 
 if TYPE_CHECKING:
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
     from .._machine import MachineFacts
     from ._settings import PeerSettings
 
-__all__ = ["CEILINGS", "TARGETS", "BenchError", "EngineBench", "Score", "cache_state", "check_build", "write_result"]
+__all__ = [
+    "CEILINGS",
+    "TARGETS",
+    "BenchError",
+    "BenchResult",
+    "EngineBench",
+    "Score",
+    "cache_state",
+    "check_build",
+    "write_result",
+]
 
 TARGETS = ("existing", "new", "ring")
 
@@ -91,8 +102,32 @@ class Score:
         return abs(median(self.seconds) - median(other.seconds)) <= max(self._width, other._width)
 
 
+class BenchResult(ABC):
+    """Write what a benchmark found.
+
+    Attributes:
+        machine: Where it ran.
+    """
+
+    __slots__ = ()
+    machine: MachineFacts
+
+    @abstractmethod
+    def as_dict(self) -> dict[str, object]:
+        """Return everything, as JSON can hold it."""
+
+    def write(self, path: Path) -> None:
+        """Write the result as JSON.
+
+        Raises:
+            BenchError: The native core is not a release build, so that its times mean nothing.
+            OSError: The file cannot be written.
+        """
+        write_result(path, self.as_dict(), native_build=self.machine.native_build)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineBench:
+class EngineBench(BenchResult):
     """Hold one run of `streamload bench engine`.
 
     Attributes:
@@ -168,15 +203,6 @@ class EngineBench:
 
         return engine_table(self)
 
-    def write(self, path: Path) -> None:
-        """Write the result as JSON.
-
-        Raises:
-            BenchError: The native core is not a release build, so that its times mean nothing.
-            OSError: The file cannot be written.
-        """
-        write_result(path, self.as_dict(), native_build=self.machine.native_build)
-
 
 def write_result(path: Path, content: Mapping[str, object], *, native_build: str | None) -> None:
     """Write a result as JSON: a file has all of it, or is as it was.
@@ -186,18 +212,7 @@ def write_result(path: Path, content: Mapping[str, object], *, native_build: str
         OSError: The file cannot be written.
     """
     check_build(native_build)
-    text = json.dumps(content, indent=2) + "\n"
-    if path.exists() and not path.is_file():  # a pipe, a terminal
-        path.write_text(text, encoding="utf-8")
-        return
-    target = path.resolve()  # a link stays one
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(target)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def check_build(native_build: str | None) -> None:

@@ -17,8 +17,12 @@ __all__ = ["source"]
 @click.argument("url", required=False)
 @storage_option
 @repeat_option(5, "Rounds; each runs every client.")
-@click.option("--range-mib", type=click.IntRange(1, 256), default=8, show_default=True, help="MiB of one request.")
-@click.option("--connections", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests in flight.")
+@click.option(
+    "--range-mib", type=click.IntRange(1, 256), default=8, show_default=True, help="MiB of one request of the others."
+)
+@click.option(
+    "--connections", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests in flight of the others."
+)
 @click.option("--no-busy", is_flag=True, help="Leave out the runs beside a main thread that is busy with Python.")
 @click.option("--no-peers", is_flag=True, help="Leave out other people's clients.")
 @json_option

@@ -52,9 +52,9 @@ def doctor(context: click.Context, path: str | None, *, json_path: str | None) -
       streamload doctor /mnt/nvme/models/llama-3-8b
       streamload doctor s3://bucket/llama-3-8b --json -
     """
-    from .._checksums import replace_file
     from .._doctor import Environment, examine
     from .._sources import is_remote, local_path
+    from .._whole_file import write_whole
 
     with bad_values_refused():
         options = StreamOptions.from_env(os.environ)
@@ -73,7 +73,7 @@ def doctor(context: click.Context, path: str | None, *, json_path: str | None) -
     else:
         click.echo(_text(findings, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
         if json_path is not None:
-            replace_file(json_path, f"{described}\n".encode())
+            write_whole(Path(json_path), f"{described}\n")
             click.echo(f"written to {printable(json_path)}")
     context.exit(_SOMETHING_WRONG if wrong else 0)
 

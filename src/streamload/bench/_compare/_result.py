@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from .._result import write_result
+from .._result import BenchResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ..._machine import MachineFacts
     from .._result import Score
@@ -46,7 +45,7 @@ class CompareSide:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompareBench:
+class CompareBench(BenchResult):
     """Hold one run of `streamload bench compare`.
 
     Attributes:
@@ -106,12 +105,3 @@ class CompareBench:
         from ._table import compare_table
 
         return compare_table(self)
-
-    def write(self, path: Path) -> None:
-        """Write the result as JSON.
-
-        Raises:
-            BenchError: The native core is not a release build, so that its times mean nothing.
-            OSError: The file cannot be written.
-        """
-        write_result(path, self.as_dict(), native_build=self.machine.native_build)

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from ..._units import say_count
 from .._figures import Figure, dicts_of, figures_table, machine_line, ratios_of
-from .._result import write_result
+from .._result import BenchResult
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..._machine import MachineFacts
 
 __all__ = ["LinkBench"]
@@ -34,7 +32,7 @@ _STAND_IN: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkBench:
+class LinkBench(BenchResult):
     """Hold one run of `streamload bench link`.
 
     Attributes:
@@ -84,12 +82,3 @@ class LinkBench:
         lines += figures_table(self.figures, _HEADINGS, _CEILINGS)
         lines += ["", *(f"{name.replace('_', ' ')}: {value:.3f}" for name, value in self.ratios().items())]
         return "\n".join(lines)
-
-    def write(self, path: Path) -> None:
-        """Write the result as JSON.
-
-        Raises:
-            BenchError: The native core is not a release build, so that its times mean nothing.
-            OSError: The file cannot be written.
-        """
-        write_result(path, self.as_dict(), native_build=self.machine.native_build)

@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from .._result import write_result
+from .._result import BenchResult
 from ._interval import interval_of_median, paired_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from ..._machine import MachineFacts
     from ._interval import Interval
@@ -298,7 +297,7 @@ class PeerScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OverlapBench:
+class OverlapBench(BenchResult):
     """Hold one run of `streamload bench overlap`.
 
     Attributes:
@@ -362,12 +361,3 @@ class OverlapBench:
         from ._table import overlap_table
 
         return overlap_table(self)
-
-    def write(self, path: Path) -> None:
-        """Write the result as JSON.
-
-        Raises:
-            BenchError: The native core is not a release build, so that its times mean nothing.
-            OSError: The file cannot be written.
-        """
-        write_result(path, self.as_dict(), native_build=self.machine.native_build)

@@ -10,11 +10,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from .._overlap._interval import paired_ratios
-from .._result import write_result
+from .._result import BenchResult
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..._machine import MachineFacts
 
 __all__ = ["FIGURES", "LoadTimes", "PretrainedBench"]
@@ -54,7 +52,7 @@ class LoadTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainedBench:
+class PretrainedBench(BenchResult):
     """Hold one run of `streamload bench from_pretrained`.
 
     Attributes:
@@ -115,12 +113,3 @@ class PretrainedBench:
         from ._table import pretrained_table
 
         return pretrained_table(self)
-
-    def write(self, path: Path) -> None:
-        """Write the result as JSON.
-
-        Raises:
-            BenchError: The native core is not a release build, so that its times mean nothing.
-            OSError: The file cannot be written.
-        """
-        write_result(path, self.as_dict(), native_build=self.machine.native_build)

@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .._result import write_result
+from .._result import BenchResult
 from ._clients import CEILING, LOAD_AFTER, OURS, RING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..._machine import MachineFacts
     from ._process import Transfer
 
@@ -60,7 +58,7 @@ class SourceScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceBench:
+class SourceBench(BenchResult):
     """Hold one run of `streamload bench source`.
 
     Attributes:
@@ -149,12 +147,3 @@ class SourceBench:
         from ._table import source_table
 
         return source_table(self)
-
-    def write(self, path: Path) -> None:
-        """Write the result as JSON.
-
-        Raises:
-            BenchError: The native core is not a release build, so that its times mean nothing.
-            OSError: The file cannot be written.
-        """
-        write_result(path, self.as_dict(), native_build=self.machine.native_build)

@@ -37,7 +37,7 @@ def source_table(bench: SourceBench) -> str:
         f"{say_bytes(bench.nbytes)} in {say_count(bench.objects, 'object')} from {where}; "
         f"{say_count(bench.rounds, 'round')}, medians",
         f"{say_count(bench.connections, 'request')} of {say_bytes(bench.range_bytes)} in flight, where a client leaves "
-        "that open",
+        "that open; streamload finds out its own",
         "",
         f"{'':<{_NAME}}" + "".join(f"{name:>{width}}" for name, width in _COLUMNS.items()),
         *(_row(bench, score) for score in bench.scores),

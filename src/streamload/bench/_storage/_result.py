@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from ..._units import say_bytes, say_count
 from .._figures import Figure, dicts_of, figures_table, machine_line, ratios_of
-from .._result import write_result
+from .._result import BenchResult
 from .._table import decisions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..._machine import MachineFacts
 
 __all__ = ["StorageBench"]
@@ -39,7 +37,7 @@ _HEADINGS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StorageBench:
+class StorageBench(BenchResult):
     """Hold one run of `streamload bench storage`.
 
     Attributes:
@@ -94,12 +92,3 @@ class StorageBench:
             *(f"{name.replace('_', ' ')}: {value:.3f}" for name, value in self.ratios().items()),
         ]
         return "\n".join(lines)
-
-    def write(self, path: Path) -> None:
-        """Write the result as JSON.
-
-        Raises:
-            BenchError: The native core is not a release build, so that its times mean nothing.
-            OSError: The file cannot be written.
-        """
-        write_result(path, self.as_dict(), native_build=self.machine.native_build)
