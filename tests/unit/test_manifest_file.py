@@ -78,7 +78,7 @@ def test_a_planted_symbolic_link_is_replaced_and_not_followed(path, tmp_path):
 
 
 def test_a_link_planted_at_the_temporary_name_is_not_followed(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("streamload._checksums._manifest_file.secrets.token_hex", lambda nbytes: "known")
+    monkeypatch.setattr("streamload._whole_file.secrets.token_hex", lambda nbytes: "known")
     victim = tmp_path / "victim"
     (tmp_path / f".{MANIFEST_NAME}.known").symlink_to(victim)
     with pytest.raises(FileExistsError):
