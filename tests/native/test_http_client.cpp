@@ -119,16 +119,23 @@ TEST(a_slow_request_is_sent_twice_and_the_first_to_finish_wins) {
         return reply;
       },
       policy);
-  for (std::uint64_t i = 0; i < 64; ++i) CHECK(Fetched(*remote.source, i, kRange).status.ok());
-  slow = true;
-  const Fetched fetched(*remote.source, 5, kRange);
-  CHECK(fetched.status.ok());
-  CHECK(fetched.holds(5));
-  CHECK(fetched.margin_kept);
-  CHECK_EQ(fetched.counts.hedges, 1U);
-  CHECK_EQ(fetched.counts.retries, 0U);
-  const auto log = remote.server.log();
-  CHECK_EQ(log.back().first, 5 + kRange / 2);  // only what was missing
+  // On a busy machine the second may be sent before any of the first's bytes were seen: then it asks for all of them.
+  bool only_what_was_missing = false;
+  for (int attempt = 0; attempt < 10 && !only_what_was_missing; ++attempt) {
+    for (std::uint64_t i = 0; i < 64; ++i) CHECK(Fetched(*remote.source, i, kRange).status.ok());
+    slow = true;
+    const Fetched fetched(*remote.source, 5, kRange);
+    CHECK(fetched.status.ok());
+    CHECK(fetched.holds(5));
+    CHECK(fetched.margin_kept);
+    CHECK_EQ(fetched.counts.hedges, 1U);
+    CHECK_EQ(fetched.counts.retries, 0U);
+    const std::uint64_t first = remote.server.log().back().first;
+    CHECK(first >= 5);
+    CHECK(first <= 5 + kRange / 2);
+    only_what_was_missing = first == 5 + kRange / 2;
+  }
+  CHECK(only_what_was_missing);
 }
 
 TEST(a_second_request_that_fails_leaves_the_first_alone) {
