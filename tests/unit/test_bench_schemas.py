@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from streamload._trace import Lane, Span, Trace
 from streamload.bench import BenchError, result_kinds, result_schema
 from streamload.cli import main
 
@@ -29,6 +31,10 @@ def validator_for(result):
     kind = result["kind"] if "kind" in result else result["benchmark"]
     (schema,) = (each for each in map(result_schema, result_kinds()) if kind_of(each) == kind)
     return jsonschema.Draft202012Validator(schema)
+
+
+def timelines(result):
+    return {"timelines"} & result.keys()
 
 
 @pytest.mark.parametrize("kind", result_kinds())
@@ -53,7 +59,7 @@ def test_results_have_what_their_schema_names_and_nothing_else(bench):
     result = json.loads(json.dumps(bench.as_dict()))
     validator = validator_for(result)
     assert [error.message for error in validator.iter_errors(result)] == []
-    assert set(validator.schema["properties"]) == set(result) == set(validator.schema["required"])
+    assert set(validator.schema["properties"]) == set(result) == set(validator.schema["required"]) | timelines(result)
 
 
 @pytest.mark.parametrize("bench", MADE_UP, ids=lambda bench: type(bench).__name__)
@@ -61,10 +67,23 @@ def test_a_result_that_lacks_or_adds_something_is_found_out(bench):
     result = json.loads(json.dumps(bench.as_dict()))
     validator = validator_for(result)
     for name in result:
-        if name != "kind":
+        if name not in ("kind", "timelines"):  # results written before there were timelines have none
             assert not validator.is_valid({key: value for key, value in result.items() if key != name}), name
     assert not validator.is_valid({**result, "fancy": 1})
     assert not validator.is_valid({**result, "machine": {**result["machine"], "cpus": "two"}})
+
+
+def test_a_timeline_keeps_to_its_schema_and_a_wrong_one_is_found_out():
+    span = Span(Lane.COPY, "layers.0", 0.0, 0.5, 100)
+    result = json.loads(json.dumps(replace(BENCH, timelines=(Trace("a load", (span,), (("end", 0.5),)),)).as_dict()))
+    validator = validator_for(result)
+    assert [error.message for error in validator.iter_errors(result)] == []
+    for key, wrong in (("lane", "phase"), ("start", None), ("nbytes", 0.5), ("fancy", 1)):
+        changed = copy.deepcopy(result)
+        changed["timelines"][0]["spans"][0][key] = wrong
+        assert not validator.is_valid(changed), key
+    result["timelines"][0]["instants"] = [["end"]]
+    assert not validator.is_valid(result)
 
 
 def test_a_figure_without_its_rate_is_found_out():

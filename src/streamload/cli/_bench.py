@@ -13,7 +13,7 @@ import click
 from ._bench_compare import compare, schema
 from ._bench_from_pretrained import from_pretrained
 from ._bench_machine import link, storage
-from ._bench_options import cold_option, device_option, json_option, measured, repeat_option
+from ._bench_options import cold_option, device_option, json_option, measured, repeat_option, trace_option
 from ._bench_overlap import overlap
 from ._bench_source import source
 from ._common import bad_values_refused, command_line
@@ -34,6 +34,7 @@ def bench() -> None:
 @device_option()
 @repeat_option(5)
 @json_option
+@trace_option
 @cold_option("Drop the files from the page cache before each run.")
 @click.option("--tensors", type=click.IntRange(1), help="Make a checkpoint of that many tensors (without PATH).")
 @click.option("--many-tensors", is_flag=True, help="Compare the same bytes in 300 tensors and in 20,000.")
@@ -43,6 +44,7 @@ def engine(
     device: str,
     repeat: int,
     json_path: str | None,
+    trace_path: str | None,
     cold: bool,
     tensors: int | None,
     many_tensors: bool,
@@ -57,6 +59,9 @@ def engine(
         raise click.UsageError("--tensors and --many-tensors make their own checkpoint; leave out PATH")
     if many_tensors and (cold or tensors is not None):
         raise click.UsageError("--many-tensors runs warm, with tensors of its own; leave out --cold and --tensors")
+
+    if many_tensors and trace_path is not None:
+        raise click.UsageError("--many-tensors has no timelines; leave out --trace")
 
     def run(progress: BenchProgress) -> EngineBench | ManyTensorsBench:
         if many_tensors:
@@ -73,4 +78,4 @@ def engine(
         )
 
     with bad_values_refused():
-        measured(run, json_path)
+        measured(run, json_path, trace_path)

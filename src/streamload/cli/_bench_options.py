@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..bench import BenchProgress
 
-__all__ = ["cold_option", "device_option", "json_option", "measured", "repeat_option", "without_values"]
+__all__ = ["cold_option", "device_option", "json_option", "measured", "repeat_option", "trace_option", "without_values"]
 
 C = TypeVar("C", bound="Callable[..., object]")
 
@@ -29,6 +29,11 @@ json_option = click.option(
     "--json", "json_path", type=click.Path(dir_okay=False), help="Also write the result to this file."
 )
 """Where the result is written to, for `measured`."""
+
+trace_option = click.option(
+    "--trace", "trace_path", type=click.Path(dir_okay=False), help="Also write timelines there, for ui.perfetto.dev."
+)
+"""Where the result's timelines are written to, likewise."""
 
 
 class Result(Protocol):
@@ -39,6 +44,9 @@ class Result(Protocol):
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
+
+    def write_trace(self, path: Path) -> None:
+        """Write its timelines for a viewer of traces."""
 
 
 def device_option(words: str = '"cpu" or "cuda:0".') -> Callable[[C], C]:
@@ -56,7 +64,7 @@ def cold_option(words: str) -> Callable[[C], C]:
     return click.option("--cold", is_flag=True, help=words)
 
 
-def measured(run: Callable[[BenchProgress], Result], json_path: str | None) -> None:
+def measured(run: Callable[[BenchProgress], Result], json_path: str | None, trace_path: str | None = None) -> None:
     """Run a benchmark, print its table and write its result, if a path was given.
 
     What would keep the result from being written is said before anything is measured.
@@ -64,17 +72,19 @@ def measured(run: Callable[[BenchProgress], Result], json_path: str | None) -> N
     Args:
         run: Measures, and tells how far it is.
         json_path: The file; None: nothing is written.
+        trace_path: The file for its timelines, likewise.
 
     Raises:
-        click.UsageError: The file's folder does not exist.
+        click.UsageError: A file's folder does not exist.
         BenchError: The native core is no release build, and a file was asked for.
     """
+    for option, path in (("--json", json_path), ("--trace", trace_path)):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise click.UsageError(f"{option} {path}: there is no such folder")
     if json_path is not None:
         from .. import _native
         from ..bench._result import check_build
 
-        if not Path(json_path).absolute().parent.is_dir():
-            raise click.UsageError(f"--json {json_path}: there is no such folder")
         check_build(_native.build_type)
     with BenchScreen(sys.stderr) as screen:
         result = run(screen)
@@ -82,6 +92,9 @@ def measured(run: Callable[[BenchProgress], Result], json_path: str | None) -> N
     if json_path is not None:
         result.write(Path(json_path))
         click.echo(f"written to {json_path}")
+    if trace_path is not None:
+        result.write_trace(Path(trace_path))
+        click.echo(f"timelines written to {trace_path}")
 
 
 def without_values(words: Sequence[str] | None = None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from ._bench_options import json_option, measured, repeat_option, without_values
+from ._bench_options import json_option, measured, repeat_option, trace_option, without_values
 from ._common import storage_option, storage_options
 
 __all__ = ["source"]
@@ -26,6 +26,7 @@ __all__ = ["source"]
 @click.option("--no-busy", is_flag=True, help="Leave out the runs beside a main thread that is busy with Python.")
 @click.option("--no-peers", is_flag=True, help="Leave out other people's clients.")
 @json_option
+@trace_option
 def source(
     url: str | None,
     *,
@@ -36,6 +37,7 @@ def source(
     no_busy: bool,
     no_peers: bool,
     json_path: str | None,
+    trace_path: str | None,
 ) -> None:
     """Measure how fast weights come from an object store.
 
@@ -56,4 +58,4 @@ def source(
         peers=not no_peers,
         command=without_values(),
     )
-    measured(lambda progress: run_source_bench(settings, progress), json_path)
+    measured(lambda progress: run_source_bench(settings, progress), json_path, trace_path)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..._machine import MachineFacts
+    from ..._trace import Trace
     from ._interval import Interval
 
 __all__ = ["STEADY_MARGIN", "ColdCase", "OverlapBench", "OversizedCase", "PeerScore", "SteadyState", "WakeCase"]
@@ -317,6 +318,8 @@ class OverlapBench(BenchResult):
         peers: Other ways to compute without all weights on the device, and streamload without a pace.
         command: What was typed.
         machine: Where it ran.
+        timelines: Of one more first token of each way: every weight first, then computing; and streamed. Of the prompt
+            that computes about as long as its weights travel, with marks.
     """
 
     model: str
@@ -335,12 +338,14 @@ class OverlapBench(BenchResult):
     peers: tuple[PeerScore, ...]
     command: str
     machine: MachineFacts
+    timelines: tuple[Trace, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Return everything, as JSON can hold it; every output was equal bit for bit, or there were no result."""
         return {
             "kind": "bench overlap",
             **asdict(self),
+            "timelines": [trace.as_dict() for trace in self.timelines],
             "cold": [
                 {
                     **asdict(case),

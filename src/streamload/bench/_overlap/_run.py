@@ -30,6 +30,7 @@ from ._place import Place, open_files
 from ._prompts import prompts_that_take
 from ._result import OverlapBench
 from ._steady import SteadyCourse, run_steady
+from ._traced import middle_course, traced_passes
 from ._wake import run_wake
 
 if TYPE_CHECKING:
@@ -180,6 +181,8 @@ def _measure(
     cached = [course.files.cached()]
     with progress.stage("first tokens", sum(repeats) + len(courses), "run") as advance:
         cold = run_cold(courses, repeats, advance)
+    with progress.stage("timelines", 2) as advance:
+        timelines = traced_passes(middle_course(courses, cold), advance)
     with progress.stage("wake", repeat) as advance:
         wake = run_wake(course, repeat, advance)
     pairs = _OVERSIZED_PAIRS if course.place.on_host else _CUDA_OVERSIZED_PAIRS
@@ -208,6 +211,7 @@ def _measure(
         peers=tuple(peers),
         command=settings.command,
         machine=machine_facts(native_build=_native.build_type),
+        timelines=timelines,
     )
 
 

@@ -14,6 +14,7 @@ from ._clients import CEILING, LOAD_AFTER, OURS, RING
 
 if TYPE_CHECKING:
     from ..._machine import MachineFacts
+    from ..._trace import Trace
     from ._process import Transfer
 
 __all__ = ["SourceBench", "SourceScore"]
@@ -73,6 +74,7 @@ class SourceBench(BenchResult):
         scores: One of each client.
         command: What was typed.
         machine: Where it ran.
+        timelines: Of one more load by streamload, into memory that is there.
     """
 
     url: str
@@ -86,6 +88,7 @@ class SourceBench(BenchResult):
     scores: tuple[SourceScore, ...]
     command: str
     machine: MachineFacts
+    timelines: tuple[Trace, ...] = ()
 
     def score(self, name: str) -> SourceScore | None:
         """Return a client's score, if it took part."""
@@ -134,6 +137,7 @@ class SourceBench(BenchResult):
         return {
             "kind": "bench source",
             **asdict(self),
+            "timelines": [trace.as_dict() for trace in self.timelines],
             "gigabytes_per_second": {score.name: (score.rate(self.nbytes) or 0.0) / 1e9 for score in ran},
             "busy_gigabytes_per_second": {
                 score.name: rate / 1e9 for score in ran if (rate := score.rate(self.nbytes, busy=True)) is not None
