@@ -59,12 +59,14 @@ class Trace:
         spans: The work, in no particular order.
         instants: Names of moments, and when they were.
         layers: The layers in execution order; empty where that is not known.
+        began: When it began, on `time.monotonic()`'s clock; None where nobody kept that.
     """
 
     title: str
     spans: tuple[Span, ...]
     instants: tuple[tuple[str, float], ...]
     layers: tuple[str, ...] = ()
+    began: float | None = None
 
     @property
     def end(self) -> float:
@@ -72,9 +74,11 @@ class Trace:
         return max([0.0, *(span.end for span in self.spans), *(at for _, at in self.instants)])
 
     def shifted(self, seconds: float) -> Trace:
-        """Return the same, begun so much later."""
+        """Return the same, with all of it so much later: its times are counted from something earlier."""
         spans = [replace(span, start=span.start + seconds, end=span.end + seconds) for span in self.spans]
-        return replace(self, spans=tuple(spans), instants=tuple((name, at + seconds) for name, at in self.instants))
+        instants = tuple((name, at + seconds) for name, at in self.instants)
+        began = None if self.began is None else self.began - seconds
+        return replace(self, spans=tuple(spans), instants=instants, began=began)
 
     def as_dict(self, most_spans: int = MOST_SPANS) -> dict[str, object]:
         """Return a timeline, as JSON can hold it: times in seconds, rounded to microseconds.

@@ -71,7 +71,7 @@ def load_trace(title: str, ticket: Ticket, layer_of: Sequence[str], moments: Loa
     instants += [(f"{layer} resident", at - zero) for layer, at in moments.layers.items()]
     instants += [(f"{layer} first used", at - zero) for layer, at in moments.used.items()]
     computing = _computing(moments, zero) if computes else []
-    return Trace(title, (*transfers, *computing), tuple(instants), tuple(dict.fromkeys(layer_of)))
+    return Trace(title, (*transfers, *computing), tuple(instants), tuple(dict.fromkeys(layer_of)), zero)
 
 
 def transfer_spans(
