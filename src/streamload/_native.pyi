@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 build_type: str
+nvtx_ranges: bool
 
 class NativeError(Exception):
     code: str
