@@ -18,7 +18,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from .._trace import Trace
 from ._report import ColdStartReport
@@ -69,17 +69,7 @@ def run_measured(
         ValueError: It is no Python program, or the command runs none.
         OSError: Whatever `then` raised.
     """
-    reading, writing = os.pipe()
-    pipe = os.fdopen(reading, "rb")
-    try:
-        measured = measured_command(command, writing, traces=traces)
-        began = time.monotonic()
-        process = subprocess.Popen(measured, pass_fds=[writing])
-    except BaseException:
-        pipe.close()
-        raise
-    finally:
-        os.close(writing)
+    began, process, pipe = _start(command, traces=traces)
     reports: list[ColdStartReport] = []
     failures: list[OSError] = []
     traced: dict[str, Trace] = {}
@@ -91,9 +81,7 @@ def run_measured(
                 came = time.monotonic() - began
                 if done.is_set():
                     continue  # what comes later is read for the sake of who writes it
-                content = json.loads(line)
-                traced.update({name: Trace.from_dict(trace) for name, trace in content["traces"].items()})
-                reports[:] = [replace(ColdStartReport.from_dict(content), wall_seconds=came, traces=traced)]
+                reports[:] = [replace(_report(line, traced), wall_seconds=came)]
                 if over(reports[0]):
                     done.set()
                     try:
@@ -114,6 +102,28 @@ def run_measured(
     if reports and not done.is_set():
         then(reports[0])
     return Outcome(reports[0] if reports else None, status)
+
+
+def _start(command: Sequence[str], *, traces: bool) -> tuple[float, subprocess.Popen[bytes], IO[bytes]]:
+    """Return when the program was started, the program, and where its reports come from."""
+    reading, writing = os.pipe()
+    pipe = os.fdopen(reading, "rb")
+    try:
+        measured = measured_command(command, writing, traces=traces)
+        began = time.monotonic()
+        return began, subprocess.Popen(measured, pass_fds=[writing]), pipe
+    except BaseException:
+        pipe.close()
+        raise
+    finally:
+        os.close(writing)
+
+
+def _report(line: bytes, traced: dict[str, Trace]) -> ColdStartReport:
+    """Return the report of a line, with the traces that came so far, to which this adds the line's."""
+    content = json.loads(line)
+    traced.update({name: Trace.from_dict(trace) for name, trace in content["traces"].items()})
+    return replace(ColdStartReport.from_dict(content), traces=traced)
 
 
 def measured_command(command: Sequence[str], pipe: int, *, traces: bool = False) -> list[str]:
