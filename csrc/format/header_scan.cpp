@@ -1,6 +1,7 @@
 #include "format/header_scan.hpp"
 
 #include <algorithm>
+#include <tuple>
 #include <unordered_set>
 
 namespace streamload {
@@ -173,12 +174,11 @@ bool scan_header(std::string_view json, std::uint64_t data_nbytes, std::span<con
   if (!Scanner(json, dtypes, header).scan()) return false;
   if (!all_different(header.tensors, [](const ScannedTensor& tensor) { return tensor.name; })) return false;
   if (!all_different(header.metadata, [](const auto& entry) { return entry.first; })) return false;
+  // Those of no bytes share a place; they stay in the order of the text.
   const auto in_order = [](const ScannedTensor& a, const ScannedTensor& b) {
-    return std::pair(a.start, a.end) < std::pair(b.start, b.end);
+    return std::tuple(a.start, a.end, a.name.data()) < std::tuple(b.start, b.end, b.name.data());
   };
-  if (!std::is_sorted(header.tensors.begin(), header.tensors.end(), in_order)) {
-    std::stable_sort(header.tensors.begin(), header.tensors.end(), in_order);
-  }
+  std::sort(header.tensors.begin(), header.tensors.end(), in_order);
   return cover(header.tensors, data_nbytes);
 }
 
