@@ -11,6 +11,7 @@ NB_MODULE(_native, m) {
   m.attr("nvtx_ranges") = streamload::ranges_built();
   streamload::bind_errors(m);
   streamload::bind_memory(m);
+  streamload::bind_format(m);
   streamload::bind_devices(m);
   streamload::bind_sources(m);
   streamload::bind_cache(m);
