@@ -97,7 +97,7 @@ def run_engine_bench(
     path: str | os.PathLike[str] | None = None,
     *,
     device: str = "cpu",
-    repeat: int = 5,
+    repeat: int = 3,
     cold: bool = False,
     tensors: int | None = None,
     peer_settings: PeerSettings | None = None,
@@ -140,7 +140,7 @@ def run_engine_bench(
 def run_many_tensors_bench(
     *,
     device: str = "cpu",
-    repeat: int = 5,
+    repeat: int = 3,
     counts: tuple[int, int] = (300, 20_000),
     planned: int = 90_000,
     nbytes: int | None = None,

@@ -119,7 +119,8 @@ def _same_bytes(found: torch.Tensor, expected: torch.Tensor) -> bool:
         return torch.equal(_raw(found), _raw(expected).to(found.device))
     left, right = found.detach().contiguous(), expected.contiguous()
     where = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (left, right))
-    return ctypes.CDLL(None).memcmp(*where, ctypes.c_size_t(right.nbytes)) == 0
+    order: int = ctypes.CDLL(None).memcmp(*where, ctypes.c_size_t(right.nbytes))
+    return order == 0
 
 
 def _raw(tensor: torch.Tensor) -> torch.Tensor:

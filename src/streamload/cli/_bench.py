@@ -33,7 +33,7 @@ def bench() -> None:
 @bench.command()
 @click.argument("path", required=False)
 @device_option()
-@repeat_option(5)
+@repeat_option(3)
 @json_option
 @cold_option("Drop the files from the page cache before each run.")
 @click.option("--tensors", type=click.IntRange(1), help="Make a checkpoint of that many tensors (without PATH).")
