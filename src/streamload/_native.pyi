@@ -1,6 +1,9 @@
 """Types of the compiled leaf. Written by hand; tests/architecture holds it to what the module exports."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+R = TypeVar("R")
 
 build_type: str
 
@@ -197,4 +200,7 @@ def rotate(
     debug_seed: int = 0,
 ) -> Rotation: ...
 def export_tensor(address: int, nbytes: int, device_type: int, device_id: int, owner: object) -> object: ...
+def scan_header(
+    json: object, base: int, file_nbytes: int, shard: int, dtype_bits: tuple[tuple[str, int], ...], record_type: type[R]
+) -> tuple[tuple[R, ...], dict[str, str]] | None: ...
 def crc32c_combine(first: int, second: int, second_nbytes: int) -> int: ...

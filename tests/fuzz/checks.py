@@ -21,6 +21,7 @@ from streamload._format import (
     parse_manifest,
     parse_models,
 )
+from streamload._format._header import parse_any_header
 from streamload.errors import FormatError
 
 try:
@@ -102,6 +103,8 @@ def _check_file(prefix: bytes, file_nbytes: int) -> None:
     except FormatError as error:
         _check_text(error)
         return
+    text, given = prefix[8 : header.nbytes], {"nbytes": header.nbytes, "file_nbytes": file_nbytes, "shard": 0}
+    assert header == parse_any_header(text, url="file", **given), "what the native core reads is what is written"
     at = header_nbytes(prefix[:8], url="file", file_nbytes=file_nbytes)
     for tensor in header.tensors:
         assert tensor.name.encode() is not None

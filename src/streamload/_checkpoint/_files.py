@@ -165,9 +165,9 @@ def read_index(source: Source) -> tuple[list[str], dict[str, int]]:
     if source.nbytes > MAX_JSON_NBYTES:
         raise FormatError(f"{url}: index of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
     index = parse_index(read_head(source, source.nbytes), url=url)
-    if is_pickle_name(url) or any(is_pickle_name(shard) for shard in index.weight_map.values()):
-        raise FormatError(f"{url}: the index of a pickle checkpoint; only safetensors are read")
     shards = sorted(set(index.weight_map.values()), key=natural_key)
+    if is_pickle_name(url) or any(is_pickle_name(shard) for shard in shards):
+        raise FormatError(f"{url}: the index of a pickle checkpoint; only safetensors are read")
     position = {shard: number for number, shard in enumerate(shards)}
     return shards, {name: position[shard] for name, shard in index.weight_map.items()}
 

@@ -80,7 +80,7 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
         self._shards = tuple(shards)
         self._tensors = dict(tensors)
         self._layers: tuple[Layer, ...] | None = None
-        self._nbytes = sum([tensor.nbytes for tensor in self._tensors.values()])
+        self._nbytes = sum([tensor.end - tensor.start for tensor in self._tensors.values()])
         self._closed = False
 
     @property
@@ -189,7 +189,8 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
     def get(self, name: str, /, default: TensorInfo | _Default) -> TensorInfo | _Default: ...
     def get(self, name: str, /, default: object = None) -> object:
         """Return the tensor of that name, or `default`; without the search for near names of `[]`."""
-        self._check_open()
+        if self._closed:  # no call: each of 20,000 names comes through here
+            self._check_open()
         return self._tensors.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
@@ -322,7 +323,12 @@ def _read_header(source: Source, *, shard: int) -> Header:
 def _merge(
     headers: Sequence[Header], urls: Sequence[str], index: str | None, weight_map: Mapping[str, int]
 ) -> dict[str, TensorInfo]:
-    tensors: dict[str, TensorInfo] = {}
+    tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
+    found = [tensors.get(name) for name in weight_map]
+    agree = [tensor is not None and tensor.shard == at for tensor, at in zip(found, weight_map.values(), strict=True)]
+    if len(tensors) == sum([len(header.tensors) for header in headers]) and all(agree):
+        return tensors  # nearly always
+    tensors = {}
     for number, header in enumerate(headers):
         for tensor in header.tensors:
             if weight_map.get(tensor.name, number) != number:

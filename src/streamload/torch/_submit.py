@@ -198,7 +198,8 @@ def submit(
     wanted = [] if known is None else _tensors_read(checkpoint, itertools.chain.from_iterable(copies))
     if len(used) < len(checkpoint.shards):
         number = {shard: index for index, shard in enumerate(used)}
-        copies = [[copy._replace(shard=number[copy.shard]) for copy in group] for group in copies]
+        if any([at != shard for shard, at in number.items()]):
+            copies = [[copy._replace(shard=number[copy.shard]) for copy in group] for group in copies]
     apart = APART_BYTES if device.type == "cpu" else None
     plan = make_plan(copies, chunk_bytes=engine.options.chunk_bytes, apart_bytes=apart)
     names: tuple[str, ...] = ()
