@@ -61,6 +61,57 @@ def overlap_rows(name: str) -> list[tuple[str, str, str]]:
     ]
 
 
+def slow_link_row(name: str) -> tuple[str, str, str]:
+    """Tell what computing while a checkpoint downloads gains."""
+    found = result(name)
+    cases = found["compute_to_link"]
+    what = (
+        f"first token / max(X, C) while {found['nbytes'] / 1e9:.2f} GB download, at C / X = {', '.join(cases)}; "
+        "over that of downloading first"
+    )
+    ratios = ", ".join(f"{case['ratio']:.2f}" for case in cases.values())
+    gains = ", ".join(f"{case['ratio_to_usual']:.2f}" for case in cases.values())
+    return what, f"{ratios}; {gains}", name
+
+
+def source_row(name: str) -> tuple[str, str, str]:
+    """Tell what the source benchmark found beside raw sockets."""
+    ratios = result(name)["ratios"]
+    what = "object store on this machine → memory: rate and processor time over those of raw sockets"
+    return what, f"{ratios['rate_to_raw_sockets']:.2f} and {ratios['cpu_to_raw_sockets']:.2f}", name
+
+
+def store_peer_row(name: str) -> tuple[str, str, str]:
+    """Tell what the source benchmark found beside other clients."""
+    ratios = result(name)["ratios"]
+    what = "the same: rate and processor time over those of the best client library"
+    return what, f"{ratios['rate_to_best_peer']:.2f} and {ratios['cpu_to_best_peer']:.2f}", name
+
+
+def server_row(name: str) -> tuple[str, str, str]:
+    """Tell what the example server's first request takes."""
+    found = result(name)
+    prompts = found["prompts"].values()
+    what = (
+        f"example server, first token / max(X, C) over a link of {found['link_bytes_per_second'] / 1e6:.0f} MB/s, "
+        "short and long prompt; over that of loading first"
+    )
+    ratios = ", ".join(f"{prompt['ratio']:.2f}" for prompt in prompts)
+    gains = ", ".join(f"{prompt['ratio_to_blocking']:.2f}" for prompt in prompts)
+    return what, f"{ratios}; {gains}", name
+
+
+def vllm_row(name: str) -> tuple[str, str, str]:
+    """Tell how long vLLM's `load_weights` takes beside its own loader's."""
+    found = result(name)
+    medians = {loader: runs["median_seconds"] for loader, runs in found["loaders"].items()}
+    what = (
+        f"vLLM on CPUs, `load_weights` of {found['file_bytes'] / 1e9:.1f} GB over that of its own loader, warm and cold"
+    )
+    figure = " and ".join(f"{medians['streamload'][cache] / medians['auto'][cache]:.2f}" for cache in ("warm", "cold"))
+    return what, figure, name
+
+
 def table() -> str:
     """Return the rows, with header."""
     rows = [
@@ -68,6 +119,11 @@ def table() -> str:
         *overlap_rows("2026-11-27-host-overlap.json"),
         *(engine_row("2026-11-20-host-engine-warm.json", "page cache", memory) for memory in ("existing", "new")),
         *(engine_row("2026-11-20-host-engine-cold.json", "cold file", memory) for memory in ("existing", "new")),
+        slow_link_row("2026-11-28-host-slow-link.json"),
+        source_row("2026-11-28-host-source-own.json"),
+        store_peer_row("2026-11-28-host-source.json"),
+        server_row("2026-11-28-host-server.json"),
+        vllm_row("2026-11-27-host-vllm.json"),
     ]
     lines = [f"| {what} | {figure} | [{name}](benchmarks/results/{name}) |" for what, figure, name in rows]
     return "\n".join(["| what | figure | from |", "|---|---|---|", *lines]) + "\n"
