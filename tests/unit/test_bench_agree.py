@@ -145,6 +145,7 @@ def test_figures_of_one_sample_have_no_spread_to_agree_within():
     slow = changed(once, ("scores", 0, "seconds"), slower)
     found = agreement_of(once, slow)
     assert verdicts(found)["preadv"] == "one sample"
+    assert "9 of 9 figures agree within the spread, 1 of one sample" in found.table()
     assert found.agrees
     with pytest.raises(BenchError, match="no figure of both has more than one sample"):
         agreement_of(as_json(MANY), as_json(MANY))

@@ -71,9 +71,9 @@ def _shown(figure: SampledFigure) -> float:
 
 def _summary(agreement: Agreement) -> Iterator[str]:
     verdicts = [row.verdict for row in agreement.rows]
-    differ = verdicts.count("DIFFERS")
+    agree, differ = verdicts.count("agrees"), verdicts.count("DIFFERS")
     said = [
-        f"{verdicts.count('agrees')} of {say_count(len(verdicts), 'figure')} agree within the spread",
+        f"{agree} of {say_count(agree + differ, 'figure')} agree within the spread",
         *([f"{differ} {'differs' if differ == 1 else 'differ'}"] if differ else []),
         *(
             f"{verdicts.count(verdict)} {words}"
