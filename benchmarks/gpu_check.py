@@ -243,7 +243,7 @@ def run_overlap(check: Check, results: Results, budget: float) -> None:
     """Run the overlap benchmark on the GPU and keep its JSON; as much of Llama-3-8B as there is room for."""
     result = ROOT / "build" / "gpu-check" / "bench-overlap.json"
     result.unlink(missing_ok=True)
-    command = [*streamload(), "bench", "overlap", "--device", "cuda:0", "--json", str(result)]
+    command = [*streamload(), "bench", "overlap", "--thorough", "--device", "cuda:0", "--json", str(result)]
     phase = check.run("bench-overlap", command, budget=budget)
     if result.is_file():
         found = json.loads(result.read_text(encoding="utf-8"))

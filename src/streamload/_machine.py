@@ -38,6 +38,7 @@ _CACHESTAT = 451  # the same number on every architecture: include/uapi/asm-gene
 _VERSIONS = (
     *("torch", "safetensors", "numpy", "transformers", "nanobind"),
     *("fastsafetensors", "runai-model-streamer", "tensorizer", "instanttensor"),  # the benchmarks' peers
+    *("accelerate", "diffusers", "boto3", "s3fs", "obstore", "awscrt", "s3torchconnector"),
 )
 
 

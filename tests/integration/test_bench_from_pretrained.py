@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory):
 
 def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
     path, trace = tmp_path / "out.json", tmp_path / "trace.json"
-    arguments = ["bench", "from_pretrained", str(checkpoint), "--quick", "--repeat", "1", "--json", str(path)]
+    arguments = ["bench", "from_pretrained", str(checkpoint), "--repeat", "1", "--json", str(path)]
     done = CliRunner().invoke(main, [*arguments, "--trace", str(trace)], catch_exceptions=False)
     if _native.build_type != "release":
         assert done.exit_code == 2
@@ -69,7 +69,7 @@ def test_what_is_no_causal_language_model_is_refused(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForSequenceClassification"]}))
     with pytest.raises(BenchError, match="causal language model is wanted"):
-        run_pretrained_bench(PretrainedSettings(path=tmp_path, quick=True))
+        run_pretrained_bench(PretrainedSettings(path=tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory):
 
 def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
     path = tmp_path / "out.json"
-    arguments = ["bench", "overlap", str(checkpoint), "--quick", "--repeat", "1", "--tokens", "16,4", "--link", "0.02"]
+    arguments = ["bench", "overlap", str(checkpoint), "--repeat", "1", "--tokens", "16,4", "--link", "0.02"]
     trace = tmp_path / "trace.json"
     done = CliRunner().invoke(main, [*arguments, "--json", str(path), "--trace", str(trace)], catch_exceptions=False)
     if _native.build_type != "release":

@@ -82,6 +82,12 @@ def test_figures_are_medians_and_the_spread_is_a_part_of_them():
     assert preadv.cpu_seconds_per_gb(2_000_000_000) == pytest.approx(0.1)
 
 
+def test_tables_name_the_machine_and_the_cache():
+    for bench in (BENCH, MANY):
+        assert f"{bench.machine.cpus} CPUs" in bench.table()
+        assert "page cache warm" in bench.table()
+
+
 def test_the_table_groups_by_target_and_gives_reasons():
     table = BENCH.table()
     order = [table.index(word) for word in ("into existing", "fill", "into new", "two, new", "through the ring")]
@@ -129,9 +135,16 @@ MANY = ManyTensorsBench(
     tensors=(300, 20_000),
     nbytes=(1_000_000_000, 900_000_000),
     device="cpu",
+    cache="warm",
     rounds=1,
-    few=(score("fill, 300 tensors", "streamload", "existing", 0.1),),
-    many=(score("fill, 20,000 tensors", "streamload", "existing", 0.18),),
+    few=(
+        score("preadv, 300 tensors", "ceiling", "existing", 0.08),
+        score("fill, 300 tensors", "streamload", "existing", 0.1),
+    ),
+    many=(
+        score("preadv, 20,000 tensors", "ceiling", "existing", 0.09),
+        score("fill, 20,000 tensors", "streamload", "existing", 0.18),
+    ),
     planning=PlanningCost(90_000, (0.9,), (0.45,)),
     command="",
     machine=machine_facts(native_build="release"),
@@ -140,6 +153,7 @@ MANY = ManyTensorsBench(
 
 def test_many_tensors_are_compared_with_few_by_rate():
     assert MANY.ratios() == pytest.approx({"existing": 0.5})
+    assert MANY.ratios_to_ceiling()["existing"] == pytest.approx((0.8, 0.5))
     found = json.loads(json.dumps(MANY.as_dict()))
     assert found["plan_microseconds_per_tensor"] == pytest.approx(5.0)
     assert found["open_microseconds_per_tensor"] == pytest.approx(10.0)
@@ -149,6 +163,8 @@ def test_the_table_of_many_tensors_names_both_rates_and_their_ratio():
     table = MANY.table()
     for word in ("300 tensors", "20,000 tensors", "10.0 GB/s", "5.00 GB/s", "0.500", "5.0 µs each to plan"):
         assert word in table
+    assert "existing to ceiling: 0.800 and 0.500" in table
+    assert "page cache warm" in table
 
 
 def test_cache_is_named_by_what_was_found():

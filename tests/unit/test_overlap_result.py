@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from streamload._machine import MachineFacts
+from streamload.bench import OverlapSettings
+from streamload.bench._overlap._effort import left_out
 from streamload.bench._overlap._interval import interval_of_median, paired_ratios
 from streamload.bench._overlap._result import ColdCase, OverlapBench, OversizedCase, PeerScore, SteadyState, WakeCase
 
@@ -72,6 +74,15 @@ PEERS = (
         pass_seconds=(0.5, 0.5),
         output="equal to rounding",
     ),
+    PeerScore(
+        name="ours, half",
+        role="streamload",
+        moves="half",
+        nbytes=100,
+        first_token_seconds=(0.4, 0.6),
+        pass_seconds=(0.5, 0.5),
+        output="equal",
+    ),
     PeerScore(name="another", role="peer", moves="all", nbytes=100, cannot_run="x is not installed"),
 )
 MACHINE = MachineFacts(
@@ -102,6 +113,7 @@ BENCH = OverlapBench(
     oversized=OVERSIZED,
     wake=WAKE,
     peers=PEERS,
+    left_out=(),
     command="streamload bench overlap",
     machine=MACHINE,
 )
@@ -207,13 +219,35 @@ def test_oversized_prompt_is_held_against_the_resident_pass_beside_it():
 
 
 def test_peer_that_did_not_run_has_no_figures_and_its_reason_is_in_the_table():
-    assert set(PEERS[1].figures().values()) == {None}
+    assert set(PEERS[2].figures().values()) == {None}
     assert "x is not installed" in BENCH.table()
 
 
 def test_rate_of_a_peer_counts_what_it_moves():
     assert PEERS[0].figures()["bytes_per_second"] == pytest.approx(0.5 * 100 / 0.5)
     assert replace(PEERS[0], moves="nothing").figures()["bytes_per_second"] is None
+
+
+def test_peer_is_held_against_streamload_with_as_much_to_move():
+    assert BENCH.ratio_to_peer(PEERS[0]) == pytest.approx(4.0)
+    assert BENCH.ratio_to_peer(PEERS[1]) is None
+    assert BENCH.ratio_to_peer(replace(PEERS[0], moves="all")) is None  # nobody of ours moves all
+    assert "4.00  rounded" in BENCH.table()
+
+
+def test_table_names_the_machine_and_what_a_thorough_run_measures_beside():
+    assert "a processor, 2 CPUs" in BENCH.table()
+    assert "--thorough" not in BENCH.table()
+    short = replace(BENCH, left_out=left_out(OverlapSettings())).table()
+    assert "a short run: 3 prompts, not 4; X of 1.5 s, not 2.5" in short
+    assert "--thorough" in short
+    assert left_out(OverlapSettings(thorough=True)) == ()
+
+
+def test_nothing_is_said_to_be_left_out_that_was_asked_for():
+    asked = OverlapSettings(path="model", tokens=(8,), link_bytes_per_second=1e9)
+    assert not any(said.startswith(("3 prompts", "X of", "12 models")) for said in left_out(asked))
+    assert "30 pairs once resident, not 100" in left_out(asked)
 
 
 def test_json_holds_every_round_and_what_follows_from_it():
@@ -226,7 +260,7 @@ def test_json_holds_every_round_and_what_follows_from_it():
     assert written["oversized"]["decode_bytes"] == [78, 80, 80]
     assert written["oversized"]["figures"]["link_fraction"] == pytest.approx(0.975)
     assert written["peers"][0]["figures"]["bytes_per_second"] == pytest.approx(100.0)
-    assert written["peers"][1]["cannot_run"] == "x is not installed"
+    assert written["peers"][2]["cannot_run"] == "x is not installed"
     assert written["wake"]["figures"]["ratio"] == pytest.approx(1.04)
     assert written["machine"]["cpus"] == 2
     assert written["cache"] == "warm"

@@ -38,6 +38,7 @@ BENCH = PretrainedBench(
     cache="warm",
     cached=(1.0,) * 8,
     output="equal",
+    ceiling_seconds=(0.2, 0.4),
     stock=STOCK,
     streamed=STREAMED,
     command="streamload bench from_pretrained",
@@ -61,6 +62,12 @@ def test_ratios_are_those_of_pairs():
 def test_what_is_resident_is_held_against_copies_of_mapped_files_too():
     assert BENCH.ratios()["resident_to_copied"] == [0.8, 0.4]
     assert "resident_to_copied" not in ON_GPU.ratios()
+
+
+def test_what_is_resident_is_held_against_the_ceiling_of_its_pair():
+    assert BENCH.ratios()["resident_to_ceiling"] == [4.0, 2.0]
+    assert "3.000  2.000 to 4.000" in BENCH.table()
+    assert "a processor, 2 CPUs" in BENCH.table()
 
 
 def test_medians_are_of_all_loads_and_none_where_nothing_is_known():

@@ -38,6 +38,7 @@ BENCH = SourceBench(
         score("download, then load", "peer", 4.4, 3.0, kind="whole load"),
         SourceScore(name="s3fs", role="peer", kind="ranges", cannot_run="s3fs is not installed"),
     ),
+    left_out=("others not beside a busy main thread",),
     command="streamload bench source",
     machine=MACHINE,
 )
@@ -76,6 +77,10 @@ def test_table_says_who_did_not_run_and_why():
     assert "s3fs" in table
     assert "not run: s3fs is not installed" in table
     assert "1.82 GB/s" in table
+    assert "a processor, 2 CPUs" in table
+    assert "others not beside a busy main thread. --thorough" in table
+    (row,) = (line.split() for line in table.splitlines() if line.startswith("obstore"))
+    assert row[5] == "2.00"  # ours/it
     assert all(len(line) <= 120 for line in table.splitlines())
 
 

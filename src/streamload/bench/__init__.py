@@ -15,6 +15,8 @@ a slow moment of the machine meets all of them. The map:
     _link           `streamload bench link`: copies to the device by size, and what pinning costs
     _storage        `streamload bench storage`: a drive, or a bucket, by depth and size
     _compare        `streamload bench compare`: every installed loader over one model, warm and cold
+    _agree          `streamload bench agree`: two results of one kind, figure by figure
+    _samples        the samples of a figure: their spread, and whether others say the same
     _figures        a rate with its size and depth, and tables of them
     _progress       how far a benchmark is
     _schemas        the JSON Schema of each kind of result
@@ -35,6 +37,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._agree._agreement import Agreement, agreement_of
 from ._compare._result import CompareBench
 from ._link._result import LinkBench
 from ._many_result import ManyTensorsBench
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     import os
 
 __all__ = [
+    "Agreement",
     "BenchError",
     "BenchProgress",
     "CompareBench",
@@ -76,6 +80,7 @@ __all__ = [
     "SourceSettings",
     "StorageBench",
     "StorageSettings",
+    "agreement_of",
     "result_kinds",
     "result_schema",
     "run_compare_bench",
@@ -93,7 +98,7 @@ def run_engine_bench(
     path: str | os.PathLike[str] | None = None,
     *,
     device: str = "cpu",
-    repeat: int = 5,
+    repeat: int = 3,
     cold: bool = False,
     tensors: int | None = None,
     peer_settings: PeerSettings | None = None,
@@ -136,7 +141,7 @@ def run_engine_bench(
 def run_many_tensors_bench(
     *,
     device: str = "cpu",
-    repeat: int = 5,
+    repeat: int = 3,
     counts: tuple[int, int] = (300, 20_000),
     planned: int = 90_000,
     nbytes: int | None = None,
@@ -193,8 +198,8 @@ def run_pretrained_bench(settings: PretrainedSettings, progress: BenchProgress =
 def run_source_bench(settings: SourceSettings, progress: BenchProgress = SILENT) -> SourceBench:
     """Measure streamload over an object store beside raw sockets and other people's clients.
 
-    Every client moves the same bytes once in a process of its own, by turns; before the first round its bytes are
-    compared. The clock starts when the client is made and the checkpoint's headers are read.
+    Every client moves the same bytes once in a process of its own, by turns; in the first round its bytes are compared
+    once the clock has stopped. The clock starts when the client is made and the checkpoint's headers are read.
 
     Raises:
         BenchError: There is no server, streamload failed, or its bytes were wrong.

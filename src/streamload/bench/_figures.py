@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from statistics import median
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from .._units import say_bytes, say_rate, say_seconds
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ._result import Score
     from ._rounds import Contestant
 
-__all__ = ["Figure", "Way", "best", "dicts_of", "figures_table", "machine_line", "ratios_of"]
+__all__ = ["Figure", "Way", "best", "dicts_of", "figures_table", "left_out_lines", "machine_line", "ratios_of"]
 
 _NAME_WIDTH = 40
 _COLUMNS = {"request": 10, "flight": 7, "rate": 11, "spread": 8, "/ceiling": 9, "ours/it": 8}
@@ -152,6 +153,13 @@ def _cost(figure: Figure) -> str:
     if figure.target == "first byte":
         return say_seconds(seconds)
     return f"{seconds / (figure.nbytes / 1e9):.3f} s/GB"
+
+
+def left_out_lines(left_out: Sequence[str]) -> Iterator[str]:
+    """Yield what is said of a run that was not thorough; nothing of one that was."""
+    if left_out:
+        yield ""
+        yield from wrap(f"a short run: {'; '.join(left_out)}. --thorough measures all of it", 100)
 
 
 def machine_line(machine: MachineFacts) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .._trace import write_trace
 from .._whole_file import write_whole
 from ..errors import StreamloadError
+from ._samples import medians_agree, spread_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,19 +90,11 @@ class Score:
     @property
     def spread(self) -> float:
         """Slowest less fastest, as a part of the median."""
-        return self._width / median(self.seconds)
-
-    @property
-    def _width(self) -> float:
-        return max(self.seconds) - min(self.seconds)
+        return spread_of(self.seconds)
 
     def agrees_with(self, other: Score) -> bool:
-        """Say whether both took the same time as far as these rounds can tell.
-
-        The medians differ by no more than the larger of the two widths from fastest to slowest, which is what a spread
-        is a part of: of two runs of the same, each with the other's median within its width, it is always true.
-        """
-        return abs(median(self.seconds) - median(other.seconds)) <= max(self._width, other._width)
+        """Say whether both took the same time as far as these rounds can tell: `medians_agree`."""
+        return medians_agree(self.seconds, other.seconds)
 
 
 class BenchResult(ABC):

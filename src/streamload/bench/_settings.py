@@ -52,7 +52,7 @@ class OverlapSettings:
         tokens: Lengths of the prompts; none chooses them, from transfer-bound to compute-bound.
         link_bytes_per_second: Rate of the simulated link; None chooses it.
         real_compute: Compute over all of a prompt on the host, where the time of layers is otherwise simulated.
-        quick: Measure less, for a first look.
+        thorough: Measure all of it, in some six minutes on two processors; else what two minutes have room for.
         command: What was typed, for the record.
     """
 
@@ -62,7 +62,7 @@ class OverlapSettings:
     tokens: tuple[int, ...] = ()
     link_bytes_per_second: float | None = None
     real_compute: bool = False
-    quick: bool = False
+    thorough: bool = False
     command: str = ""
 
 
@@ -74,14 +74,12 @@ class PretrainedSettings:
         path: Directory of a causal language model of transformers; None makes a Llama in a temporary directory.
         device: "cpu" or "cuda:N".
         repeat: Pairs of loads, for each figure.
-        quick: Two pairs at most, for a first look.
         command: What was typed, for the record.
     """
 
     path: str | os.PathLike[str] | None = None
     device: str = "cpu"
-    repeat: int = 5
-    quick: bool = False
+    repeat: int = 3
     command: str = ""
 
 
@@ -97,16 +95,18 @@ class SourceSettings:
         connections: Requests in flight, likewise.
         busy: Whether to measure beside a busy main thread, too.
         peers: Whether others' clients take part.
+        thorough: Measure others beside a busy main thread, too: some take a minute for each transfer then.
         command: What was typed, for the record.
     """
 
     url: str | None = None
     storage_options: Mapping[str, object] = field(default_factory=dict)
-    repeat: int = 5
+    repeat: int = 3
     range_bytes: int = 8 << 20
     connections: int = 8
     busy: bool = True
     peers: bool = True
+    thorough: bool = False
     command: str = ""
 
 

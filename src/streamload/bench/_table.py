@@ -5,10 +5,12 @@ Floor 6; pure.
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 from .._units import say_bytes, say_count, say_rate, say_seconds
+from ._figures import machine_line
 from ._result import TARGETS
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ _HEADINGS = {
     "drive": "from the drive, nothing kept",
 }
 _NAME_WIDTH = 52
+_MANY_NAME, _MANY_COLUMNS = 48, {"rate": 11, "spread": 8}
+_MANY_SIDE = sum(_MANY_COLUMNS.values())
 _COLUMNS = {
     "rate": 10,
     "spread": 8,
@@ -43,6 +47,7 @@ def engine_table(bench: EngineBench) -> str:
     lines = [
         f"{say_bytes(bench.nbytes)} in {say_count(bench.tensors, 'tensor')} to {bench.device}, page cache "
         f"{bench.cache}, {say_count(bench.rounds, 'round')}; medians",
+        machine_line(bench.machine),
     ]
     head = "".join(f"{name:>{width}}" for name, width in _COLUMNS.items())
     for target, heading in _HEADINGS.items():
@@ -60,23 +65,37 @@ def engine_table(bench: EngineBench) -> str:
 
 def many_tensors_table(bench: ManyTensorsBench) -> str:
     """Return a comparison of few and many tensors as text."""
-    few, many = (say_count(count, "tensor") for count in bench.tensors)
     lines = [
-        f"{say_bytes(bench.nbytes[0])} to {bench.device}, {say_count(bench.rounds, 'round')}; medians",
+        f"{say_bytes(bench.nbytes[0])} to {bench.device}, page cache {bench.cache}, "
+        f"{say_count(bench.rounds, 'round')}; medians",
+        machine_line(bench.machine),
         "",
-        f"{'':<{_NAME_WIDTH + 4}}{few:>16}{many:>16}{'ratio':>8}",
+        f"{'':<{_MANY_NAME}}" + "".join(f"{say_count(count, 'tensor'):>{_MANY_SIDE}}" for count in bench.tensors),
+        f"{'':<{_MANY_NAME}}" + "".join(f"{name:>{width}}" for name, width in _MANY_COLUMNS.items()) * 2 + "   ratio",
+        *map(partial(_many_row, bench), range(len(bench.few))),
+        "",
+        *(f"{name} to ceiling: {few:.3f} and {many:.3f}" for name, (few, many) in bench.ratios_to_ceiling().items()),
+        *(f"{name}, many over few: {ratio:.3f}" for name, ratio in bench.ratios().items()),
+        "other loaders over many tensors: streamload bench engine --tensors 20000",
+        "",
     ]
-    for name, rates in bench.rates().items():
-        title = _HEADINGS[name]
-        cells = "".join(f"{say_rate(rate):>16}" for rate in rates)
-        lines.append(f"{title:<{_NAME_WIDTH + 4}}{cells}{rates[1] / rates[0]:>8.3f}")
     planning = bench.planning
     lines += [
-        "",
         f"{say_count(planning.tensors, 'tensor')}: {planning.open_microseconds_per_tensor:.1f} µs each to open, "
         f"{planning.plan_microseconds_per_tensor:.1f} µs each to plan",
     ]
     return "\n".join(lines)
+
+
+def _many_row(bench: ManyTensorsBench, number: int) -> str:
+    sides = list(zip((bench.few[number], bench.many[number]), bench.nbytes, strict=True))
+    name = sides[0][0].name.rpartition(", ")[0]
+    cells = "".join(
+        f"{say_rate(score.rate(nbytes)):>{_MANY_COLUMNS['rate']}}{f'{score.spread:.0%}':>{_MANY_COLUMNS['spread']}}"
+        for score, nbytes in sides
+    )
+    few, many = (score.rate(nbytes) for score, nbytes in sides)
+    return f"{f'{sides[0][0].role:<11}{name}':<{_MANY_NAME}}{cells}{many / few:>8.3f}"
 
 
 def _row(bench: EngineBench, score: Score) -> str:

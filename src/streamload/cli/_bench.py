@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ._bench_agree import agree
 from ._bench_compare import compare, schema
 from ._bench_from_pretrained import from_pretrained
 from ._bench_machine import link, storage
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
-@click.group(commands=[link, storage, compare, overlap, from_pretrained, source, schema])
+@click.group(commands=[link, storage, compare, overlap, from_pretrained, source, schema, agree])
 def bench() -> None:
     """Measure, against a ceiling and peers measured in the same process."""
 
@@ -32,7 +33,7 @@ def bench() -> None:
 @bench.command()
 @click.argument("path", required=False)
 @device_option()
-@repeat_option(5)
+@repeat_option(3)
 @json_option
 @trace_option
 @cold_option("Drop the files from the page cache before each run.")

@@ -16,20 +16,21 @@ __all__ = ["from_pretrained"]
 @click.command(name="from_pretrained")
 @click.argument("path", required=False)
 @device_option()
-@repeat_option(5, "Pairs of each figure.")
+@repeat_option(3, "Pairs of each figure.")
 @json_option
 @trace_option
-@click.option("--quick", is_flag=True, help="Two pairs, for a first look.")
 def from_pretrained(
-    path: str | None, *, device: str, repeat: int, json_path: str | None, trace_path: str | None, quick: bool
+    path: str | None, *, device: str, repeat: int, json_path: str | None, trace_path: str | None
 ) -> None:
     """Measure transformers' from_pretrained, stock and streamed.
 
     Prints the time from the call until it returns, until the first token, and until all is resident, and the peak
     memory, each load in a process of its own. PATH is the directory of a causal language model; without it a Llama of
     about 1 GB is made in a temporary directory.
+
+    Example: streamload bench from_pretrained --repeat 5 --json pretrained.json
     """
     from ..bench import PretrainedSettings, run_pretrained_bench
 
-    settings = PretrainedSettings(path=path, device=device, repeat=repeat, quick=quick, command=command_line())
+    settings = PretrainedSettings(path=path, device=device, repeat=repeat, command=command_line())
     measured(lambda progress: run_pretrained_bench(settings, progress), json_path, trace_path)

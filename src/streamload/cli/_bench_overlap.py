@@ -22,7 +22,9 @@ __all__ = ["overlap"]
 @click.option("--real-compute", is_flag=True, help="Without a GPU: compute all of a prompt, beside the copies.")
 @json_option
 @trace_option
-@click.option("--quick", is_flag=True, help="Measure less, for a first look.")
+@click.option(
+    "--thorough", is_flag=True, help="Measure all of it, in about six minutes: more prompts, models and pairs."
+)
 def overlap(
     path: str | None,
     *,
@@ -33,13 +35,15 @@ def overlap(
     real_compute: bool,
     json_path: str | None,
     trace_path: str | None,
-    quick: bool,
+    thorough: bool,
 ) -> None:
     """Measure how much of moving weights is hidden behind computing.
 
     Prints the time to the first token over max(X, C): X moves all weights at the rate measured now, C is the pass with
     everything resident. PATH is the directory of a transformers model; without it a Llama is made in a temporary
-    directory.
+    directory. What a thorough run would measure beside this is said below the table.
+
+    Example: streamload bench overlap --thorough --json overlap.json
     """
     from ..bench import OverlapSettings, run_overlap_bench
 
@@ -50,7 +54,7 @@ def overlap(
         tokens=_lengths(tokens),
         link_bytes_per_second=None if link is None else link * 1e9,
         real_compute=real_compute,
-        quick=quick,
+        thorough=thorough,
         command=command_line(),
     )
     measured(lambda progress: run_overlap_bench(settings, progress), json_path, trace_path)

@@ -16,7 +16,7 @@ __all__ = ["source"]
 @click.command()
 @click.argument("url", required=False)
 @storage_option
-@repeat_option(5, "Rounds; each runs every client.")
+@repeat_option(3, "Rounds; each runs every client.")
 @click.option(
     "--range-mib", type=click.IntRange(1, 256), default=8, show_default=True, help="MiB of one request of the others."
 )
@@ -25,6 +25,7 @@ __all__ = ["source"]
 )
 @click.option("--no-busy", is_flag=True, help="Leave out the runs beside a main thread that is busy with Python.")
 @click.option("--no-peers", is_flag=True, help="Leave out other people's clients.")
+@click.option("--thorough", is_flag=True, help="Others beside a busy main thread, too; some then take a minute each.")
 @json_option
 @trace_option
 def source(
@@ -36,6 +37,7 @@ def source(
     connections: int,
     no_busy: bool,
     no_peers: bool,
+    thorough: bool,
     json_path: str | None,
     trace_path: str | None,
 ) -> None:
@@ -56,6 +58,7 @@ def source(
         connections=connections,
         busy=not no_busy,
         peers=not no_peers,
+        thorough=thorough,
         command=without_values(),
     )
     measured(lambda progress: run_source_bench(settings, progress), json_path, trace_path)

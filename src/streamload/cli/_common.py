@@ -35,7 +35,7 @@ _EXTRAS: Final = {
     "numpy": "torch",
     "safetensors": "torch",
     "matplotlib": "demo",
-    "transformers": "test",
+    "transformers": "bench",
     "prometheus_client": "metrics",
 }
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["compare_table"]
 
 _NAME = 36
-_COLUMNS = {"time": 8, "rate": 10, "/ceil": 7, "spread": 7}
+_COLUMNS = {"time": 9, "rate": 10, "/ceil": 6, "spread": 7}
 _SIDE = sum(_COLUMNS.values()) - 2  # what stands above one side's columns
 
 

@@ -316,6 +316,7 @@ class OverlapBench(BenchResult):
         oversized: The same model where its device holds only half of its layers.
         wake: First tokens of the model after it slept.
         peers: Other ways to compute without all weights on the device, and streamload without a pace.
+        left_out: What a thorough run measures beside this, in words; empty after one.
         command: What was typed.
         machine: Where it ran.
         timelines: Of one more first token of each way: every weight first, then computing; and streamed. Of the prompt
@@ -336,9 +337,18 @@ class OverlapBench(BenchResult):
     oversized: OversizedCase
     wake: WakeCase
     peers: tuple[PeerScore, ...]
+    left_out: tuple[str, ...]
     command: str
     machine: MachineFacts
     timelines: tuple[Trace, ...] = ()
+
+    def ratio_to_peer(self, peer: PeerScore) -> float | None:
+        """Return a peer's first token over streamload's with as much to move; None where it did not run."""
+        half = peer.moves == "half"
+        ours = [each for each in self.peers if each.role == "streamload" and (each.moves == "half") == half]
+        if peer.role != "peer" or not peer.first_token_seconds or not ours or not ours[0].first_token_seconds:
+            return None
+        return median(peer.first_token_seconds) / median(ours[0].first_token_seconds)
 
     def as_dict(self) -> dict[str, object]:
         """Return everything, as JSON can hold it; every output was equal bit for bit, or there were no result."""

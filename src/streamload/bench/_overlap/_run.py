@@ -22,6 +22,7 @@ from ..._models import load_plainly, one_processor_for_copying, own_subject, tra
 from ...testing import LlamaShape, make_checkpoint
 from .._result import BenchError, cache_state
 from ._cold import ColdCourse, run_cold
+from ._effort import effort_of, left_out
 from ._offloaders import offloaders
 from ._oversized import run_oversized
 from ._passes import resident_pass
@@ -52,26 +53,14 @@ _CUDA_SHAPE = LlamaShape(
     layers=32, hidden=4096, heads=32, kv_heads=8, intermediate=14336, vocab=128256, dtype="BF16"
 )  # Llama-3-8B: 16 GB
 _CUDA_TOKENS = (128, 2048, 8192)
-_COMPUTE_TO_MOVE = (0.1, 0.5, 1.0, 2.2)
-_QUICK_COMPUTE_TO_MOVE = (0.5, 2.2)
-# All weights over the simulated link. So slow that copying takes a small part of a processor, whose copies a GPU
-# would not feel, and as long as the 140 GB of such a model take over 55 GB/s of PCIe 5, so that what is done once for
-# its 723 tensors is the part of X that it is there; C / X is what counts, and the prompts give it any value.
-_MOVE_SECONDS, _QUICK_MOVE_SECONDS = 2.5, 0.8
-_LONGEST_MOVES = 0.6  # of that, for the longest prompt: what is held against C needs no long X
-_MORE_PAIRS = 4  # of the longer half of the prompts, whose passes computing makes long: a processor's speed is in them
+_LONGEST_MOVES = 0.6  # of X, for the longest prompt: what is held against C needs no long X
 # Such that prompts of some hundred tokens compute for as long as all weights travel, as on a GPU with its link.
 _HOST_OPERATIONS = 2.5e10
 # Of passes so short that the processor seldom changes its speed between the two of a pair, over more than its caches
-# hold, for what is kept there by chance would decide; models, pairs of each.
+# hold, for what is kept there by chance would decide.
 _STEADY_SHAPE = LlamaShape(layers=4, hidden=320, heads=5, kv_heads=5, intermediate=832, vocab=256, dtype="F32")
 _STEADY_LINK = 1e9
-_STEADY, _QUICK_STEADY = (60, 40), (6, 10)
-_WHOLE_STEADY_PAIRS, _QUICK_WHOLE_STEADY_PAIRS = 100, 12
-# The layers of an oversized prompt take some ten milliseconds, as large ones do on a GPU.
-_OVERSIZED_SECONDS, _OVERSIZED_PAIRS, _QUICK_OVERSIZED_PAIRS, _CUDA_OVERSIZED_PAIRS = 1.5, 12, 6, 8
-_QUICK_REPEAT = 2
-_PEER_ROUNDS, _PEER_SECONDS = 1, 45.0
+_PEER_SECONDS = 45.0
 
 
 def run(settings: OverlapSettings, progress: BenchProgress) -> OverlapBench:
@@ -117,12 +106,11 @@ def _steady_course(
     settings: OverlapSettings, course: ColdCourse, scratch: Path, progress: BenchProgress
 ) -> SteadyCourse:
     """Choose what is compared once it is there: on the host something small, so that both of a pair meet the same."""
+    effort = effort_of(settings)
     if settings.path is None and course.place.on_host:
-        models, pairs = _QUICK_STEADY if settings.quick else _STEADY
         subject = own_subject(_written(scratch / "steady", _STEADY_SHAPE, progress), _STEADY_SHAPE, 1)
-        return SteadyCourse(subject, course.place.paced_at(_STEADY_LINK), None, models, pairs)
-    pairs = _QUICK_WHOLE_STEADY_PAIRS if settings.quick else _WHOLE_STEADY_PAIRS
-    return SteadyCourse(course.subject, course.place, course.resident, 1, pairs)
+        return SteadyCourse(subject, course.place.paced_at(_STEADY_LINK), None, effort.models, effort.pairs)
+    return SteadyCourse(course.subject, course.place, course.resident, 1, effort.whole_pairs)
 
 
 def _written(path: Path, shape: LlamaShape, progress: BenchProgress) -> Path:
@@ -150,7 +138,7 @@ def _choose(settings: OverlapSettings, subject: Subject, place: Place, resident:
         return [(count, place) for count in tokens or _CUDA_TOKENS]
     rate = settings.link_bytes_per_second
     if rate is None:
-        least = _QUICK_MOVE_SECONDS if settings.quick else _MOVE_SECONDS
+        least = effort_of(settings).move_seconds
         rate = float(f"{subject.nbytes / max(_middle(subject, place, resident, tokens), least):.2e}")
     paced = place.paced_at(rate)
     if tokens:
@@ -158,7 +146,7 @@ def _choose(settings: OverlapSettings, subject: Subject, place: Place, resident:
     longest = paced
     if settings.link_bytes_per_second is None:
         longest = place.paced_at(float(f"{rate / _LONGEST_MOVES:.2e}"))
-    parts = _QUICK_COMPUTE_TO_MOVE if settings.quick else _COMPUTE_TO_MOVE
+    parts = effort_of(settings).compute_to_move
     places = [*[paced] * (len(parts) - 1), longest]
     wanted = [part * subject.nbytes / (each.paced or rate) for part, each in zip(parts, places, strict=True)]
     return list(zip(prompts_that_take(wanted, subject, place, resident), places, strict=True))
@@ -174,10 +162,9 @@ def _measure(
     settings: OverlapSettings, courses: Sequence[ColdCourse], steady_course: SteadyCourse, progress: BenchProgress
 ) -> OverlapBench:
     course = courses[0]  # the shortest prompt
-    repeat = min(settings.repeat, _QUICK_REPEAT) if settings.quick else settings.repeat
+    repeat, effort = settings.repeat, effort_of(settings)
     short = len(courses) // 2
-    more = repeat + (0 if settings.quick else _MORE_PAIRS)
-    repeats = [*[repeat] * short, *[more] * (len(courses) - short)]
+    repeats = [*[repeat] * short, *[repeat + effort.more_pairs] * (len(courses) - short)]
     cached = [course.files.cached()]
     with progress.stage("first tokens", sum(repeats) + len(courses), "run") as advance:
         cold = run_cold(courses, repeats, advance)
@@ -185,14 +172,13 @@ def _measure(
         timelines = traced_passes(middle_course(courses, cold), advance)
     with progress.stage("wake", repeat) as advance:
         wake = run_wake(course, repeat, advance)
-    pairs = _OVERSIZED_PAIRS if course.place.on_host else _CUDA_OVERSIZED_PAIRS
-    pairs = _QUICK_OVERSIZED_PAIRS if settings.quick else pairs
+    pairs = effort.oversized_pairs[0 if course.place.on_host else 1]
     with progress.stage("oversized", repeat + pairs) as advance:
         oversized = run_oversized(course, _oversized_tokens(settings, courses, cold), repeat, pairs, advance)
     with progress.stage("steady", steady_course.models) as advance:
         steady = run_steady(steady_course, advance)
-    with progress.stage("peers", _PEER_ROUNDS * len(offloaders())) as advance:
-        peers = run_peers(course, _PEER_ROUNDS, _PEER_SECONDS, advance)
+    with progress.stage("peers", effort.peer_rounds * len(offloaders())) as advance:
+        peers = run_peers(course, effort.peer_rounds, _PEER_SECONDS, advance)
     cached.append(course.files.cached())
     return OverlapBench(
         model=course.subject.title,
@@ -209,6 +195,7 @@ def _measure(
         oversized=oversized,
         wake=wake,
         peers=tuple(peers),
+        left_out=left_out(settings),
         command=settings.command,
         machine=machine_facts(native_build=_native.build_type),
         timelines=timelines,
@@ -220,7 +207,9 @@ def _oversized_tokens(settings: OverlapSettings, courses: Sequence[ColdCourse], 
     if settings.tokens:
         return course.subject.tokens
     if course.place.on_host:
-        return prompts_that_take([_OVERSIZED_SECONDS], course.subject, course.place, course.resident)[0]
+        return prompts_that_take(
+            [effort_of(settings).oversized_seconds], course.subject, course.place, course.resident
+        )[0]
     return _compute_bound(cold, course.subject.most_tokens)
 
 

@@ -10,16 +10,17 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from ..._units import say_bytes, say_count, say_rate, say_seconds
+from .._figures import left_out_lines, machine_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._interval import Interval
-    from ._result import ColdCase, OverlapBench, OversizedCase, SteadyState, WakeCase
+    from ._result import ColdCase, OverlapBench, OversizedCase, PeerScore, SteadyState, WakeCase
 
 __all__ = ["overlap_table"]
 
-_PEER_NAME = 46
+_PEER_NAME = 44
 _OUTPUTS = {"equal": "equal", "equal to rounding": "rounded"}
 _COLUMNS = {
     "tokens": 7,
@@ -45,6 +46,7 @@ def overlap_table(bench: OverlapBench) -> str:
         _oversized(bench.oversized),
         _steady(bench.steady),
         _peers(bench),
+        left_out_lines(bench.left_out),
     )
     return "\n".join(line for part in parts for line in part)
 
@@ -62,6 +64,7 @@ def _heading(bench: OverlapBench) -> Iterator[str]:
         at += f" ({last} for the longest prompt)"
     yield f"{kind} at {at}"
     yield f"storage at {say_rate(storage)}; {say_count(bench.rounds, 'round')}"
+    yield machine_line(bench.machine)
     if bench.simulated_compute is not None:
         speed = f"{bench.simulated_compute / 1e9:g} GFLOP/s"
         yield f"SIMULATED computing at {speed}: each layer computes over the last tokens, then sleeps"
@@ -71,7 +74,8 @@ def _heading(bench: OverlapBench) -> Iterator[str]:
 
 
 def _cold(bench: OverlapBench) -> Iterator[str]:
-    yield "cold start, until the first token is on the host; medians, ratios those of pairs"
+    yield "cold start, until the first token is on the host; medians, ratios those of pairs. The ceiling is the"
+    yield "longer of X, all weights at the rate of link or storage, and C, the pass with everything resident"
     yield "".join(f"{name.strip():>{width}}" for name, width in _COLUMNS.items())
     for case in bench.cold:
         yield "".join(f"{cell:>{width}}" for cell, width in zip(_cells(case), _COLUMNS.values(), strict=True))
@@ -150,7 +154,7 @@ def _peers(bench: OverlapBench) -> Iterator[str]:
     how = "" if bench.simulated_link is None else "; without a pace, for only streamload uses the simulated link"
     yield ""
     yield f"1 token a pass, beside others{how}"
-    yield f"{'':<{_PEER_NAME}}{'first':>10}{'a pass':>10}{'moves':>9}{'rate':>11}  output"
+    yield f"{'':<{_PEER_NAME}}{'first':>10}{'a pass':>10}{'moves':>8}{'rate':>11}{'ours/it':>8}  output"
     for score in bench.peers:
         if score.cannot_run:
             yield f"{score.name:<{_PEER_NAME}}  not run:"
@@ -160,9 +164,15 @@ def _peers(bench: OverlapBench) -> Iterator[str]:
         rate = figures["bytes_per_second"]
         yield (
             f"{score.name:<{_PEER_NAME}}{say_seconds(figures['first_token_seconds'] or 0.0):>10}"
-            f"{say_seconds(figures['pass_seconds'] or 0.0):>10}{score.moves:>9}"
-            f"{'-' if rate is None else say_rate(rate):>11}  {_OUTPUTS[score.output]}"
+            f"{say_seconds(figures['pass_seconds'] or 0.0):>10}{score.moves:>8}"
+            f"{'-' if rate is None else say_rate(rate):>11}{_to_ours(bench, score):>8}  {_OUTPUTS[score.output]}"
         )
+
+
+def _to_ours(bench: OverlapBench, score: PeerScore) -> str:
+    """Say a peer's first token over that of streamload; see `OverlapBench.ratio_to_peer`."""
+    ratio = bench.ratio_to_peer(score)
+    return "-" if ratio is None else f"{ratio:.2f}"
 
 
 def _interval(interval: Interval) -> str:

@@ -25,9 +25,9 @@ def prefetch(course: Course, *, keep: bool) -> Callable[[], Iterator[tuple[str, 
     """Get `prefetch` ready; all files are started at once, since each has its own reading threads."""
     import safetensors
 
+    cuda_only(course)  # first: a pre-release would not help on the host
     if not hasattr(safetensors.safe_open, "prefetch"):
         raise CannotRun(f"safetensors {safetensors.__version__} has no prefetch; 0.9.0rc1 has")
-    cuda_only(course)
 
     def load() -> Iterator[tuple[str, torch.Tensor]]:
         with ExitStack() as stack:

@@ -67,6 +67,8 @@ class PretrainedBench(BenchResult):
         cache: State of the page cache: "warm" or "mixed".
         cached: Part of the files that it held before each load; None where unknown.
         output: Logits of both ways: "equal" bit for bit, or "equal to rounding". All weights were equal bit for bit.
+        ceiling_seconds: Of each pair: all weights at the rate of plain reads into small buffers, or, on a GPU, at that
+            of its link where it is lower.
         stock: transformers' own loads.
         streamed: The same calls in `streamload.transformers.patch()`.
         command: What was typed.
@@ -84,6 +86,7 @@ class PretrainedBench(BenchResult):
     cache: str
     cached: tuple[float | None, ...]
     output: str
+    ceiling_seconds: tuple[float, ...]
     stock: LoadTimes
     streamed: LoadTimes
     command: str
@@ -93,11 +96,13 @@ class PretrainedBench(BenchResult):
     def ratios(self) -> dict[str, list[float]]:
         """Return streamed over stock of each pair, by figure; below 1 is faster.
 
-        `resident_to_copied` holds what is resident against mapped files copied to memory.
+        `resident_to_copied` holds what is resident against mapped files copied to memory, `resident_to_ceiling` against
+        the ceiling: there, above 1 is what a load takes longer than its bytes.
         """
         found = {name: paired_ratios(getattr(self.streamed, name), getattr(self.stock, name)) for name in FIGURES}
         if self.stock.copied_seconds:
             found["resident_to_copied"] = paired_ratios(self.streamed.resident_seconds, self.stock.copied_seconds)
+        found["resident_to_ceiling"] = paired_ratios(self.streamed.resident_seconds, self.ceiling_seconds)
         return found
 
     def as_dict(self) -> dict[str, object]:

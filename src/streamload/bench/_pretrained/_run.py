@@ -20,7 +20,7 @@ from ..._engine import open_device
 from ..._machine import machine_facts
 from ..._trace import Trace
 from ...testing import LlamaShape, make_checkpoint
-from .._overlap._place import open_files
+from .._overlap._place import Place, open_files
 from .._result import BenchError, cache_state
 from ._process import CHECK, RESIDENT, STOCK, STREAMED, TIMELINE, TOKEN, Load, LoadRequest
 from ._result import LoadTimes, PretrainedBench
@@ -39,7 +39,6 @@ _OWN_SHAPE = LlamaShape(
 )  # about 1 GB, as the engine benchmark's
 _SMALL_SHAPE = LlamaShape(layers=1, hidden=32, heads=2, kv_heads=2, intermediate=32, vocab=32, dtype="F32")
 _TOKENS = 16
-_QUICK_PAIRS = 2
 _WAYS = (STOCK, STREAMED)
 
 
@@ -54,6 +53,7 @@ class _Course:
     scratch: Path
     progress: Callable[[], object]
     cached: list[float | None] = field(default_factory=list)
+    ceiling_seconds: list[float] = field(default_factory=list)
 
     def load(self, way: str, goal: str) -> Load:
         """Load it once in a process of its own.
@@ -104,6 +104,13 @@ class _Course:
         self.progress()
         return found
 
+    def time_ceiling(self) -> None:
+        """Move all weights by plain calls, at the lower of the rates of files and link."""
+        rate = self.files.storage_rate()
+        if self.device != "cpu":
+            rate = min(rate, Place(self.device, open_device(self.device)).link_rate())
+        self.ceiling_seconds.append(self.nbytes / rate)
+
     def logits(self, way: str) -> torch.Tensor:
         """Return what the last load that was checked computed."""
         found: torch.Tensor = torch.load(self.scratch / f"{way}.logits", weights_only=True)
@@ -116,7 +123,7 @@ def run(settings: PretrainedSettings, progress: BenchProgress) -> PretrainedBenc
         open_device(settings.device)
     except ValueError as error:
         raise BenchError(str(error)) from error
-    pairs = min(settings.repeat, _QUICK_PAIRS) if settings.quick else settings.repeat
+    pairs = settings.repeat
     with tempfile.TemporaryDirectory(prefix="streamload-pretrained-") as name:
         scratch = Path(name)
         path = _written(scratch / "checkpoint", progress) if settings.path is None else Path(settings.path)
@@ -145,6 +152,7 @@ def run(settings: PretrainedSettings, progress: BenchProgress) -> PretrainedBenc
         cache=cache_state(asked_cold=False, cached=cached),
         cached=cached,
         output=output,
+        ceiling_seconds=tuple(course.ceiling_seconds),
         stock=_times(checked[STOCK], token[STOCK], resident[STOCK]),
         streamed=_times(checked[STREAMED], token[STREAMED], resident[STREAMED]),
         command=settings.command,
@@ -162,6 +170,7 @@ def _race(course: _Course, pairs: int) -> tuple[dict[str, list[Load]], dict[str,
     """Load in pairs, whoever comes first taking turns; by goal and way."""
     found: dict[str, dict[str, list[Load]]] = {goal: {way: [] for way in _WAYS} for goal in (TOKEN, RESIDENT)}
     for number in range(pairs):
+        course.time_ceiling()
         for turn, goal in enumerate((TOKEN, RESIDENT)):
             for way in _WAYS if (number + turn) % 2 else _WAYS[::-1]:
                 found[goal][way].append(course.load(way, goal))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ..._units import say_bytes, say_count, say_seconds
+from ..._units import say_bytes, say_count, say_rate, say_seconds
+from .._figures import machine_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ def _heading(bench: PretrainedBench) -> Iterator[str]:
         f"{say_count(bench.pairs, 'pair')} of processes, stock and streamed by turns; a prompt of "
         f"{say_count(bench.tokens, 'token')}"
     )
+    yield machine_line(bench.machine)
     yield f"weights of both ways were equal bit for bit; their logits were {bench.output}"
 
 
@@ -60,6 +62,13 @@ def _times(bench: PretrainedBench) -> Iterator[str]:
         yield (
             f"{name:<{_NAME}}" + "".join(f"{cell:>{_CELL}}" for cell in cells) + f"  {min(each):.3f} to {max(each):.3f}"
         )
+    ceiling, to_ceiling = median(bench.ceiling_seconds), ratios["resident_to_ceiling"]
+    yield (
+        f"{'the ceiling: plain reads of all weights':<{_NAME}}{'':>{_CELL}}{say_seconds(ceiling):>{_CELL}}"
+        f"{median(to_ceiling):>{_CELL}.3f}  {min(to_ceiling):.3f} to {max(to_ceiling):.3f}"
+    )
+    rate = say_rate(bench.nbytes / ceiling)
+    yield f"ratio: streamed over stock; in the last row all resident over plain reads, {rate}"
     if mapped:
         yield "stock's parameters are views of mapped files: when it returns, their pages are still to be touched"
 

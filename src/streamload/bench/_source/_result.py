@@ -10,6 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from .._result import BenchResult
+from .._samples import spread_of
 from ._clients import CEILING, LOAD_AFTER, OURS, RING
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class SourceScore:
     def spread(self) -> float:
         """Slowest less fastest, as a part of the median."""
         times = [one.seconds for one in self.idle]
-        return (max(times) - min(times)) / median(times) if times else 0.0
+        return spread_of(times) if times else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,7 @@ class SourceBench(BenchResult):
         rounds: How often each client ran.
         served_here: Whether the server was started for it, on this machine's processors.
         scores: One of each client.
+        left_out: What a thorough run measures beside this, in words; empty after one.
         command: What was typed.
         machine: Where it ran.
         timelines: Of one more load by streamload, into memory that is there.
@@ -86,6 +88,7 @@ class SourceBench(BenchResult):
     rounds: int
     served_here: bool
     scores: tuple[SourceScore, ...]
+    left_out: tuple[str, ...]
     command: str
     machine: MachineFacts
     timelines: tuple[Trace, ...] = ()

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import zlib
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from ..._checkpoint import open as open_checkpoint
 from ..._machine import machine_facts
 from ..._sources import HttpSource
 from ..._trace import Trace
+from ..._units import say_bytes
 from ...options import StreamOptions
 from ...testing import LlamaShape, make_checkpoint
 from .._result import BenchError
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_OWN_SHAPE = LlamaShape(
+_THOROUGH_SHAPE = LlamaShape(
     layers=26, hidden=1024, heads=16, kv_heads=16, intermediate=2816, vocab=8192, dtype="F32"
 )  # about 1.4 GB
+_SHAPE = replace(_THOROUGH_SHAPE, layers=13)
 _SHARDS = 4
 _BUCKET, _PREFIX = "bucket", "model"
 _SECONDS = 120.0  # after which a client is given up
@@ -98,20 +100,26 @@ def run(settings: SourceSettings, progress: BenchProgress) -> SourceBench:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamload-source-", dir=memory)))
         url, storage_options = settings.url, dict(settings.storage_options)
         if url is None:
-            url, storage_options = _serve_own(stack, scratch, progress)
+            url, storage_options = _serve_own(stack, _own_shape(settings), scratch, progress)
         request = _describe(url, storage_options, settings, scratch)
-        clients = [name for name in NAMES if settings.peers or name.startswith("streamload") or name == CEILING]
-        runs = len(clients) * (1 + settings.repeat * (2 if settings.busy else 1)) + 1
+        clients = [name for name in NAMES if settings.peers or not _is_peer(name)]
+        runs = settings.repeat * (len(clients) + len(_busy(clients, settings))) + 1
         with progress.stage("measuring", runs, "transfer") as advance:
             course = _Course(request, scratch, advance)
             return _race(course, clients, settings, url)
 
 
-def _serve_own(stack: ExitStack, scratch: Path, progress: BenchProgress) -> tuple[str, dict[str, object]]:
+def _own_shape(settings: SourceSettings) -> LlamaShape:
+    return _THOROUGH_SHAPE if settings.thorough else _SHAPE
+
+
+def _serve_own(
+    stack: ExitStack, shape: LlamaShape, scratch: Path, progress: BenchProgress
+) -> tuple[str, dict[str, object]]:
     """Make a checkpoint and a server that speaks as much S3 as reading takes."""
     directory = scratch / "objects" / _BUCKET / _PREFIX
-    with progress.stage("checkpoint", _OWN_SHAPE.nbytes, "B") as advance:
-        make_checkpoint(directory, _OWN_SHAPE, shards=_SHARDS, progress=advance)
+    with progress.stage("checkpoint", shape.nbytes, "B") as advance:
+        make_checkpoint(directory, shape, shards=_SHARDS, progress=advance)
     (scratch / "objects").chmod(0o755)
     scratch.chmod(0o755)  # for the server's own user
     server = scratch / "server"
@@ -159,13 +167,11 @@ def _signed(source: Source) -> str:
 
 def _race(course: _Course, clients: list[str], settings: SourceSettings, url: str) -> SourceBench:
     found: dict[tuple[str, bool], list[Transfer]] = {(name, busy): [] for name in clients for busy in (False, True)}
-    for name in clients:
-        course.move(name, busy=False, check=True)
     for number in range(settings.repeat):
-        for busy in (False, True) if settings.busy else (False,):
-            turn = number % len(clients)
-            for name in [*clients[turn:], *clients[:turn]]:
-                moved = course.move(name, busy=busy, check=False)
+        for busy, everyone in ((False, clients), (True, _busy(clients, settings))):
+            turn = number % max(len(everyone), 1)
+            for name in [*everyone[turn:], *everyone[:turn]]:
+                moved = course.move(name, busy=busy, check=number == 0)  # after the clock has stopped
                 if moved is not None:
                     found[name, busy].append(moved)
     return SourceBench(
@@ -178,14 +184,34 @@ def _race(course: _Course, clients: list[str], settings: SourceSettings, url: st
         rounds=settings.repeat,
         served_here=settings.url is None,
         scores=tuple(_score(name, course.out.get(name, ""), found) for name in clients),
+        left_out=_left_out(clients, settings),
         command=settings.command,
         machine=machine_facts(native_build=_native.build_type),
         timelines=(course.trace(),),
     )
 
 
+def _is_peer(name: str) -> bool:
+    return name != CEILING and not name.startswith("streamload")
+
+
+def _busy(clients: list[str], settings: SourceSettings) -> list[str]:
+    """Return who is measured beside a busy main thread."""
+    return [name for name in clients if settings.busy and (settings.thorough or not _is_peer(name))]
+
+
+def _left_out(clients: list[str], settings: SourceSettings) -> tuple[str, ...]:
+    """Say what a thorough run measures beside this."""
+    if settings.thorough:
+        return ()
+    sizes = [say_bytes(shape.nbytes) for shape in (_SHAPE, _THOROUGH_SHAPE)]
+    size = [] if settings.url is not None else [f"a checkpoint of {sizes[0]}, not {sizes[1]}"]
+    others = len([name for name in clients if settings.busy and _is_peer(name)])
+    return (*size, *(["others not beside a busy main thread"] if others else []))
+
+
 def _score(name: str, cannot_run: str, found: Mapping[tuple[str, bool], list[Transfer]]) -> SourceScore:
-    role = "ceiling" if name == CEILING else "streamload" if name.startswith("streamload") else "peer"
+    role = "peer" if _is_peer(name) else "ceiling" if name == CEILING else "streamload"
     idle, busy = (tuple(found[name, with_python]) if not cannot_run else () for with_python in (False, True))
     return SourceScore(
         name=name,

@@ -38,6 +38,6 @@ def get_ready(name: str, course: Course) -> Callable[[], Moved]:
     def fetch(one: Range) -> None:
         bucket, key = course.keys[one.number]
         got = obstore.get_range(stores[bucket], key, start=one.start, length=len(one.target))
-        np.copyto(np.frombuffer(one.target, np.uint8), np.frombuffer(got, np.uint8))  # without the GIL
+        np.copyto(np.frombuffer(one.target, np.uint8), np.frombuffer(memoryview(got), np.uint8))  # without the GIL
 
     return lambda: in_threads(course, lambda: fetch)
