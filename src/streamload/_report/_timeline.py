@@ -69,7 +69,7 @@ def timeline_chart(timelines: Sequence[JsonObject]) -> Chart:
             labels.append({"text": label, "y": at + 0.5})
             found = {lane: _bars(timeline["spans"], lane, set(layers), end) for lane in _LANES}
             bars += [_datum(drawn, lane, at, end, timeline["title"]) for lane in _LANES for drawn in found[lane]]
-            table.append((f"{timeline['title']}: {label}", *[_stretch(found[lane]) for lane in _LANES]))
+            table.append((label, str(timeline["title"]), *[_stretch(found[lane]) for lane in _LANES]))
             at += 1
         at += 0.8
     step = 15 if len(labels) > 14 else 20
@@ -78,7 +78,7 @@ def timeline_chart(timelines: Sequence[JsonObject]) -> Chart:
         note="Each row is a layer, or a few in a row; all loads share one axis of time. A layer is read, copied to the "
         "device, and then computed.",
         spec=_spec(bars, labels, titles, moments, end=end, height=at, step=step),
-        table=Table(("layer", "reads", "copies", "computing"), tuple(table)),
+        table=Table(("layer", "load", "reads", "copies", "computing"), tuple(table)),
         wide=True,
     )
 
