@@ -14,7 +14,7 @@ from ._bench_agree import agree
 from ._bench_compare import compare, schema
 from ._bench_from_pretrained import from_pretrained
 from ._bench_machine import link, storage
-from ._bench_options import cold_option, device_option, json_option, measured, repeat_option
+from ._bench_options import cold_option, device_option, json_option, measured, repeat_option, report_option
 from ._bench_overlap import overlap
 from ._bench_source import source
 from ._common import bad_values_refused, command_line
@@ -35,6 +35,7 @@ def bench() -> None:
 @device_option()
 @repeat_option(3)
 @json_option
+@report_option
 @cold_option("Drop the files from the page cache before each run.")
 @click.option("--tensors", type=click.IntRange(1), help="Make a checkpoint of that many tensors (without PATH).")
 @click.option("--many-tensors", is_flag=True, help="Compare the same bytes in 300 tensors and in 20,000.")
@@ -44,6 +45,7 @@ def engine(
     device: str,
     repeat: int,
     json_path: str | None,
+    report_path: str | None,
     cold: bool,
     tensors: int | None,
     many_tensors: bool,
@@ -74,4 +76,4 @@ def engine(
         )
 
     with bad_values_refused():
-        measured(run, json_path)
+        measured(run, json_path, report_path=report_path)

@@ -10,7 +10,7 @@ import os
 
 import click
 
-from ._bench_options import cold_option, device_option, json_option, measured, repeat_option
+from ._bench_options import cold_option, device_option, json_option, measured, repeat_option, report_option
 from ._common import bad_values_refused, command_line
 
 __all__ = ["compare", "schema"]
@@ -22,7 +22,10 @@ __all__ = ["compare", "schema"]
 @repeat_option(3, "Rounds; each runs every loader.")
 @cold_option("Only with the files out of the page cache.")
 @json_option
-def compare(model: str | None, *, device: str, repeat: int, cold: bool, json_path: str | None) -> None:
+@report_option
+def compare(
+    model: str | None, *, device: str, repeat: int, cold: bool, json_path: str | None, report_path: str | None
+) -> None:
     """Load a model with every loader that is installed, by turns, warm and cold: one table.
 
     MODEL is a safetensors file or a checkpoint's directory; without it one of about 1 GB is made in a temporary
@@ -42,7 +45,7 @@ def compare(model: str | None, *, device: str, repeat: int, cold: bool, json_pat
         command=command_line(),
     )
     with bad_values_refused():
-        measured(lambda progress: run_compare_bench(settings, progress), json_path)
+        measured(lambda progress: run_compare_bench(settings, progress), json_path, report_path=report_path)
 
 
 @click.command()

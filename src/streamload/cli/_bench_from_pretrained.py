@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from ._bench_options import device_option, json_option, measured, repeat_option
+from ._bench_options import device_option, json_option, measured, repeat_option, report_option
 from ._common import command_line
 
 __all__ = ["from_pretrained"]
@@ -18,7 +18,10 @@ __all__ = ["from_pretrained"]
 @device_option()
 @repeat_option(3, "Pairs of each figure.")
 @json_option
-def from_pretrained(path: str | None, *, device: str, repeat: int, json_path: str | None) -> None:
+@report_option
+def from_pretrained(
+    path: str | None, *, device: str, repeat: int, json_path: str | None, report_path: str | None
+) -> None:
     """Measure transformers' from_pretrained, stock and streamed.
 
     Prints the time from the call until it returns, until the first token, and until all is resident, and the peak
@@ -30,4 +33,4 @@ def from_pretrained(path: str | None, *, device: str, repeat: int, json_path: st
     from ..bench import PretrainedSettings, run_pretrained_bench
 
     settings = PretrainedSettings(path=path, device=device, repeat=repeat, command=command_line())
-    measured(lambda progress: run_pretrained_bench(settings, progress), json_path)
+    measured(lambda progress: run_pretrained_bench(settings, progress), json_path, report_path=report_path)

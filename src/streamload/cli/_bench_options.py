@@ -15,13 +15,22 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import click
 
 from ._progress import BenchScreen
+from ._report import check_report_path, report_option, write_report_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..bench import BenchProgress
 
-__all__ = ["cold_option", "device_option", "json_option", "measured", "repeat_option", "without_values"]
+__all__ = [
+    "cold_option",
+    "device_option",
+    "json_option",
+    "measured",
+    "repeat_option",
+    "report_option",
+    "without_values",
+]
 
 C = TypeVar("C", bound="Callable[..., object]")
 
@@ -36,6 +45,9 @@ class Result(Protocol):
 
     def table(self) -> str:
         """Return it as text."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return everything, as JSON can hold it."""
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -56,7 +68,7 @@ def cold_option(words: str) -> Callable[[C], C]:
     return click.option("--cold", is_flag=True, help=words)
 
 
-def measured(run: Callable[[BenchProgress], Result], json_path: str | None) -> None:
+def measured(run: Callable[[BenchProgress], Result], json_path: str | None, *, report_path: str | None = None) -> None:
     """Run a benchmark, print its table and write its result, if a path was given.
 
     What would keep the result from being written is said before anything is measured.
@@ -64,17 +76,20 @@ def measured(run: Callable[[BenchProgress], Result], json_path: str | None) -> N
     Args:
         run: Measures, and tells how far it is.
         json_path: The file; None: nothing is written.
+        report_path: The file of a report, likewise.
 
     Raises:
         click.UsageError: The file's folder does not exist.
         BenchError: The native core is no release build, and a file was asked for.
+        ReportError: The report cannot be written there.
     """
-    if json_path is not None:
+    if json_path is not None and not Path(json_path).absolute().parent.is_dir():
+        raise click.UsageError(f"--json {json_path}: there is no such folder")
+    check_report_path(report_path)
+    if json_path is not None or report_path is not None:
         from .. import _native
         from ..bench._result import check_build
 
-        if not Path(json_path).absolute().parent.is_dir():
-            raise click.UsageError(f"--json {json_path}: there is no such folder")
         check_build(_native.build_type)
     with BenchScreen(sys.stderr) as screen:
         result = run(screen)
@@ -82,6 +97,8 @@ def measured(run: Callable[[BenchProgress], Result], json_path: str | None) -> N
     if json_path is not None:
         result.write(Path(json_path))
         click.echo(f"written to {json_path}")
+    if report_path is not None:
+        write_report_of(result.as_dict(), report_path, None if json_path is None else Path(json_path))
 
 
 def without_values(words: Sequence[str] | None = None) -> str:

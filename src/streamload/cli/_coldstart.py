@@ -14,6 +14,7 @@ import click
 
 from .._whole_file import write_whole
 from ._common import Refusal, bad_values_refused
+from ._report import check_report_path, report_option, write_report_of
 
 if TYPE_CHECKING:
     from .._coldstart import ColdStartReport
@@ -33,6 +34,7 @@ _TERMINATED: Final = (0, -15, 128 + 15)  # how a program that took SIGTERM ends
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write metrics there, in the text format that node_exporter's textfile collector reads.",
 )
+@report_option
 @click.option(
     "--until",
     metavar="MOMENT",
@@ -42,7 +44,13 @@ _TERMINATED: Final = (0, -15, 128 + 15)  # how a program that took SIGTERM ends
 @click.option("--stop", is_flag=True, help="End the program then; a server would run on.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def coldstart(
-    *, json_path: Path | None, metrics_path: Path | None, until: str | None, stop: bool, command: tuple[str, ...]
+    *,
+    json_path: Path | None,
+    metrics_path: Path | None,
+    report_path: str | None,
+    until: str | None,
+    stop: bool,
+    command: tuple[str, ...],
 ) -> None:
     """Measure in phases what a Python program's start is spent on.
 
@@ -56,6 +64,7 @@ def coldstart(
     for path in (json_path, metrics_path):
         if path is not None and not path.absolute().parent.is_dir():
             raise Refusal(f"{path}: there is no such directory to write it in")
+    check_report_path(report_path)
     if metrics_path is not None:
         with bad_values_refused():
             from .._coldstart import _metrics
@@ -66,6 +75,8 @@ def coldstart(
             write_whole(json_path, json.dumps(report.as_dict(), indent=2) + "\n")
         if metrics_path is not None:
             write_whole(metrics_path, _metrics.text(report))
+        if report_path is not None:
+            write_report_of(report.as_dict(), report_path, json_path)
         return stop
 
     with bad_values_refused():
