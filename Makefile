@@ -20,9 +20,10 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 EDITABLE := $(PIP) --no-build-isolation --editable
 CORE := $(shell find csrc -type f)
 comma := ,
-# Servers of the tests: Swift apart from everything else, nginx unpacked rather than installed.
+# What tests talk to: Swift apart from everything else, nginx and Chromium unpacked rather than installed.
 SWIFT := .venv-swift
 NGINX := .venv-nginx
+CHROMIUM := .venv-chromium
 # An older transformers has a virtual environment of its own: what constraints.txt pins, but for a few packages.
 OLD := .venv-transformers-$(TRANSFORMERS)
 OLD_PINS := constraints-transformers-$(TRANSFORMERS).txt
@@ -84,6 +85,16 @@ $(NGINX)/.stamp:
 	  apt-get --quiet --quiet download nginx && dpkg-deb --extract nginx_*.deb .) || echo "no nginx, its tests are skipped"
 	@touch $@
 
+# The same for a browser, with the libraries and the font that the system lacks.
+$(CHROMIUM)/.stamp:
+	@mkdir -p $(CHROMIUM)
+	@command -v chromium || ! command -v apt-get > /dev/null || (cd $(CHROMIUM) && \
+	  apt-get --quiet --quiet download $$(LC_ALL=C apt-get --quiet --quiet --simulate --no-install-recommends install \
+	    chromium-headless-shell fonts-dejavu-core | awk '/^Inst/ { print $$2 }') && \
+	  for package in *.deb; do dpkg-deb --extract $$package . && rm $$package || exit; done) || \
+	  echo "no chromium, its tests are skipped"
+	@touch $@
+
 # streamload is not installed there but found by PYTHONPATH, with the core that .venv's Python compiled.
 $(OLD)/.stamp: constraints.txt $(OLD_PINS) | .ci/check-machine
 	@.ci/check-machine "$(PYTHON)"
@@ -119,7 +130,7 @@ build: $(VENV)/.stamp-core ## compile the native core into src/streamload
 demo: $(VENV)/.stamp-demo $(VENV)/.stamp-core ## watch a model compute while its own weights arrive
 	$(BIN)/streamload demo $(ARGS)
 
-test: $(VENV)/.stamp-test $(VENV)/.stamp-core $(SWIFT)/.stamp $(NGINX)/.stamp ## every test: native, then Python (skips say why)
+test: $(VENV)/.stamp-test $(VENV)/.stamp-core $(SWIFT)/.stamp $(NGINX)/.stamp $(CHROMIUM)/.stamp ## every test: native, then Python (skips say why)
 	@native=0; $(MAKE) --no-print-directory test-native || native=1; \
 	$(BIN)/python -m pytest $(ARGS) || exit; \
 	[ $$native = 0 ] || { echo "the native tests FAILED, see above" >&2; exit 1; }

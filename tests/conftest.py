@@ -21,6 +21,7 @@ from hypothesis import settings
 from .servers.fixtures import (  # noqa: F401 - fixtures for every room
     _origin_proxy,
     _swift_proxy,
+    chromium,
     fault_proxy,
     moto,
     nginx,

@@ -19,6 +19,7 @@ by floor; a room imports only rooms below it:
     _format, _sources               bytes of a header or index → records; where bytes live
     _checkpoint, _plan, _checksums  path → Checkpoint; layers + destinations → LoadPlan; what its bytes should sum to
     _doctor                         what will be slow on this machine, and what helps
+    _report                         results → pages and pictures
     _engine, _schedule              runs a plan through the native engine, with typed errors; simulates it on paper
     torch, _verify, _pull           tensors, the gate, modules filled while they compute; a checkpoint checked at rest;
                                     models brought into a directory

@@ -25,6 +25,7 @@ FLOORS = {
     "_plan": 2,
     "_trace": 2,
     "_engine": 3,
+    "_report": 3,
     "_schedule": 3,
     "_pull": 4,
     "_verify": 4,

@@ -58,6 +58,16 @@ def program(tmp_path):
     return path
 
 
+def test_a_report_is_made_of_what_was_measured(program, tmp_path):
+    pytest.importorskip("vl_convert")
+    written, page = tmp_path / "start.json", tmp_path / "start.html"
+    options = ["--until", "exit", "--json", written, "--report", page]
+    done = coldstart(*options, "--", sys.executable, program, tmp_path / "model.safetensors")
+    assert f"report written to {page}" in done.stderr
+    held = page.read_text("utf-8").partition('id="results">')[2].partition("</script>")[0]
+    assert json.loads(held) == [{"name": "start.json", "text": written.read_text("utf-8")}]
+
+
 @pytest.mark.parametrize("way", ["script", "module"])
 def test_a_program_that_records_nothing_is_measured(program, tmp_path, way):
     what = [program] if way == "script" else ["-m", "load"]

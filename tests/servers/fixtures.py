@@ -6,6 +6,7 @@ moto            an S3 store in this process, started at once, which checks nothi
 nginx           a fast server of files in memory (`WebServer`)
 origin          objects in memory over HTTP (`Origin`)
 fault_proxy     what breaks on the way to `origin`; nothing is set at the start of a test (`FaultProxy`)
+chromium        a browser without a window
 swift_faults    the same on the way to `swift`: (proxy, the store as seen through it)
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import pytest
 
+from .browser import running_chromium
 from .fault_proxy import FaultProxy
 from .origin import Origin
 from .stores import behind_tls, running_moto, running_nginx, running_swift
@@ -72,3 +74,9 @@ def swift_faults(_swift_proxy, swift):
     _swift_proxy.set()
     yield _swift_proxy, swift.seen_at(_swift_proxy.url)
     _swift_proxy.set()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    with running_chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser

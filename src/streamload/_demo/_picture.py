@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._trace import Lane
-from ._timeline import Timeline, layer_groups
+from .._trace import Lane, layer_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
+
+    from ._timeline import Timeline
 
 __all__ = ["write_picture"]
 

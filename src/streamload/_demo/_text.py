@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._trace import Lane
-from ._timeline import Timeline, layer_groups
+from .._trace import Lane, layer_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ._timeline import Timeline
 
 __all__ = ["GLYPHS_ASCII", "GLYPHS_UNICODE", "draw"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .._trace import Lane, Span, Trace
 
-__all__ = ["Timeline", "layer_groups"]
+__all__ = ["Timeline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +54,3 @@ class Timeline:
         """Return when computing began on a layer; infinity where it never did."""
         starts = (span.start for span in self.spans if span.lane is Lane.COMPUTE and span.layer == layer)
         return min(starts, default=float("inf"))
-
-
-def layer_groups(layers: tuple[str, ...], most: int) -> dict[str, list[str]]:
-    """Put consecutive layers together until there are at most `most` rows; each gets a short label.
-
-    Returns:
-        Label to layers, in order: "layers.0", or "layers.0 … layers.3" for several.
-    """
-    each = -(-len(layers) // most)
-    short = [_short(layer) for layer in layers]
-    groups: dict[str, list[str]] = {}
-    for start in range(0, len(layers), each):
-        part = list(layers[start : start + each])
-        label = short[start] if len(part) == 1 else f"{short[start]} … {short[start + len(part) - 1]}"
-        groups[label] = part
-    return groups
-
-
-def _short(layer: str) -> str:
-    return layer.removeprefix("model.") or "(rest)"

@@ -1,4 +1,5 @@
-"""The commands: `streamload demo | inspect | plan | pull | manifest | verify | cache | doctor | coldstart | bench`.
+"""The commands: `streamload demo | inspect | plan | pull | manifest | verify | cache | doctor | coldstart | bench |
+report`.
 
 Floor 8. Parses arguments, calls the room that does the work, prints what it returns. An error a user can cause
 becomes one line on stderr and exit code 2; anything else is a bug, keeps its traceback and ends with 70. Each command
@@ -25,6 +26,7 @@ from ._demo import demo
 from ._doctor import doctor
 from ._inspect import inspect, plan
 from ._pull import pull
+from ._report import report
 from ._verify import manifest, verify
 
 __all__ = ["main"]
@@ -64,7 +66,7 @@ class _Group(click.Group):
 
 @click.group(
     cls=_Group,
-    commands=[inspect, plan, pull, manifest, verify, cache, doctor, demo, coldstart, bench],
+    commands=[inspect, plan, pull, manifest, verify, cache, doctor, demo, coldstart, bench, report],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="streamload")

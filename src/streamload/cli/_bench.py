@@ -14,7 +14,15 @@ from ._bench_agree import agree
 from ._bench_compare import compare, schema
 from ._bench_from_pretrained import from_pretrained
 from ._bench_machine import link, storage
-from ._bench_options import cold_option, device_option, json_option, measured, repeat_option, trace_option
+from ._bench_options import (
+    cold_option,
+    device_option,
+    json_option,
+    measured,
+    repeat_option,
+    report_option,
+    trace_option,
+)
 from ._bench_overlap import overlap
 from ._bench_source import source
 from ._common import bad_values_refused, command_line
@@ -36,6 +44,7 @@ def bench() -> None:
 @repeat_option(3)
 @json_option
 @trace_option
+@report_option
 @cold_option("Drop the files from the page cache before each run.")
 @click.option("--tensors", type=click.IntRange(1), help="Make a checkpoint of that many tensors (without PATH).")
 @click.option("--many-tensors", is_flag=True, help="Compare the same bytes in 300 tensors and in 20,000.")
@@ -46,6 +55,7 @@ def engine(
     repeat: int,
     json_path: str | None,
     trace_path: str | None,
+    report_path: str | None,
     cold: bool,
     tensors: int | None,
     many_tensors: bool,
@@ -79,4 +89,4 @@ def engine(
         )
 
     with bad_values_refused():
-        measured(run, json_path, trace_path)
+        measured(run, json_path, trace_path=trace_path, report_path=report_path)

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import click
 
-from ._bench_options import cold_option, device_option, json_option, measured, repeat_option, without_values
+from ._bench_options import (
+    cold_option,
+    device_option,
+    json_option,
+    measured,
+    repeat_option,
+    report_option,
+    without_values,
+)
 from ._common import bad_values_refused, command_line, storage_option, storage_options
 
 __all__ = ["link", "storage"]
@@ -17,7 +25,8 @@ __all__ = ["link", "storage"]
 @device_option('"cuda:0", or "cpu", where host memory stands for a device.')
 @repeat_option(5)
 @json_option
-def link(*, device: str, repeat: int, json_path: str | None) -> None:
+@report_option
+def link(*, device: str, repeat: int, json_path: str | None, report_path: str | None) -> None:
     """Measure the link to the device: copies by their size, pinned and pageable, and what pinning costs.
 
     On "cpu" there is no link: copies within host memory stand for it, and the table says so.
@@ -28,7 +37,7 @@ def link(*, device: str, repeat: int, json_path: str | None) -> None:
 
     settings = LinkSettings(device=device, repeat=repeat, command=command_line())
     with bad_values_refused():
-        measured(lambda progress: run_link_bench(settings, progress), json_path)
+        measured(lambda progress: run_link_bench(settings, progress), json_path, report_path=report_path)
 
 
 @click.command()
@@ -37,7 +46,16 @@ def link(*, device: str, repeat: int, json_path: str | None) -> None:
 @repeat_option(3, "Rounds; each runs every way to read.")
 @cold_option("Of a drive, only what does not come from the page cache.")
 @json_option
-def storage(where: str | None, *, given: tuple[str, ...], repeat: int, cold: bool, json_path: str | None) -> None:
+@report_option
+def storage(
+    where: str | None,
+    *,
+    given: tuple[str, ...],
+    repeat: int,
+    cold: bool,
+    json_path: str | None,
+    report_path: str | None,
+) -> None:
     """Measure the drive, or the bucket, that weights come from.
 
     PATH is a file or a directory of files; without it a file is made in the temporary directory (TMPDIR chooses the
@@ -57,4 +75,4 @@ def storage(where: str | None, *, given: tuple[str, ...], repeat: int, cold: boo
             cold=cold,
             command=without_values(),
         )
-        measured(lambda progress: run_storage_bench(settings, progress), json_path)
+        measured(lambda progress: run_storage_bench(settings, progress), json_path, report_path=report_path)

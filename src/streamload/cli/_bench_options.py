@@ -15,13 +15,23 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import click
 
 from ._progress import BenchScreen
+from ._report import check_report_path, report_option, write_report_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..bench import BenchProgress
 
-__all__ = ["cold_option", "device_option", "json_option", "measured", "repeat_option", "trace_option", "without_values"]
+__all__ = [
+    "cold_option",
+    "device_option",
+    "json_option",
+    "measured",
+    "repeat_option",
+    "report_option",
+    "trace_option",
+    "without_values",
+]
 
 C = TypeVar("C", bound="Callable[..., object]")
 
@@ -41,6 +51,9 @@ class Result(Protocol):
 
     def table(self) -> str:
         """Return it as text."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return everything, as JSON can hold it."""
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -64,7 +77,13 @@ def cold_option(words: str) -> Callable[[C], C]:
     return click.option("--cold", is_flag=True, help=words)
 
 
-def measured(run: Callable[[BenchProgress], Result], json_path: str | None, trace_path: str | None = None) -> None:
+def measured(
+    run: Callable[[BenchProgress], Result],
+    json_path: str | None,
+    *,
+    trace_path: str | None = None,
+    report_path: str | None = None,
+) -> None:
     """Run a benchmark, print its table and write its result, if a path was given.
 
     What would keep the result from being written is said before anything is measured.
@@ -73,15 +92,18 @@ def measured(run: Callable[[BenchProgress], Result], json_path: str | None, trac
         run: Measures, and tells how far it is.
         json_path: The file; None: nothing is written.
         trace_path: The file for its timelines, likewise.
+        report_path: The file of a report, likewise.
 
     Raises:
         click.UsageError: A file's folder does not exist.
         BenchError: The native core is no release build, and a file was asked for.
+        ReportError: The report cannot be written there.
     """
     for option, path in (("--json", json_path), ("--trace", trace_path)):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise click.UsageError(f"{option} {path}: there is no such folder")
-    if json_path is not None:
+    check_report_path(report_path)
+    if json_path is not None or report_path is not None:
         from .. import _native
         from ..bench._result import check_build
 
@@ -95,6 +117,8 @@ def measured(run: Callable[[BenchProgress], Result], json_path: str | None, trac
     if trace_path is not None:
         result.write_trace(Path(trace_path))
         click.echo(f"timelines written to {trace_path}")
+    if report_path is not None:
+        write_report_of(result.as_dict(), report_path, None if json_path is None else Path(json_path))
 
 
 def without_values(words: Sequence[str] | None = None) -> str:

@@ -14,6 +14,7 @@ import click
 
 from .._whole_file import write_whole
 from ._common import Refusal, bad_values_refused
+from ._report import check_report_path, report_option, write_report_of
 
 if TYPE_CHECKING:
     from .._coldstart import ColdStartReport
@@ -33,6 +34,7 @@ _TERMINATED: Final = (0, -15, 128 + 15)  # how a program that took SIGTERM ends
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write metrics there, in the text format that node_exporter's textfile collector reads.",
 )
+@report_option
 @click.option(
     "--trace",
     "trace_path",
@@ -52,6 +54,7 @@ def coldstart(
     json_path: Path | None,
     metrics_path: Path | None,
     trace_path: Path | None,
+    report_path: str | None,
     until: str | None,
     stop: bool,
     command: tuple[str, ...],
@@ -68,6 +71,7 @@ def coldstart(
     for path in (json_path, metrics_path, trace_path):
         if path is not None and not path.absolute().parent.is_dir():
             raise Refusal(f"{path}: there is no such directory to write it in")
+    check_report_path(report_path)
     if metrics_path is not None:
         with bad_values_refused():
             from .._coldstart import _metrics
@@ -80,6 +84,8 @@ def coldstart(
             write_whole(metrics_path, _metrics.text(report))
         if trace_path is not None:
             report.write_trace(trace_path)
+        if report_path is not None:
+            write_report_of(report.as_dict(), report_path, json_path)
         return stop
 
     with bad_values_refused():

@@ -37,6 +37,7 @@ _EXTRAS: Final = {
     "matplotlib": "demo",
     "transformers": "bench",
     "prometheus_client": "metrics",
+    "vl_convert": "report",
 }
 
 
