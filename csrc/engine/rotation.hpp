@@ -191,7 +191,7 @@ class Rotation {
   [[nodiscard]] Status copy_from_host(const Fill& fill) noexcept;
   void told(std::uint32_t slot, std::uint32_t generation, Ticket::Stage stage) noexcept;
   void mark(std::uint32_t slot, Ticket::Stage stage) noexcept;  // under mutex_
-  void land_from_host(std::uint32_t slot, std::uint32_t generation) noexcept;
+  void land_from_host(std::uint32_t slot, std::uint32_t unit, std::uint32_t generation) noexcept;
   void delay() noexcept;
 
   std::shared_ptr<ReadPool> pool_;  // let go of by close(), under mutex_

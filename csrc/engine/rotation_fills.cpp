@@ -17,6 +17,7 @@ constexpr std::size_t kMostHostFills = 2;
 
 void Rotation::run() noexcept {
   stay_in_background("streamload-turn");
+  name_groups(static_cast<std::uint32_t>(units_.size()));
   if (Status status = device_->enter_thread(); !status.ok()) fail(std::move(status));
   std::unique_lock lock(mutex_);
   while (!failed_) {
@@ -228,7 +229,7 @@ Status Rotation::fill(Fill fill) noexcept {
     return {};
   }
   std::shared_ptr<Ticket> ticket;
-  Ticket::Attachment attachment{fill.stream, slots_[fill.slot].filled, tell};
+  Ticket::Attachment attachment{fill.stream, slots_[fill.slot].filled, tell, fill.unit};
   Status status = Ticket::start(device_, pool_, plan, sources_, {}, ticket, std::move(attachment));
   if (!status.ok()) return status;
   const std::lock_guard lock(mutex_);
@@ -256,18 +257,23 @@ Status Rotation::wait_for_releases(Fill& fill) noexcept {
 Status Rotation::copy_from_host(const Fill& fill) noexcept {
   constexpr std::size_t kMost = 256;
   Status status;
-  for (std::size_t first = 0; first < fill.host->size() && status.ok(); first += kMost) {
-    const std::span blocks(*fill.host);
-    status = device_->copy_blocks(blocks.subspan(first, std::min(kMost, blocks.size() - first)), fill.stream);
+  {
+    const Range range(RangeKind::kCopy, fill.unit, units_[fill.unit].plan->nbytes);
+    for (std::size_t first = 0; first < fill.host->size() && status.ok(); first += kMost) {
+      const std::span blocks(*fill.host);
+      status = device_->copy_blocks(blocks.subspan(first, std::min(kMost, blocks.size() - first)), fill.stream);
+    }
+    if (status.ok()) status = device_->record(slots_[fill.slot].filled->view(), fill.stream);
   }
-  if (status.ok()) status = device_->record(slots_[fill.slot].filled->view(), fill.stream);
   if (!status.ok()) return status;
   told(fill.slot, fill.generation, Ticket::Stage::kIssued);
   {
     const std::lock_guard lock(mutex_);
     ++landers_;
   }
-  status = pool_->run([this, slot = fill.slot, generation = fill.generation] { land_from_host(slot, generation); });
+  status = pool_->run([this, slot = fill.slot, unit = fill.unit, generation = fill.generation] {
+    land_from_host(slot, unit, generation);
+  });
   if (!status.ok()) {
     const std::lock_guard lock(mutex_);
     --landers_;
@@ -275,9 +281,12 @@ Status Rotation::copy_from_host(const Fill& fill) noexcept {
   return status;
 }
 
-void Rotation::land_from_host(std::uint32_t slot, std::uint32_t generation) noexcept {
+void Rotation::land_from_host(std::uint32_t slot, std::uint32_t unit, std::uint32_t generation) noexcept {
   Status status = device_->enter_thread();
-  if (status.ok()) status = device_->synchronize(slots_[slot].filled->view());
+  if (status.ok()) {
+    const Range range(RangeKind::kLand, unit, units_[unit].plan->nbytes);
+    status = device_->synchronize(slots_[slot].filled->view());
+  }
   if (status.ok()) {
     told(slot, generation, Ticket::Stage::kLanded);
   } else {

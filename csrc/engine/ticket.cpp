@@ -73,6 +73,7 @@ Status Ticket::start(const std::shared_ptr<Device>& device, std::shared_ptr<Read
     if (Status status = device->record(allocated, *after); !status.ok()) return status;
     if (Status status = device->wait(ticket->stream_view_, allocated); !status.ok()) return status;
   }
+  if (!ticket->attached()) name_groups(ticket->group_count());
   for (Group& group : ticket->groups_) {
     if (group.to_land == 0 || device->fills_in_place()) continue;
     group.event = ticket->attachment_.issued;
@@ -110,8 +111,11 @@ Status Ticket::enqueue(std::size_t read, ConstHostSpan bytes, StagingRing::Buffe
   }
   Status status = ensure_stream();
   pool_->delay();
-  if (status.ok()) status = copy_out(step, bytes);
-  if (status.ok()) status = device_->record(landing.copied.view(), stream_view_);
+  {
+    const Range range(RangeKind::kCopy, shown(step), ranges_wanted() ? copied_bytes(step) : 0);
+    if (status.ok()) status = copy_out(step, bytes);
+    if (status.ok()) status = device_->record(landing.copied.view(), stream_view_);
+  }
   if (!status.ok()) {
     const std::lock_guard lock(mutex_);
     stranded_.push_back(std::move(landing));
@@ -199,7 +203,7 @@ void Ticket::run_lander() noexcept {
     Landing landing = std::move(landings_.front());
     landings_.pop_front();
     lock.unlock();
-    if (Status status = device_->synchronize(landing.copied.view()); !status.ok()) {
+    if (Status status = await_copies(landing); !status.ok()) {
       fail(std::move(status));
       lock.lock();
       stranded_.push_back(std::move(landing));
@@ -219,6 +223,12 @@ void Ticket::run_lander() noexcept {
   if (under_way_ == 0) sources.swap(sources_);
   lander_runs_ = false;
   worked_.notify_all();  // under the lock: who waits for it destroys the ticket next
+}
+
+Status Ticket::await_copies(const Landing& landing) noexcept {
+  const ReadStep& step = plan_.reads[landing.read];
+  const Range range(RangeKind::kLand, shown(step), ranges_wanted() ? copied_bytes(step) : 0);
+  return device_->synchronize(landing.copied.view());
 }
 
 void Ticket::land(std::size_t read) noexcept {
@@ -255,6 +265,12 @@ void Ticket::land(std::size_t read) noexcept {
 std::size_t Ticket::copied_bytes(const ReadStep& step) const noexcept {
   std::size_t nbytes = 0;
   for (std::size_t i = step.first_copy; i < step.last_copy; ++i) nbytes += plan_.copies[i].nbytes();
+  return nbytes;
+}
+
+std::size_t Ticket::read_bytes(const Group& group) const noexcept {
+  std::size_t nbytes = 0;
+  for (std::size_t i = group.first_read; i < group.last_read; ++i) nbytes += plan_.reads[i].nbytes;
   return nbytes;
 }
 

@@ -23,6 +23,7 @@
 #include <stop_token>
 #include <vector>
 
+#include "core/ranges.hpp"
 #include "device/device.hpp"
 #include "engine/plan.hpp"
 #include "engine/read_pool.hpp"
@@ -41,6 +42,7 @@ class Ticket final : private Reading {
     StreamView stream;                // takes the copies; one that the load would otherwise make for itself
     std::shared_ptr<Event> issued;    // recorded behind the last copy, likewise
     std::function<void(Stage)> tell;  // on any thread, perhaps under the pool's lock: returns at once
+    std::uint32_t number;             // of its group there, for ranges
   };
 
   // Starts the load and returns at once. `after`: the stream that allocated the destinations; the first copy
@@ -111,12 +113,14 @@ class Ticket final : private Reading {
     HostSpan in_place;           // the whole of the place
     std::uint64_t begin = 0;     // of the part that is read directly, in the source
     std::size_t nbytes = 0;
+    RangeUnderWay range_shown{};
   };
   struct Fetched {  // a read that its source fetches
     std::size_t read = 0;
     Choice choice;
     StagingRing::Buffer buffer;     // empty where the read goes straight into place
     std::vector<HostSpan> targets;  // the place, or the part of the buffer that takes the bytes
+    RangeUnderWay range_shown{};
   };
   enum class Outcome : std::uint8_t { kDone, kUnderWay, kReturned };
 
@@ -168,6 +172,9 @@ class Ticket final : private Reading {
   void for_each_source(const Group& group, Visit&& visit) const;
   void run_lander() noexcept;
   [[nodiscard]] std::size_t copied_bytes(const ReadStep& step) const noexcept;
+  [[nodiscard]] std::uint32_t shown(const ReadStep& step) const noexcept { return attachment_.number + step.group; }
+  [[nodiscard]] std::size_t read_bytes(const Group& group) const noexcept;
+  [[nodiscard]] Status await_copies(const Landing& landing) noexcept;
   void land(std::size_t read) noexcept;
   void fail(Status status) noexcept;
   [[nodiscard]] bool attached() const noexcept { return attachment_.tell != nullptr; }

@@ -29,6 +29,7 @@ Status Ticket::start_fetch(std::size_t read, Choice choice, StagingRing::Buffer 
   }
   outcome = Outcome::kUnderWay;
   std::vector<HostSpan> targets = fetched->targets;
+  fetched->range_shown = RangeUnderWay(RangeKind::kRead, shown(step), step.nbytes);
   auto* under_way = fetched.release();  // take_fetched has it from here on
   sources_[step.source]->fetch(step.offset, std::move(targets), stop_.get_token(),
                                [this, under_way](Status status, const FetchCounts& counts) {
@@ -38,6 +39,7 @@ Status Ticket::start_fetch(std::size_t read, Choice choice, StagingRing::Buffer 
 }
 
 void Ticket::take_fetched(std::unique_ptr<Fetched> fetched, Status status, const FetchCounts& counts) noexcept {
+  fetched->range_shown.end();
   const std::size_t read = fetched->read;
   {
     const std::lock_guard lock(mutex_);

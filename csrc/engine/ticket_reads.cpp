@@ -165,7 +165,11 @@ Status Ticket::start_read(std::size_t read, StagingRing::Buffer buffer, Outcome&
     }
   }
   ConstHostSpan bytes;
-  if (Status status = source.read(step.offset, step.nbytes, buffer.bytes(), bytes, choice); !status.ok()) return status;
+  {
+    const Range range(RangeKind::kRead, shown(step), step.nbytes);
+    Status status = source.read(step.offset, step.nbytes, buffer.bytes(), bytes, choice);
+    if (!status.ok()) return status;
+  }
   count(read, choice, false, 0);
   return enqueue(read, bytes, std::move(buffer));
 }
@@ -194,7 +198,10 @@ Status Ticket::start_in_place(std::size_t read, Choice choice, Outcome& outcome)
     if (!status.ok() || outcome != Outcome::kReturned) return status;
   }
   if (choice.route != Route::kBuffered || !source.can_scatter()) return {};
-  if (Status status = source.read_scattered(step.offset, places); !status.ok()) return status;
+  {
+    const Range range(RangeKind::kRead, shown(step), step.nbytes);
+    if (Status status = source.read_scattered(step.offset, places); !status.ok()) return status;
+  }
   outcome = Outcome::kDone;
   count(read, choice, true, 0);
   const std::vector<ConstHostSpan> parts(places.begin(), places.end());
@@ -222,7 +229,10 @@ Status Ticket::start_direct_in_place(std::size_t read, Choice choice, HostSpan p
     return {};
   }
   ConstHostSpan bytes;
-  if (Status status = source.read(flight.begin, flight.nbytes, middle, bytes, choice); !status.ok()) return status;
+  {
+    const Range range(RangeKind::kRead, shown(step), flight.nbytes);
+    if (Status status = source.read(flight.begin, flight.nbytes, middle, bytes, choice); !status.ok()) return status;
+  }
   if (bytes.data() != middle.data()) return {};  // cannot be, since the middle is on the grid
   outcome = Outcome::kDone;
   count(read, choice, true, 0);
@@ -234,6 +244,7 @@ Status Ticket::start_direct_in_place(std::size_t read, Choice choice, HostSpan p
 Status Ticket::read_edges(const Flight& flight) noexcept {
   const ReadStep& step = plan_.reads[flight.read];
   const std::uint64_t end = step.offset + step.nbytes;
+  const Range range(RangeKind::kRead, shown(step), step.nbytes - flight.nbytes);
   const auto read_edge = [&](std::uint64_t from, std::uint64_t to) {
     if (from == to) return Status{};
     alignas(kDirectAlignment) std::array<std::byte, 2 * kDirectAlignment> block{};
@@ -249,6 +260,7 @@ Status Ticket::read_edges(const Flight& flight) noexcept {
 
 void Ticket::take_off(const std::shared_ptr<DirectReader>& reader, Flight flight) noexcept {
   auto* under_way = std::make_unique<Flight>(std::move(flight)).release();  // touch_down has it from here on
+  under_way->range_shown = RangeUnderWay(RangeKind::kRead, shown(plan_.reads[under_way->read]), under_way->nbytes);
   const DirectRange& range = under_way->range;
   reader->submit({range.fd, range.offset, range.target,
                   [this, under_way](std::int64_t result) { touch_down(std::unique_ptr<Flight>(under_way), result); }});
@@ -256,6 +268,7 @@ void Ticket::take_off(const std::shared_ptr<DirectReader>& reader, Flight flight
 
 void Ticket::touch_down(std::unique_ptr<Flight> flight, std::int64_t result) noexcept {
   const double began = thread_cpu_seconds();
+  flight->range_shown.end();
   const std::size_t read = flight->read;
   Outcome outcome = Outcome::kDone;
   Status status = device_->enter_thread();

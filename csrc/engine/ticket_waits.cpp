@@ -18,6 +18,7 @@ Status Ticket::wait_group(std::uint32_t index, std::optional<StreamView> stream,
   const auto since = Clock::now();
   std::shared_ptr<Event> event;
   {
+    const Range range(RangeKind::kWait, index, ranges_wanted() ? read_bytes(group) : 0);
     std::unique_lock lock(mutex_);
     ready =
         changed_.wait_for(lock, patience, [&] { return failed_ || (on_host ? group.resident.load() : group.issued); });

@@ -6,6 +6,7 @@ from typing import TypeVar
 R = TypeVar("R")
 
 build_type: str
+nvtx_ranges: bool
 
 class NativeError(Exception):
     code: str

@@ -12,6 +12,8 @@ from streamload.bench import BenchError, CompareSettings, result_schema, run_com
 from streamload.cli import main
 from streamload.testing import LlamaShape, make_checkpoint
 
+from ..timelines import check_timeline, check_trace_file
+
 SHAPE = LlamaShape(layers=2, hidden=64, heads=4, kv_heads=2, intermediate=128, vocab=256, dtype="F32")
 LOADERS = {
     *("iter_tensors", "safetensors", "safetensors prefetch", "torch.load(mmap=True)", "fastsafetensors"),
@@ -52,6 +54,13 @@ def test_ceilings_are_memory_when_warm_and_the_drive_when_cold(result):
     assert {"warm_to_ceiling", "warm_to_best_peer", "cold_to_ceiling", "cold_to_best_peer"} == set(result.ratios())
     assert result.sides["warm"].cache == "warm"
     assert result.sides["cold"].cache in ("cold", "cold, unverified", "mixed")
+
+
+def test_a_load_into_new_memory_has_a_timeline(result, tmp_path):
+    (timeline,) = result.as_dict()["timelines"]
+    check_timeline(timeline, result.nbytes, "read", "copy")
+    result.write_trace(tmp_path / "trace.json")
+    assert list(check_trace_file(tmp_path / "trace.json")) == ["streamload, into place"]
 
 
 def test_one_table_has_every_loader_that_ran_and_every_reason(result):

@@ -26,6 +26,8 @@ from streamload.bench._shapes import expert_names, make_moe_checkpoint
 from streamload.cli import main
 from streamload.testing import LlamaShape, make_checkpoint
 
+from ..timelines import check_timeline
+
 SHAPE = LlamaShape(layers=2, hidden=64, heads=4, kv_heads=2, intermediate=128, vocab=256, dtype="F32")
 PEERS = (
     *("safetensors", "safetensors prefetch", "torch.load(mmap=True)", "fastsafetensors"),
@@ -58,6 +60,14 @@ def test_ceilings_and_streamload_ran_every_round_into_every_target(result):
         assert (score.cannot_run, score.wrong) == ("", "")
         assert len(score.seconds) == len(score.cpu_seconds) == 3
         assert min(score.seconds) > 0
+
+
+def test_a_load_each_way_has_a_timeline(result):
+    in_place, ring = result.as_dict()["timelines"]
+    assert (in_place["title"], ring["title"]) == ("streamload, into place", "streamload, through the ring")
+    for timeline in (in_place, ring):
+        check_timeline(timeline, result.nbytes, "read", "copy")
+        assert {f"model.layers.{layer}" for layer in range(SHAPE.layers)} < set(timeline["layers"])
 
 
 def test_every_peer_is_listed_twice_and_ran_or_says_why(result):

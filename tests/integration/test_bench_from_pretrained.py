@@ -12,6 +12,8 @@ from streamload.bench import BenchError, PretrainedSettings, run_pretrained_benc
 from streamload.cli import main
 from streamload.testing import LlamaShape, make_checkpoint
 
+from ..timelines import check_timeline, check_trace_file
+
 SHAPE = LlamaShape(layers=2, hidden=64, heads=4, kv_heads=2, intermediate=128, vocab=256, dtype="F32")
 
 pytestmark = pytest.mark.slow
@@ -25,9 +27,9 @@ def checkpoint(tmp_path_factory):
 
 
 def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
-    path = tmp_path / "out.json"
+    path, trace = tmp_path / "out.json", tmp_path / "trace.json"
     arguments = ["bench", "from_pretrained", str(checkpoint), "--repeat", "1", "--json", str(path)]
-    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(main, [*arguments, "--trace", str(trace)], catch_exceptions=False)
     if _native.build_type != "release":
         assert done.exit_code == 2
         assert "build" in done.output
@@ -48,6 +50,17 @@ def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
         assert times["resident_seconds"][0] >= times["return_seconds"][1]
     assert result["stock"]["copied_seconds"][0] > result["stock"]["resident_seconds"][0]
     assert result["streamed"]["copied_seconds"] == []
+    stock, streamed = result["timelines"]
+    check_timeline(stock, 0, "read", "compute")  # mapped files: what is read when, nobody knows
+    check_timeline(streamed, SHAPE.nbytes, "read", "copy", "compute")
+    (call,) = [span for span in stock["spans"] if span["lane"] == "read"]
+    assert (call["layer"], call["start"]) == ("from_pretrained", 0)
+    for timeline in (stock, streamed):
+        (_, returned), (_, first_token) = timeline["instants"]
+        assert 0 < returned < first_token
+        computed = {span["layer"] for span in timeline["spans"] if span["lane"] == "compute"}
+        assert computed >= {f"model.layers.{layer}" for layer in range(SHAPE.layers)}
+    assert list(check_trace_file(trace)) == ["stock, 16 tokens", "streamed, 16 tokens"]
 
 
 def test_what_is_no_causal_language_model_is_refused(tmp_path):

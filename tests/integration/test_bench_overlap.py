@@ -12,6 +12,8 @@ from streamload.bench import BenchError, OverlapSettings, run_overlap_bench
 from streamload.cli import main
 from streamload.testing import LlamaShape, make_checkpoint
 
+from ..timelines import check_timeline, check_trace_file
+
 SHAPE = LlamaShape(layers=6, hidden=64, heads=4, kv_heads=2, intermediate=128, vocab=256, dtype="F32")
 
 pytestmark = pytest.mark.slow
@@ -27,7 +29,8 @@ def checkpoint(tmp_path_factory):
 def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
     path = tmp_path / "out.json"
     arguments = ["bench", "overlap", str(checkpoint), "--repeat", "1", "--tokens", "16,4", "--link", "0.02"]
-    done = CliRunner().invoke(main, [*arguments, "--json", str(path)], catch_exceptions=False)
+    trace = tmp_path / "trace.json"
+    done = CliRunner().invoke(main, [*arguments, "--json", str(path), "--trace", str(trace)], catch_exceptions=False)
     if _native.build_type != "release":
         assert done.exit_code == 2
         return
@@ -64,6 +67,19 @@ def test_command_measures_prints_a_table_and_writes_json(checkpoint, tmp_path):
     steady = result["steady"]
     assert len(steady["ratios"]) == 2 * len(steady["controls"]) == steady["pairs"]
     assert result["simulated_compute"] is None  # a model of one's own computes
+    usual, streamed = result["timelines"]
+    assert usual["title"].startswith("every weight first, ")
+    assert streamed["title"].startswith("streamed, ")
+    for timeline in (usual, streamed):
+        check_timeline(timeline, result["nbytes"], "read", "copy", "compute")
+        assert [name for name, _ in timeline["instants"]] == ["load call returned", "first token"]
+    assert max(_times(usual, "copy", "end")) <= min(_times(usual, "compute")), "it waits for every weight"
+    assert min(_times(streamed, "compute")) < max(_times(streamed, "copy", "end"))
+    assert list(check_trace_file(trace)) == [usual["title"], streamed["title"]]
+
+
+def _times(timeline, lane, key="start"):
+    return [span[key] for span in timeline["spans"] if span["lane"] == lane]
 
 
 @pytest.mark.parametrize(

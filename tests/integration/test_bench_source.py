@@ -14,6 +14,8 @@ from streamload.cli import main
 from streamload.cli._bench_options import without_values
 from streamload.testing import LlamaShape, make_checkpoint
 
+from ..timelines import check_timeline
+
 pytestmark = pytest.mark.slow
 
 SHAPE = LlamaShape(layers=2, hidden=64, heads=2, kv_heads=2, intermediate=128, vocab=128, dtype="F32")
@@ -42,6 +44,9 @@ def test_a_checkpoint_behind_a_url_is_measured_and_its_bytes_compared(endpoint):
     stats = bench.score("streamload, into place").idle[0].stats
     assert stats["remote_bytes"] == stats["bytes_read"] > 0
     assert bench.score("streamload without libcurl").idle[0].stats["remote_bytes"] == 0
+    (timeline,) = bench.as_dict()["timelines"]
+    assert timeline["title"] == "streamload, into place"
+    check_timeline(timeline, SHAPE.nbytes, "read", "copy")
 
 
 def test_a_plain_url_has_a_ceiling_too(endpoint):

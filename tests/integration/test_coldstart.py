@@ -19,6 +19,8 @@ from streamload._engine import CopyEngine
 from streamload._native import HostDevice
 from streamload.torch import stream_module
 
+from ..timelines import check_trace_file
+
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
@@ -84,6 +86,30 @@ def test_a_program_that_records_nothing_is_measured(program, tmp_path, way):
     assert "imports" in done.stderr
     assert report_path.parent == tmp_path
     assert sorted(path.name for path in tmp_path.glob(".report*")) == []
+
+
+def test_phases_and_a_load_come_on_one_axis(program, tmp_path):
+    report_path, trace_path = tmp_path / "report.json", tmp_path / "trace.json"
+    options = ["--until", "exit", "--json", report_path, "--trace", trace_path]
+    done = coldstart(*options, "--", sys.executable, program, tmp_path / "model.safetensors")
+    assert done.returncode == 3, done.stderr
+    report = json.loads(report_path.read_text())
+    assert "traces" not in report
+    phases, load = check_trace_file(trace_path).items()
+    assert phases[0] == "cold start"
+    assert load[0].startswith("model: load of ")
+    assert sum(event["dur"] for event in phases[1]) / 1e6 == pytest.approx(report["seconds"], abs=1e-3)
+    copies = [event for event in load[1] if event["cat"] == "copy"]
+    assert sum(event["args"]["bytes"] for event in copies) == report["loads"][0]["stats"]["bytes_total"]
+    submitted, resident = (report["reached"][name] * 1e6 for name in ("submitted", "all_resident"))
+    assert all(submitted - 1 <= event["ts"] and event["ts"] + event["dur"] <= resident + 1000 for event in copies)
+
+
+def test_a_folder_for_the_trace_that_is_not_there_is_refused_before_the_program_runs(tmp_path):
+    done = coldstart("--trace", tmp_path / "no" / "trace.json", "--", sys.executable, "-c", "print('ran')")
+    assert done.returncode != 0
+    assert "there is no such directory" in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_program_that_fails_keeps_its_traceback_and_status(tmp_path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from streamload._trace import Lane, Span, Trace
 from streamload.bench import BenchError, result_kinds, result_schema
 from streamload.cli import main
 
@@ -21,7 +23,7 @@ from .test_source_bench_result import BENCH as SOURCE
 jsonschema = pytest.importorskip("jsonschema")
 COMMITTED = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json"))
 MADE_UP = [LINK, STORAGE, COMPARE, BENCH, MANY, OVERLAP, PRETRAINED, SOURCE]
-OPTIONAL = {"cache", "ceiling_seconds", "left_out", "ratios_to_ceiling"}  # older results do not have them
+OPTIONAL = {"cache", "ceiling_seconds", "left_out", "ratios_to_ceiling", "timelines"}  # older results do not have them
 
 
 def kind_of(schema):
@@ -70,6 +72,19 @@ def test_a_result_that_lacks_or_adds_something_is_found_out(bench):
             assert not validator.is_valid({key: value for key, value in result.items() if key != name}), name
     assert not validator.is_valid({**result, "fancy": 1})
     assert not validator.is_valid({**result, "machine": {**result["machine"], "cpus": "two"}})
+
+
+def test_a_timeline_keeps_to_its_schema_and_a_wrong_one_is_found_out():
+    span = Span(Lane.COPY, "layers.0", 0.0, 0.5, 100)
+    result = json.loads(json.dumps(replace(BENCH, timelines=(Trace("a load", (span,), (("end", 0.5),)),)).as_dict()))
+    validator = validator_for(result)
+    assert [error.message for error in validator.iter_errors(result)] == []
+    for key, wrong in (("lane", "phase"), ("start", None), ("nbytes", 0.5), ("fancy", 1)):
+        changed = copy.deepcopy(result)
+        changed["timelines"][0]["spans"][0][key] = wrong
+        assert not validator.is_valid(changed), key
+    result["timelines"][0]["instants"] = [["end"]]
+    assert not validator.is_valid(result)
 
 
 def test_a_figure_without_its_rate_is_found_out():

@@ -94,3 +94,18 @@ def test_benchmarks_share_their_options_and_refuse_a_folder_that_is_not_there(co
     done = CliRunner().invoke(main, ["bench", command, "--json", "nowhere/out.json"])
     assert done.exit_code == 2
     assert "no such folder" in done.output
+
+
+@pytest.mark.parametrize("command", ["compare", "engine", "overlap", "from_pretrained", "source"])
+def test_benchmarks_of_loads_refuse_a_folder_for_their_timelines_that_is_not_there(command):
+    assert "--trace" in CliRunner().invoke(main, ["bench", command, "--help"]).output
+    done = CliRunner().invoke(main, ["bench", command, "--trace", "nowhere/trace.json"])
+    assert done.exit_code == 2
+    assert "--trace nowhere/trace.json: there is no such folder" in done.output
+    assert done.stdout.count("\n") == 0
+
+
+def test_many_tensors_have_no_timelines(tmp_path):
+    done = CliRunner().invoke(main, ["bench", "engine", "--many-tensors", "--trace", str(tmp_path / "trace.json")])
+    assert done.exit_code == 2
+    assert "leave out --trace" in done.output

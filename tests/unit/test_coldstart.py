@@ -205,7 +205,7 @@ def test_watching_announces_to_whoever_listens(recorder):
     assert ", ('streamload.coldstart.reached', 'a'), ('streamload.coldstart.phase', 'b')]" in done.stdout
 
 
-CHILD = ["-m", "streamload._coldstart._child", "7"]
+CHILD = ["-m", "streamload._coldstart._child", "7", "no-traces"]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +227,7 @@ def test_a_script_that_names_python_is_measured_and_no_other(tmp_path):
     script.write_text(f"#!{sys.executable}\npass\n")
     script.chmod(0o755)
     assert measured_command([str(script), "x"], 7) == [sys.executable, *CHILD, "script", str(script), "x"]
+    assert measured_command([str(script)], 7, traces=True)[1:5] == [*CHILD[:3], "traces"]
     script.write_text("#!/bin/sh\ntrue\n")
     with pytest.raises(ValueError, match="only Python programs"):
         measured_command([str(script)], 7)

@@ -1,8 +1,8 @@
 """Run a Python program in this process and report its start through a pipe: `python -m streamload._coldstart._child`.
 
-Part of `_coldstart`; started by `streamload coldstart`. Each line of the pipe is a whole report as JSON. A program
-that has no recorder is measured, too: imports, its loads, and the first forward of a module that one fills. What a
-program records by itself comes as events of `sys.audit`.
+Part of `_coldstart`; started by `streamload coldstart`. Each line of the pipe is a whole report as JSON, with the new
+traces. A program that has no recorder is measured, too: imports, its loads, and the first forward of a module that one
+fills. What a program records by itself comes as events of `sys.audit`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ _EVENTS = "streamload.coldstart."
 class _Observer:
     """Keep this process's record, and send it whenever something is reached."""
 
-    def __init__(self, pipe: int) -> None:
+    def __init__(self, pipe: int, *, traces: bool) -> None:
         self._pipe: int | None = pipe
+        self._traces = traces
+        self._traced: set[str] = set()  # loads whose traces were sent
         self._sending = threading.Lock()
         self._recorded = False  # whether the program has a recorder, and says by itself when its first token is there
         self.record = Record()
@@ -51,7 +53,10 @@ class _Observer:
         with self._sending:
             if self._pipe is None:
                 return
-            line = memoryview(json.dumps(self.record.report().as_dict()).encode() + b"\n")
+            report = self.record.report(traces=self._traces)
+            new = {name: trace.as_dict() for name, trace in report.traces.items() if name not in self._traced}
+            self._traced |= new.keys()
+            line = memoryview(json.dumps({**report.as_dict(), "traces": new}).encode() + b"\n")
             try:
                 while line:
                     line = line[os.write(self._pipe, line) :]
@@ -111,11 +116,12 @@ def main(arguments: list[str]) -> None:
     """Run a program.
 
     Args:
-        arguments: The pipe's descriptor; "script", "module" or "code"; what is to be run; its own arguments.
+        arguments: The pipe's descriptor; "traces" where they are wanted, or "no-traces"; "script", "module" or "code";
+            what is to be run; its own arguments.
     """
-    pipe, kind, what, *own = arguments
+    pipe, traces, kind, what, *own = arguments
     os.set_inheritable(int(pipe), False)
-    observer = _Observer(int(pipe))
+    observer = _Observer(int(pipe), traces=traces == "traces")
     measure_imports(observer.record)
     sys.addaudithook(observer.hear)
     in_front = not (

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ..errors import StreamClosedError
 from ._partition import Phase, partition
 from ._process import process_start, unix_time
 from ._report import ColdStartReport, LoadReport
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from .._engine import LoadMoments, LoadStats
+    from .._trace import Trace
 
 __all__ = [
     "LOAD_EVENT",
@@ -50,6 +52,9 @@ class WatchedLoad(Protocol):
     def moments(self) -> LoadMoments | None:
         """Return when it did what; None where nothing was streamed."""
 
+    def trace(self) -> Trace:
+        """Return its reads and copies."""
+
     def wait(self, timeout: float | None = None) -> None:
         """Block until all is resident."""
 
@@ -59,6 +64,7 @@ class _Watched:
     load: WatchedLoad
     headers: tuple[float, float] | None = None
     report: LoadReport | None = None  # once all is resident: what the load does later, after sleep, is no cold start
+    trace: Trace | None = None  # likewise, if it was asked for
 
 
 class Record:
@@ -100,8 +106,13 @@ class Record:
             at = self._moments.get(name)
         return None if at is None else at - self._started
 
-    def report(self) -> ColdStartReport:
-        """Return what is known so far."""
+    def report(self, *, traces: bool = False) -> ColdStartReport:
+        """Return what is known so far.
+
+        Args:
+            traces: Whether to keep what each load did when, once it is resident, for `ColdStartReport.write_trace`. To
+                be asked for from the first report on: a load that sleeps has lost it.
+        """
         with self._lock:
             moments = {name: at - self._started for name, at in self._moments.items()}
             measured = list(self._measured)
@@ -112,7 +123,23 @@ class Record:
             moments.setdefault(name, at)
         reached = dict(sorted(moments.items(), key=lambda moment: moment[1]))
         since = [replace(one, start=one.start - self._started, end=one.end - self._started) for one in measured]
-        return ColdStartReport(unix_time(self._started), partition(reached, since), reached, tuple(loads))
+        kept = {
+            name: trace for name, one in watched.items() if traces and (trace := self._trace(name, one)) is not None
+        }
+        phases = partition(reached, since)
+        return ColdStartReport(unix_time(self._started), phases, reached, tuple(loads), traces=kept)
+
+    def _trace(self, name: str, watched: _Watched) -> Trace | None:
+        """Return what a load that is resident did when; None where nobody knows."""
+        if watched.trace is None and watched.report is not None:
+            try:
+                trace = watched.load.trace()
+            except StreamClosedError:  # it sleeps already
+                return None
+            if trace.began is not None:
+                trace = trace.shifted(trace.began - self._started)
+            watched.trace = replace(trace, title=f"{name}: {trace.title}")
+        return watched.trace
 
     def _look_at(self, name: str, watched: _Watched) -> LoadReport | None:
         """Return what a load did so far; None where nothing was streamed."""

@@ -5,14 +5,16 @@ Part of `_coldstart`; pure. Read next: `_partition` for how phases come about.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._engine import LoadStats
+from .._trace import Lane, Span, Trace, write_trace
 from ._partition import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from opentelemetry.trace import TracerProvider
     from prometheus_client.core import Metric
@@ -61,6 +63,8 @@ class ColdStartReport:
         reached: When each named moment was reached, in seconds since the process began; in their order.
         loads: The loads that were watched.
         wall_seconds: What whoever started the process measured; None where nobody did.
+        traces: What each load that is resident did when, by its name, where that was asked for; in seconds since the
+            process began.
     """
 
     started: float
@@ -68,6 +72,7 @@ class ColdStartReport:
     reached: Mapping[str, float]
     loads: tuple[LoadReport, ...]
     wall_seconds: float | None = None
+    traces: Mapping[str, Trace] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -82,7 +87,7 @@ class ColdStartReport:
         return found
 
     def as_dict(self) -> dict[str, object]:
-        """Return everything, as JSON can hold it."""
+        """Return everything but traces, as JSON can hold it."""
         loads = [
             {**asdict(load), "bytes_per_second": load.bytes_per_second, "cache_hit_bytes": load.cache_hit_bytes}
             for load in self.loads
@@ -117,6 +122,18 @@ class ColdStartReport:
             loads=tuple(loads),
             wall_seconds=found["wall_seconds"],
         )
+
+    def write_trace(self, path: Path) -> None:
+        """Write phases, moments and traces on one axis, as JSON that https://ui.perfetto.dev and chrome://tracing open.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        phases = [
+            Span(Lane.PHASE, f"{phase.name} {phase.detail}".strip(), phase.start, phase.end) for phase in self.phases
+        ]
+        moments = tuple((name, at) for name, at in self.reached.items() if at >= 0)
+        write_trace([Trace("cold start", tuple(phases), moments), *self.traces.values()], path)
 
     def table(self) -> str:
         """Return the report as text."""

@@ -18,8 +18,9 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
+from .._trace import Trace
 from ._report import ColdStartReport
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ class Outcome:
 
 
 def run_measured(
-    command: Sequence[str], *, over: Callable[[ColdStartReport], bool], then: Callable[[ColdStartReport], bool]
+    command: Sequence[str],
+    *,
+    over: Callable[[ColdStartReport], bool],
+    then: Callable[[ColdStartReport], bool],
+    traces: bool = False,
 ) -> Outcome:
     """Run a program until it ends; signals that ask this process to end are passed on to it.
 
@@ -57,25 +62,17 @@ def run_measured(
         over: Whether a report shows the whole start.
         then: Called once with the first such report, or with the last one of a program that has ended; whether the
             program is to be ended then. In a thread.
+        traces: Whether reports have traces.
 
     Raises:
         FileNotFoundError: There is no such program.
         ValueError: It is no Python program, or the command runs none.
         OSError: Whatever `then` raised.
     """
-    reading, writing = os.pipe()
-    pipe = os.fdopen(reading, "rb")
-    try:
-        measured = measured_command(command, writing)
-        began = time.monotonic()
-        process = subprocess.Popen(measured, pass_fds=[writing])
-    except BaseException:
-        pipe.close()
-        raise
-    finally:
-        os.close(writing)
+    began, process, pipe = _start(command, traces=traces)
     reports: list[ColdStartReport] = []
     failures: list[OSError] = []
+    traced: dict[str, Trace] = {}
     done = threading.Event()
 
     def follow() -> None:
@@ -84,7 +81,7 @@ def run_measured(
                 came = time.monotonic() - began
                 if done.is_set():
                     continue  # what comes later is read for the sake of who writes it
-                reports[:] = [replace(ColdStartReport.from_dict(json.loads(line)), wall_seconds=came)]
+                reports[:] = [replace(_report(line, traced), wall_seconds=came)]
                 if over(reports[0]):
                     done.set()
                     try:
@@ -107,8 +104,35 @@ def run_measured(
     return Outcome(reports[0] if reports else None, status)
 
 
-def measured_command(command: Sequence[str], pipe: int) -> list[str]:
+def _start(command: Sequence[str], *, traces: bool) -> tuple[float, subprocess.Popen[bytes], IO[bytes]]:
+    """Return when the program was started, the program, and where its reports come from."""
+    reading, writing = os.pipe()
+    pipe = os.fdopen(reading, "rb")
+    try:
+        measured = measured_command(command, writing, traces=traces)
+        began = time.monotonic()
+        return began, subprocess.Popen(measured, pass_fds=[writing]), pipe
+    except BaseException:
+        pipe.close()
+        raise
+    finally:
+        os.close(writing)
+
+
+def _report(line: bytes, traced: dict[str, Trace]) -> ColdStartReport:
+    """Return the report of a line, with the traces that came so far, to which this adds the line's."""
+    content = json.loads(line)
+    traced.update({name: Trace.from_dict(trace) for name, trace in content["traces"].items()})
+    return replace(ColdStartReport.from_dict(content), traces=traced)
+
+
+def measured_command(command: Sequence[str], pipe: int, *, traces: bool = False) -> list[str]:
     """Return the command that runs a program below `_child`.
+
+    Args:
+        command: As `run_measured` takes it.
+        pipe: The descriptor that reports go to.
+        traces: Whether they have traces.
 
     Raises:
         FileNotFoundError, ValueError: As `run_measured`.
@@ -116,12 +140,13 @@ def measured_command(command: Sequence[str], pipe: int) -> list[str]:
     program = shutil.which(command[0])
     if program is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
+    below = ["-m", _CHILD, str(pipe), "traces" if traces else "no-traces"]
     if _PYTHON.fullmatch(Path(program).name) is None:
-        return [*_interpreter(program), "-m", _CHILD, str(pipe), "script", program, *command[1:]]
+        return [*_interpreter(program), *below, "script", program, *command[1:]]
     options, kind, rest = _split(command[1:])
     if not rest:
         raise ValueError(f"{command[0]}: name a script or -m MODULE to run")
-    return [program, *options, "-m", _CHILD, str(pipe), kind, *rest]
+    return [program, *options, *below, kind, *rest]
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], str, list[str]]:

@@ -3,7 +3,6 @@
 Floor 6; needs torch, and matplotlib for the picture. What it loads is in `_models`. The map:
 
     _scales     the models the demo can write for itself
-    _marks      when each part of a module computes
     _measure    one load and first token, timed: the usual way or streamed
     _timeline   what happened when, by layer; shown by _text and _picture, and in a viewer of traces by `_trace`
     _show       the whole demo, from checkpoint to verdict

@@ -16,9 +16,9 @@ import torch
 
 from .._checkpoint import open as open_checkpoint
 from .._engine import CopyEngine
-from .._models import load_plainly, residue
+from .._models import Marks, load_plainly, residue
 from ..torch import stream_module
-from ._marks import Marks
+from ._timeline import Timeline
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .._engine import LoadStats
     from .._models import Subject
     from .._native import CudaDevice, HostDevice
-    from ._timeline import Timeline
 
 __all__ = ["Place", "Run", "measure_compute", "run_safetensors", "run_streamload"]
 
@@ -96,8 +95,9 @@ def run_streamload(subject: Subject, place: Place, *, wait_first: bool, title: s
         loading.wait()
         timeline = None
         if marks is not None:
-            trace = loading.ticket.trace()
-            timeline = marks.timeline(title, began, checkpoint, trace, submitted, first_token, returned)
+            spans = marks.spans(began, checkpoint, loading.ticket.trace(), submitted)
+            layers = tuple(layer.name for layer in checkpoint.layers)
+            timeline = Timeline(title, layers, spans, first_token, returned)
         stats = loading.ticket.stats()
     return Run(first_token, output.cpu(), residue(module), stats, timeline)
 

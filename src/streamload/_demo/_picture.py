@@ -57,7 +57,7 @@ def write_picture(timelines: Sequence[Timeline], path: Path, *, heading: str, no
     panels[-1].set_xlabel("seconds since the load began", color=_INK, fontsize=10)
     figure.suptitle(heading, x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
     figure.supxlabel(note, x=0.01, ha="left", fontsize=8.5, color="#52606d")
-    legend = [Patch(facecolor=_COLOURS[lane], label=_WORDS[lane]) for lane in Lane]
+    legend = [Patch(facecolor=_COLOURS[lane], label=_WORDS[lane]) for lane in _COLOURS]
     panels[0].legend(handles=legend, loc="lower left", fontsize=9, edgecolor=_FAINT)
     figure.savefig(path, dpi=130, format="png")
 

@@ -44,7 +44,7 @@ class Timeline:
     def as_trace(self) -> Trace:
         """Return it as what can be written for a viewer of traces."""
         instants = (("load call returned", self.returned), ("first token", self.first_token))
-        return Trace(self.title, self.spans, instants)
+        return Trace(self.title, self.spans, instants, self.layers)
 
     def bytes_arrived(self, at: float) -> int:
         """Count the bytes whose copy had ended at a time."""

@@ -163,7 +163,8 @@ class Ticket(Closing):
         key_names: Sequence[str] = (),
         sources: Sequence[Source] = (),
     ) -> None:
-        self.submitted = time.monotonic() - native.stats()["seconds"]
+        elapsed = native.stats()["seconds"]  # asked first: a moment too late at worst, never before the submission
+        self.submitted = time.monotonic() - elapsed
         self._native = native
         self._callbacks = callbacks
         self._key_names = key_names

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["trace_events", "write_trace"]
 
-_COMPUTE_THREAD, _LINK_THREAD, _FIRST_READER = 1, 2, 10
+_COMPUTE_THREAD, _LINK_THREAD, _PHASE_THREAD, _FIRST_READER = 1, 2, 3, 10
 
 
 def write_trace(traces: Sequence[Trace], path: Path) -> None:
@@ -35,6 +35,8 @@ def trace_events(trace: Trace, process: int) -> Iterator[dict[str, object]]:
     """Yield one load's events as a process of the file."""
     yield _name("process_name", process, 0, trace.title)
     threads = {_COMPUTE_THREAD: "compute", _LINK_THREAD: "copy over the link"}
+    if trace.lane(Lane.PHASE):
+        threads = {_PHASE_THREAD: "phases"}
     for span in trace.lane(Lane.READ):
         threads[_FIRST_READER + span.thread] = f"reader {span.thread}"
     for thread, name in threads.items():
@@ -58,6 +60,8 @@ def trace_events(trace: Trace, process: int) -> Iterator[dict[str, object]]:
 
 def _counter(trace: Trace, process: int) -> Iterator[dict[str, object]]:
     arrived = 0
+    if not trace.lane(Lane.COPY):
+        return
     yield {"name": "bytes arrived", "ph": "C", "pid": process, "tid": 0, "ts": 0, "args": {"bytes": 0}}
     for span in sorted(trace.lane(Lane.COPY), key=lambda span: span.end):
         arrived += span.nbytes
@@ -68,7 +72,7 @@ def _counter(trace: Trace, process: int) -> Iterator[dict[str, object]]:
 def _thread(span: Span) -> int:
     if span.lane is Lane.READ:
         return _FIRST_READER + span.thread
-    return _LINK_THREAD if span.lane is Lane.COPY else _COMPUTE_THREAD
+    return {Lane.PHASE: _PHASE_THREAD, Lane.COPY: _LINK_THREAD}.get(span.lane, _COMPUTE_THREAD)
 
 
 def _micros(seconds: float) -> int:

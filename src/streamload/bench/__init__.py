@@ -8,6 +8,7 @@ a slow moment of the machine meets all of them. The map:
     _course         what everyone works on, and what is right
     _contestants    what takes part: ceilings, streamload, peers
     _ours           streamload, as users call it
+    _traced         the same once more, by layer, for timelines
     _overlap        `streamload bench overlap`: moving weights hidden behind computing
     _pretrained     `streamload bench from_pretrained`: transformers' load, stock and streamed
     _source         `streamload bench source`: weights from an object store, beside other clients

@@ -25,6 +25,7 @@ from ._ours import fixed_cost
 from ._result import BenchError, EngineBench, cache_state
 from ._rounds import Conditions, run_rounds
 from ._shapes import OWN_BYTES, make_moe_checkpoint
+from ._traced import traced_loads
 
 if TYPE_CHECKING:
     import os
@@ -112,4 +113,5 @@ def _race(
         peer_settings=settings,
         command=command,
         machine=machine_facts(native_build=_native.build_type),
+        timelines=traced_loads(course, cold=cold, new_memory=False),
     )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from .._trace import write_trace
 from .._whole_file import write_whole
 from ..errors import StreamloadError
 from ._samples import medians_agree, spread_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .._machine import MachineFacts
+    from .._trace import Trace
     from ._settings import PeerSettings
 
 __all__ = [
@@ -100,10 +102,12 @@ class BenchResult(ABC):
 
     Attributes:
         machine: Where it ran.
+        timelines: What loads did when, of runs that are in no figure.
     """
 
     __slots__ = ()
     machine: MachineFacts
+    timelines: tuple[Trace, ...] = ()
 
     @abstractmethod
     def as_dict(self) -> dict[str, object]:
@@ -117,6 +121,14 @@ class BenchResult(ABC):
             OSError: The file cannot be written.
         """
         write_result(path, self.as_dict(), native_build=self.machine.native_build)
+
+    def write_trace(self, path: Path) -> None:
+        """Write the timelines, every span of them, as JSON that https://ui.perfetto.dev and chrome://tracing open.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        write_trace(self.timelines, path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +147,7 @@ class EngineBench(BenchResult):
         peer_settings: What peers found in the environment.
         command: What was typed.
         machine: Where it ran.
+        timelines: Of one more load, by what users call `fill`; on the host one more, through the ring.
     """
 
     nbytes: int
@@ -148,6 +161,7 @@ class EngineBench(BenchResult):
     peer_settings: PeerSettings
     command: str
     machine: MachineFacts
+    timelines: tuple[Trace, ...] = ()
 
     def best(self, role: str, *targets: str) -> Score | None:
         """Return the fastest contestant of a role, and of targets if any are given."""
@@ -183,6 +197,7 @@ class EngineBench(BenchResult):
         return {
             "kind": "bench engine",
             **asdict(self),
+            "timelines": [trace.as_dict() for trace in self.timelines],
             "peer_settings": dict(self.peer_settings.values),
             "median_seconds": {score.name: median(score.seconds) for score in ran},
             "cpu_seconds_per_gb": {score.name: score.cpu_seconds_per_gb(self.nbytes) for score in ran},

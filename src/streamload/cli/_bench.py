@@ -14,7 +14,15 @@ from ._bench_agree import agree
 from ._bench_compare import compare, schema
 from ._bench_from_pretrained import from_pretrained
 from ._bench_machine import link, storage
-from ._bench_options import cold_option, device_option, json_option, measured, repeat_option, report_option
+from ._bench_options import (
+    cold_option,
+    device_option,
+    json_option,
+    measured,
+    repeat_option,
+    report_option,
+    trace_option,
+)
 from ._bench_overlap import overlap
 from ._bench_source import source
 from ._common import bad_values_refused, command_line
@@ -35,6 +43,7 @@ def bench() -> None:
 @device_option()
 @repeat_option(3)
 @json_option
+@trace_option
 @report_option
 @cold_option("Drop the files from the page cache before each run.")
 @click.option("--tensors", type=click.IntRange(1), help="Make a checkpoint of that many tensors (without PATH).")
@@ -45,6 +54,7 @@ def engine(
     device: str,
     repeat: int,
     json_path: str | None,
+    trace_path: str | None,
     report_path: str | None,
     cold: bool,
     tensors: int | None,
@@ -61,6 +71,9 @@ def engine(
     if many_tensors and (cold or tensors is not None):
         raise click.UsageError("--many-tensors runs warm, with tensors of its own; leave out --cold and --tensors")
 
+    if many_tensors and trace_path is not None:
+        raise click.UsageError("--many-tensors has no timelines; leave out --trace")
+
     def run(progress: BenchProgress) -> EngineBench | ManyTensorsBench:
         if many_tensors:
             return run_many_tensors_bench(device=device, repeat=repeat, command=command_line(), progress=progress)
@@ -76,4 +89,4 @@ def engine(
         )
 
     with bad_values_refused():
-        measured(run, json_path, report_path=report_path)
+        measured(run, json_path, trace_path=trace_path, report_path=report_path)

@@ -10,7 +10,15 @@ import os
 
 import click
 
-from ._bench_options import cold_option, device_option, json_option, measured, repeat_option, report_option
+from ._bench_options import (
+    cold_option,
+    device_option,
+    json_option,
+    measured,
+    repeat_option,
+    report_option,
+    trace_option,
+)
 from ._common import bad_values_refused, command_line
 
 __all__ = ["compare", "schema"]
@@ -22,9 +30,17 @@ __all__ = ["compare", "schema"]
 @repeat_option(3, "Rounds; each runs every loader.")
 @cold_option("Only with the files out of the page cache.")
 @json_option
+@trace_option
 @report_option
 def compare(
-    model: str | None, *, device: str, repeat: int, cold: bool, json_path: str | None, report_path: str | None
+    model: str | None,
+    *,
+    device: str,
+    repeat: int,
+    cold: bool,
+    json_path: str | None,
+    trace_path: str | None,
+    report_path: str | None,
 ) -> None:
     """Load a model with every loader that is installed, by turns, warm and cold: one table.
 
@@ -45,7 +61,12 @@ def compare(
         command=command_line(),
     )
     with bad_values_refused():
-        measured(lambda progress: run_compare_bench(settings, progress), json_path, report_path=report_path)
+        measured(
+            lambda progress: run_compare_bench(settings, progress),
+            json_path,
+            trace_path=trace_path,
+            report_path=report_path,
+        )
 
 
 @click.command()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from ._bench_options import device_option, json_option, measured, repeat_option, report_option
+from ._bench_options import device_option, json_option, measured, repeat_option, report_option, trace_option
 from ._common import command_line
 
 __all__ = ["from_pretrained"]
@@ -18,9 +18,16 @@ __all__ = ["from_pretrained"]
 @device_option()
 @repeat_option(3, "Pairs of each figure.")
 @json_option
+@trace_option
 @report_option
 def from_pretrained(
-    path: str | None, *, device: str, repeat: int, json_path: str | None, report_path: str | None
+    path: str | None,
+    *,
+    device: str,
+    repeat: int,
+    json_path: str | None,
+    trace_path: str | None,
+    report_path: str | None,
 ) -> None:
     """Measure transformers' from_pretrained, stock and streamed.
 
@@ -33,4 +40,9 @@ def from_pretrained(
     from ..bench import PretrainedSettings, run_pretrained_bench
 
     settings = PretrainedSettings(path=path, device=device, repeat=repeat, command=command_line())
-    measured(lambda progress: run_pretrained_bench(settings, progress), json_path, report_path=report_path)
+    measured(
+        lambda progress: run_pretrained_bench(settings, progress),
+        json_path,
+        trace_path=trace_path,
+        report_path=report_path,
+    )

@@ -29,6 +29,7 @@ __all__ = [
     "measured",
     "repeat_option",
     "report_option",
+    "trace_option",
     "without_values",
 ]
 
@@ -38,6 +39,11 @@ json_option = click.option(
     "--json", "json_path", type=click.Path(dir_okay=False), help="Also write the result to this file."
 )
 """Where the result is written to, for `measured`."""
+
+trace_option = click.option(
+    "--trace", "trace_path", type=click.Path(dir_okay=False), help="Also write timelines there, for ui.perfetto.dev."
+)
+"""Where the result's timelines are written to, likewise."""
 
 
 class Result(Protocol):
@@ -51,6 +57,9 @@ class Result(Protocol):
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
+
+    def write_trace(self, path: Path) -> None:
+        """Write its timelines for a viewer of traces."""
 
 
 def device_option(words: str = '"cpu" or "cuda:0".') -> Callable[[C], C]:
@@ -68,7 +77,13 @@ def cold_option(words: str) -> Callable[[C], C]:
     return click.option("--cold", is_flag=True, help=words)
 
 
-def measured(run: Callable[[BenchProgress], Result], json_path: str | None, *, report_path: str | None = None) -> None:
+def measured(
+    run: Callable[[BenchProgress], Result],
+    json_path: str | None,
+    *,
+    trace_path: str | None = None,
+    report_path: str | None = None,
+) -> None:
     """Run a benchmark, print its table and write its result, if a path was given.
 
     What would keep the result from being written is said before anything is measured.
@@ -76,15 +91,17 @@ def measured(run: Callable[[BenchProgress], Result], json_path: str | None, *, r
     Args:
         run: Measures, and tells how far it is.
         json_path: The file; None: nothing is written.
+        trace_path: The file for its timelines, likewise.
         report_path: The file of a report, likewise.
 
     Raises:
-        click.UsageError: The file's folder does not exist.
+        click.UsageError: A file's folder does not exist.
         BenchError: The native core is no release build, and a file was asked for.
         ReportError: The report cannot be written there.
     """
-    if json_path is not None and not Path(json_path).absolute().parent.is_dir():
-        raise click.UsageError(f"--json {json_path}: there is no such folder")
+    for option, path in (("--json", json_path), ("--trace", trace_path)):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise click.UsageError(f"{option} {path}: there is no such folder")
     check_report_path(report_path)
     if json_path is not None or report_path is not None:
         from .. import _native
@@ -97,6 +114,9 @@ def measured(run: Callable[[BenchProgress], Result], json_path: str | None, *, r
     if json_path is not None:
         result.write(Path(json_path))
         click.echo(f"written to {json_path}")
+    if trace_path is not None:
+        result.write_trace(Path(trace_path))
+        click.echo(f"timelines written to {trace_path}")
     if report_path is not None:
         write_report_of(result.as_dict(), report_path, None if json_path is None else Path(json_path))
 

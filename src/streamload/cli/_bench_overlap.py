@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from ._bench_options import device_option, json_option, measured, repeat_option, report_option
+from ._bench_options import device_option, json_option, measured, repeat_option, report_option, trace_option
 from ._common import command_line
 
 __all__ = ["overlap"]
@@ -21,6 +21,7 @@ __all__ = ["overlap"]
 @click.option("--link", type=click.FloatRange(0, min_open=True), help="Rate of the simulated link, in GB/s.")
 @click.option("--real-compute", is_flag=True, help="Without a GPU: compute all of a prompt, beside the copies.")
 @json_option
+@trace_option
 @report_option
 @click.option(
     "--thorough", is_flag=True, help="Measure all of it, in about six minutes: more prompts, models and pairs."
@@ -34,6 +35,7 @@ def overlap(
     link: float | None,
     real_compute: bool,
     json_path: str | None,
+    trace_path: str | None,
     report_path: str | None,
     thorough: bool,
 ) -> None:
@@ -57,7 +59,12 @@ def overlap(
         thorough=thorough,
         command=command_line(),
     )
-    measured(lambda progress: run_overlap_bench(settings, progress), json_path, report_path=report_path)
+    measured(
+        lambda progress: run_overlap_bench(settings, progress),
+        json_path,
+        trace_path=trace_path,
+        report_path=report_path,
+    )
 
 
 def _lengths(text: str | None) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from ._bench_options import json_option, measured, repeat_option, report_option, without_values
+from ._bench_options import json_option, measured, repeat_option, report_option, trace_option, without_values
 from ._common import storage_option, storage_options
 
 __all__ = ["source"]
@@ -27,6 +27,7 @@ __all__ = ["source"]
 @click.option("--no-peers", is_flag=True, help="Leave out other people's clients.")
 @click.option("--thorough", is_flag=True, help="Others beside a busy main thread, too; some then take a minute each.")
 @json_option
+@trace_option
 @report_option
 def source(
     url: str | None,
@@ -39,6 +40,7 @@ def source(
     no_peers: bool,
     thorough: bool,
     json_path: str | None,
+    trace_path: str | None,
     report_path: str | None,
 ) -> None:
     """Measure how fast weights come from an object store.
@@ -61,4 +63,6 @@ def source(
         thorough=thorough,
         command=without_values(),
     )
-    measured(lambda progress: run_source_bench(settings, progress), json_path, report_path=report_path)
+    measured(
+        lambda progress: run_source_bench(settings, progress), json_path, trace_path=trace_path, report_path=report_path
+    )

@@ -36,6 +36,12 @@ _TERMINATED: Final = (0, -15, 128 + 15)  # how a program that took SIGTERM ends
 )
 @report_option
 @click.option(
+    "--trace",
+    "trace_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write phases and each load's reads and copies there, for ui.perfetto.dev.",
+)
+@click.option(
     "--until",
     metavar="MOMENT",
     help="Measure until then: first_token, all_resident, warm_up, exit, or a name of the program's own.  [default: all "
@@ -47,6 +53,7 @@ def coldstart(
     *,
     json_path: Path | None,
     metrics_path: Path | None,
+    trace_path: Path | None,
     report_path: str | None,
     until: str | None,
     stop: bool,
@@ -61,7 +68,7 @@ def coldstart(
     """
     from .._coldstart._run import run_measured
 
-    for path in (json_path, metrics_path):
+    for path in (json_path, metrics_path, trace_path):
         if path is not None and not path.absolute().parent.is_dir():
             raise Refusal(f"{path}: there is no such directory to write it in")
     check_report_path(report_path)
@@ -75,12 +82,15 @@ def coldstart(
             write_whole(json_path, json.dumps(report.as_dict(), indent=2) + "\n")
         if metrics_path is not None:
             write_whole(metrics_path, _metrics.text(report))
+        if trace_path is not None:
+            report.write_trace(trace_path)
         if report_path is not None:
             write_report_of(report.as_dict(), report_path, json_path)
         return stop
 
     with bad_values_refused():
-        outcome = run_measured(command, over=lambda report: _over(report, until), then=told)
+        traces = trace_path is not None
+        outcome = run_measured(command, over=lambda report: _over(report, until), then=told, traces=traces)
     if outcome.report is None:
         click.echo("streamload: the program sent no report; is streamload installed in its Python?", err=True)
     if stop and outcome.report is not None and outcome.status in _TERMINATED:

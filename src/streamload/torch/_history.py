@@ -12,10 +12,10 @@ from .._engine import LoadMoments
 from .._trace import Lane, Span, Trace, in_link_order, in_tracks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .._checkpoint import Checkpoint
-    from .._engine import Ticket
+    from .._engine import ChunkTrace, Ticket
 
 
 def load_moments(
@@ -64,21 +64,35 @@ def load_trace(title: str, ticket: Ticket, layer_of: Sequence[str], moments: Loa
     """
     zero = moments.submitted if moments.headers is None else moments.headers[0]
     submitted = moments.submitted - zero
-    reads: list[Span] = []
-    copies: list[Span] = []
-    for chunk in ticket.trace():
-        layer = layer_of[chunk.group]
-        begin, end = submitted + chunk.read_start, submitted + chunk.read_end
-        reads.append(Span(Lane.READ, layer, begin, end, chunk.nbytes, chunk.thread))
-        begin, end = submitted + chunk.copy_issued, submitted + chunk.copy_done
-        copies.append(Span(Lane.COPY, layer, begin, end, chunk.nbytes))
+    transfers = transfer_spans(ticket.trace(), lambda chunk: layer_of[chunk.group], submitted)
     instants = [("submitted", submitted)]
     if moments.headers is not None:
         instants.append(("headers read", moments.headers[1] - zero))
     instants += [(f"{layer} resident", at - zero) for layer, at in moments.layers.items()]
     instants += [(f"{layer} first used", at - zero) for layer, at in moments.used.items()]
     computing = _computing(moments, zero) if computes else []
-    return Trace(title, (*in_tracks(reads), *in_link_order(copies), *computing), tuple(instants))
+    return Trace(title, (*transfers, *computing), tuple(instants), tuple(dict.fromkeys(layer_of)), zero)
+
+
+def transfer_spans(
+    chunks: Iterable[ChunkTrace], layer_of: Callable[[ChunkTrace], str], submitted: float = 0.0
+) -> list[Span]:
+    """Return a load's reads and copies as spans.
+
+    Args:
+        chunks: From `Ticket.trace`.
+        layer_of: Tells which layer a read is for.
+        submitted: When the load was submitted, in seconds since the trace began.
+    """
+    reads: list[Span] = []
+    copies: list[Span] = []
+    for chunk in chunks:
+        layer = layer_of(chunk)
+        begin, end = submitted + chunk.read_start, submitted + chunk.read_end
+        reads.append(Span(Lane.READ, layer, begin, end, chunk.nbytes, chunk.thread))
+        begin, end = submitted + chunk.copy_issued, submitted + chunk.copy_done
+        copies.append(Span(Lane.COPY, layer, begin, end, chunk.nbytes))
+    return in_tracks(reads) + in_link_order(copies)
 
 
 def _computing(moments: LoadMoments, zero: float) -> list[Span]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .._checkpoint import Checkpoint
     from .._engine import LoadStats
+    from .._trace import Trace
     from ..options import StreamOptions
     from ..torch import ModuleStream
     from ..torch._casting import CastPiece
@@ -200,17 +201,29 @@ class PretrainedStream(Closing):
             return replace(whole, submitted=self._casts.load.submitted)
         return LoadMoments(headers=self._casts.headers_read, submitted=self._casts.load.submitted, layers={}, used={})
 
+    def trace(self) -> Trace:
+        """Return when the load did what, as `ModuleStream.trace`; of weights that are cast on the way nothing.
+
+        Raises:
+            RuntimeError: Nothing of the model was streamed as it is.
+            StreamClosedError: As `ModuleStream.trace`.
+        """
+        return self._traced().trace()
+
     def write_trace(self, path: str | os.PathLike[str]) -> None:
-        """Write when the load did what, as `ModuleStream.write_trace`; of weights that are cast on the way nothing.
+        """Write `trace` as `ModuleStream.write_trace` does.
 
         Raises:
             RuntimeError: Nothing of the model was streamed as it is.
             OSError, StreamClosedError: As `ModuleStream.write_trace`.
         """
+        self._traced().write_trace(path)
+
+    def _traced(self) -> ModuleStream:
         if self.module_stream is None:
             why = "" if self.reason is None else f": {self.reason}"
             raise RuntimeError(f"nothing of the model was streamed as it is, so there is no trace{why}")
-        self.module_stream.write_trace(path)
+        return self.module_stream
 
     def cancel(self) -> None:
         """Stop the load; using the model raises `StreamClosedError`. Does not block; no effect once it is done."""

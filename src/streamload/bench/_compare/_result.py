@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..._machine import MachineFacts
+    from ..._trace import Trace
     from .._result import Score
     from .._settings import PeerSettings
 
@@ -57,6 +58,7 @@ class CompareBench(BenchResult):
         peer_settings: What peers found in the environment.
         command: What was typed.
         machine: Where it ran.
+        timelines: Of one more load by streamload, into new memory, with the files dropped from the page cache.
     """
 
     nbytes: int
@@ -67,6 +69,7 @@ class CompareBench(BenchResult):
     peer_settings: PeerSettings
     command: str
     machine: MachineFacts
+    timelines: tuple[Trace, ...] = ()
 
     def loaders(self) -> list[tuple[str, str]]:
         """Return role and name of everyone, ceilings first."""
@@ -91,6 +94,7 @@ class CompareBench(BenchResult):
         return {
             "kind": "bench compare",
             **asdict(self),
+            "timelines": [trace.as_dict() for trace in self.timelines],
             "peer_settings": dict(self.peer_settings.values),
             "gigabytes_per_second": dict(self._rates()),
             "ratios": self.ratios(),

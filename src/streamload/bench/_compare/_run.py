@@ -23,6 +23,7 @@ from .._engine import make_own_checkpoint
 from .._memory import give_back_memory, touch_free_memory
 from .._result import BenchError, cache_state
 from .._rounds import Conditions, run_rounds
+from .._traced import traced_loads
 from ._result import CompareBench, CompareSide
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def run(settings: CompareSettings, progress: BenchProgress) -> CompareBench:
         course = replace(open_course(path, memory, scratch), torch_device=settings.device)
         states = ("cold",) if settings.cold else ("warm", "cold")
         sides = {when: _race(course, settings.repeat, when, progress) for when in states}
+        timelines = traced_loads(course, cold=True, new_memory=True)
     return CompareBench(
         nbytes=course.nbytes,
         tensors=len(course.existing),
@@ -61,6 +63,7 @@ def run(settings: CompareSettings, progress: BenchProgress) -> CompareBench:
         peer_settings=settings.peer_settings,
         command=settings.command,
         machine=machine_facts(native_build=_native.build_type),
+        timelines=timelines,
     )
 
 

@@ -8,6 +8,7 @@ Floor 6, part of `bench`; needs torch and safetensors. The map:
     _passes     one pass, timed: resident, streamed, the usual way, by layer
     _cold       first tokens of a model that is not there yet
     _predict    the same by the simulation of the schedule
+    _traced     timelines of one of them: every weight first, and streamed
     _oversized  passes of a model that exceeds its device
     _peers      others who compute without all weights on the device, timed
     _offloaders who they are, and how they are called

@@ -147,12 +147,11 @@ def streamed_pass(
     module, ids = subject.build(), subject.prompt(place.torch_device)
     gc.collect()
     place.synchronize()
-    began = time.perf_counter()
+    began, monotonic = time.perf_counter(), time.monotonic()
     with open_checkpoint(subject.path) as checkpoint, CopyEngine(place.device) as engine:
         marks = PartMarks(module, place) if by_part else None
         called = time.perf_counter()
         loading = stream_module(module, checkpoint, place.torch_device, strict=False, engine=engine)
-        submitted = time.perf_counter() - loading.stats().seconds
         if wait_first:
             loading.wait()
         output = first_token(subject, module, ids)
@@ -169,7 +168,7 @@ def streamed_pass(
         output=output.cpu(),
         residue=residue(module),
         stats=stats,
-        load_seconds=submitted - began + min((chunk.read_start for chunk in trace), default=0.0),
+        load_seconds=loading.ticket.submitted - monotonic + min((chunk.read_start for chunk in trace), default=0.0),
         part_seconds=part_seconds,
         trace=trace,
     )

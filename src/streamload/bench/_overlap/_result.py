@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..._machine import MachineFacts
+    from ..._trace import Trace
     from ._interval import Interval
 
 __all__ = ["STEADY_MARGIN", "ColdCase", "OverlapBench", "OversizedCase", "PeerScore", "SteadyState", "WakeCase"]
@@ -318,6 +319,8 @@ class OverlapBench(BenchResult):
         left_out: What a thorough run measures beside this, in words; empty after one.
         command: What was typed.
         machine: Where it ran.
+        timelines: Of one more first token of each way: every weight first, then computing; and streamed. Of the prompt
+            that computes about as long as its weights travel, with marks.
     """
 
     model: str
@@ -337,6 +340,7 @@ class OverlapBench(BenchResult):
     left_out: tuple[str, ...]
     command: str
     machine: MachineFacts
+    timelines: tuple[Trace, ...] = ()
 
     def ratio_to_peer(self, peer: PeerScore) -> float | None:
         """Return a peer's first token over streamload's with as much to move; None where it did not run."""
@@ -351,6 +355,7 @@ class OverlapBench(BenchResult):
         return {
             "kind": "bench overlap",
             **asdict(self),
+            "timelines": [trace.as_dict() for trace in self.timelines],
             "cold": [
                 {
                     **asdict(case),

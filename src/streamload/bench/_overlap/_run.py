@@ -31,6 +31,7 @@ from ._place import Place, open_files
 from ._prompts import prompts_that_take
 from ._result import OverlapBench
 from ._steady import SteadyCourse, run_steady
+from ._traced import middle_course, traced_passes
 from ._wake import run_wake
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ def _measure(
     cached = [course.files.cached()]
     with progress.stage("first tokens", sum(repeats) + len(courses), "run") as advance:
         cold = run_cold(courses, repeats, advance)
+    with progress.stage("timelines", 2) as advance:
+        timelines = traced_passes(middle_course(courses, cold), advance)
     with progress.stage("wake", repeat) as advance:
         wake = run_wake(course, repeat, advance)
     pairs = effort.oversized_pairs[0 if course.place.on_host else 1]
@@ -195,6 +198,7 @@ def _measure(
         left_out=left_out(settings),
         command=settings.command,
         machine=machine_facts(native_build=_native.build_type),
+        timelines=timelines,
     )
 
 

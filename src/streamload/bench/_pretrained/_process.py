@@ -20,14 +20,17 @@ from typing import Any
 import torch
 import transformers
 
+from ..._checkpoint import open as open_checkpoint
 from ..._machine import peak_bytes, restart_peak
+from ..._models import Marks
+from ..._trace import Lane, Span, Trace
 from ...transformers import patch
 from .._memory import MemoryWatch, touch_free_memory
 
-__all__ = ["CHECK", "RESIDENT", "STOCK", "STREAMED", "TOKEN", "Load", "LoadRequest"]
+__all__ = ["CHECK", "RESIDENT", "STOCK", "STREAMED", "TIMELINE", "TOKEN", "Load", "LoadRequest"]
 
 STOCK, STREAMED = "stock", "streamed"
-TOKEN, RESIDENT, CHECK = "token", "resident", "check"
+TOKEN, RESIDENT, CHECK, TIMELINE = "token", "resident", "check", "timeline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,8 @@ class LoadRequest:
         path: Directory of the checkpoint.
         way: STOCK or STREAMED.
         goal: TOKEN computes at once; RESIDENT waits for all, computing nothing; CHECK does both, while its memory is
-            watched, which costs time, and sums all weights.
+            watched, which costs time, and sums all weights; TIMELINE computes at once, with marks, and times nothing
+            else.
         device: "cpu" or "cuda:N".
         tokens: Length of the prompt.
         small: Directory of the small Llama.
@@ -92,16 +96,7 @@ def load_once(request: LoadRequest, logits_file: Path) -> Load:
     Raises:
         ValueError: The model is no causal language model, or was not streamed.
     """
-    kind = _class_of(request.path)
-    _compute(_load(transformers.LlamaForCausalLM, request.small, request.device), 2)
-    gc.collect()
-    on_gpu = request.device != "cpu"
-    if on_gpu:
-        torch.cuda.synchronize(request.device)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(request.device)
-    if request.touched_bytes:
-        touch_free_memory(request.touched_bytes)
+    kind, on_gpu = _get_ready(request), request.device != "cpu"
     restart_peak()
     before = peak_bytes()
     watch = MemoryWatch() if request.goal == CHECK else None
@@ -130,6 +125,53 @@ def load_once(request: LoadRequest, logits_file: Path) -> Load:
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
         title=type(model).__name__,
     )
+
+
+def trace_once(request: LoadRequest) -> tuple[Trace, int]:
+    """Load and compute the first token with marks on every part; return what was done when, and the token.
+
+    Of a stock load the call is one span: what it reads when, nobody knows. On a GPU all bytes are there at its end; on
+    the host they may still be mapped files, so that reading them is part of computing, and the span has no bytes.
+
+    Raises:
+        ValueError: As `load_once`.
+    """
+    kind, streamed = _get_ready(request), request.way == STREAMED
+    with open_checkpoint(request.path) as checkpoint:
+        began, monotonic = time.perf_counter(), time.monotonic()
+        with patch() if streamed else nullcontext():
+            model = _load(kind, request.path, request.device)
+        returned = time.perf_counter() - began
+        marks = Marks(model, request.device)
+        token, _ = _compute(model, request.tokens)
+        ended = time.perf_counter() - began
+        _wait_until_resident(model, request)
+        stream = model.streamload.module_stream if streamed else None
+        chunks, submitted = (
+            ([], 0.0) if stream is None else (stream.ticket.trace(), stream.ticket.submitted - monotonic)
+        )
+        spans = marks.spans(began, checkpoint, chunks, submitted)
+        layers = tuple(layer.name for layer in checkpoint.layers)
+        if not streamed:
+            nbytes = 0 if request.device == "cpu" else checkpoint.nbytes
+            spans = (Span(Lane.READ, "from_pretrained", 0.0, returned, nbytes), *spans)
+            layers = ("from_pretrained", *layers)
+    instants = (("from_pretrained returned", returned), ("first token", ended))
+    return Trace(f"{request.way}, {request.tokens} tokens", spans, instants, layers), token
+
+
+def _get_ready(request: LoadRequest) -> Any:  # noqa: ANN401
+    """Pay what is paid once in a process, and return the model's class."""
+    kind = _class_of(request.path)
+    _compute(_load(transformers.LlamaForCausalLM, request.small, request.device), 2)
+    gc.collect()
+    if request.device != "cpu":
+        torch.cuda.synchronize(request.device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(request.device)
+    if request.touched_bytes:
+        touch_free_memory(request.touched_bytes)
+    return kind
 
 
 def _class_of(path: str) -> Any:  # noqa: ANN401 - a class of transformers, which has no types
@@ -182,8 +224,14 @@ def _sum_weights(model: Any) -> int:  # noqa: ANN401
 
 
 def _main(text: str, file: Path) -> None:
+    request = LoadRequest(**json.loads(text))
+    found: dict[str, object]
     try:
-        found: dict[str, object] = asdict(load_once(LoadRequest(**json.loads(text)), file.with_suffix(".logits")))
+        if request.goal == TIMELINE:
+            trace, token = trace_once(request)
+            found = {"timeline": trace.as_dict(), "token": token}
+        else:
+            found = asdict(load_once(request, file.with_suffix(".logits")))
     except ValueError as error:
         found = {"refused": str(error)}
     file.write_text(json.dumps(found), encoding="utf-8")

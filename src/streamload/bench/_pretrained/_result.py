@@ -14,6 +14,7 @@ from .._result import BenchResult
 
 if TYPE_CHECKING:
     from ..._machine import MachineFacts
+    from ..._trace import Trace
 
 __all__ = ["FIGURES", "LoadTimes", "PretrainedBench"]
 
@@ -72,6 +73,7 @@ class PretrainedBench(BenchResult):
         streamed: The same calls in `streamload.transformers.patch()`.
         command: What was typed.
         machine: Where it ran.
+        timelines: Of one more first token of each way: stock, then streamed.
     """
 
     model: str
@@ -89,6 +91,7 @@ class PretrainedBench(BenchResult):
     streamed: LoadTimes
     command: str
     machine: MachineFacts
+    timelines: tuple[Trace, ...] = ()
 
     def ratios(self) -> dict[str, list[float]]:
         """Return streamed over stock of each pair, by figure; below 1 is faster.
@@ -108,6 +111,7 @@ class PretrainedBench(BenchResult):
         return {
             "kind": "bench from_pretrained",
             **asdict(self),
+            "timelines": [trace.as_dict() for trace in self.timelines],
             "medians": {"stock": self.stock.medians(), "streamed": self.streamed.medians()},
             "ratios": ratios,
             "median_ratios": {name: median(each) for name, each in ratios.items()},

@@ -11,17 +11,18 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ... import _native
 from ..._engine import open_device
 from ..._machine import machine_facts
+from ..._trace import Trace
 from ...testing import LlamaShape, make_checkpoint
 from .._overlap._place import Place, open_files
 from .._result import BenchError, cache_state
-from ._process import CHECK, RESIDENT, STOCK, STREAMED, TOKEN, Load, LoadRequest
+from ._process import CHECK, RESIDENT, STOCK, STREAMED, TIMELINE, TOKEN, Load, LoadRequest
 from ._result import LoadTimes, PretrainedBench
 
 if TYPE_CHECKING:
@@ -60,6 +61,20 @@ class _Course:
         Raises:
             BenchError: The process refused, or failed.
         """
+        return Load(**self._run(way, goal))
+
+    def trace(self, way: str, token: int | None) -> Trace:
+        """Load it once more, with marks; what a timed load computed is expected.
+
+        Raises:
+            BenchError: As `load`, or the first token was another one.
+        """
+        found = self._run(way, TIMELINE)
+        if found["token"] != token:
+            raise BenchError(f"the {way} load with marks gave another first token: {found['token']}, not {token}")
+        return Trace.from_dict(found["timeline"])
+
+    def _run(self, way: str, goal: str) -> dict[str, Any]:
         file = self.scratch / f"{way}.json"
         file.unlink(missing_ok=True)
         request = LoadRequest(
@@ -83,11 +98,11 @@ class _Course:
         if done.returncode or not file.exists():
             said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             raise BenchError(f"a {way} load ended with {done.returncode}, its last words were: {said}")
-        found = json.loads(file.read_text())
+        found: dict[str, Any] = json.loads(file.read_text())
         if "refused" in found:
             raise BenchError(found["refused"])
         self.progress()
-        return Load(**found)
+        return found
 
     def time_ceiling(self) -> None:
         """Move all weights by plain calls, at the lower of the rates of files and link."""
@@ -115,12 +130,14 @@ def run(settings: PretrainedSettings, progress: BenchProgress) -> PretrainedBenc
         make_checkpoint(scratch / "small", _SMALL_SHAPE, shards=1)
         files = open_files(path)
         nbytes = sum(tensor.nbytes for tensor in files.tensors)
-        with progress.stage("measuring", 2 * (1 + 2 * pairs), "load") as advance:
+        with progress.stage("measuring", 2 * (2 + 2 * pairs), "load") as advance:
             course = _Course(path, files, nbytes, settings.device, scratch, advance)
             checked = {way: course.load(way, CHECK) for way in _WAYS}  # which warms the page cache too
             output = _compare(checked, course)
             course.cached.clear()
             token, resident = _race(course, pairs)
+            cached = tuple(course.cached)
+            timelines = tuple(course.trace(way, checked[way].token) for way in _WAYS)
     same = {load.token for load in [*checked.values(), *token[STOCK], *token[STREAMED]]}
     if len(same) > 1:
         raise BenchError(f"loads gave different first tokens: {sorted(map(str, same))}")
@@ -132,14 +149,15 @@ def run(settings: PretrainedSettings, progress: BenchProgress) -> PretrainedBenc
         device=settings.device,
         tokens=_TOKENS,
         pairs=pairs,
-        cache=cache_state(asked_cold=False, cached=course.cached),
-        cached=tuple(course.cached),
+        cache=cache_state(asked_cold=False, cached=cached),
+        cached=cached,
         output=output,
         ceiling_seconds=tuple(course.ceiling_seconds),
         stock=_times(checked[STOCK], token[STOCK], resident[STOCK]),
         streamed=_times(checked[STREAMED], token[STREAMED], resident[STREAMED]),
         command=settings.command,
         machine=machine_facts(native_build=_native.build_type),
+        timelines=timelines,
     )
 
 

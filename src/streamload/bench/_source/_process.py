@@ -46,6 +46,7 @@ class TransferRequest:
         scratch: A directory in memory.
         busy: Whether this process's main thread runs Python all the while.
         check: Whether to compare the bytes.
+        trace_file: Where to write, as JSON, what was read and copied when; empty: nowhere.
     """
 
     client: str
@@ -61,6 +62,7 @@ class TransferRequest:
     scratch: str
     busy: bool
     check: bool
+    trace_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,7 @@ def transfer(request: TransferRequest) -> Transfer:
         connections=request.connections,
         scratch=request.scratch,
         targets=[touched(nbytes) for nbytes in request.nbytes] if plain else [],
+        traced=bool(request.trace_file),
     )
     move = get_ready(request.client, course)
     gc.collect()
@@ -112,6 +115,8 @@ def transfer(request: TransferRequest) -> Transfer:
     before, began = peak_bytes(), resource.getrusage(resource.RUSAGE_SELF)
     moved, seconds, spun = _run_beside_python(move) if request.busy else (*_run(move), 0.0)
     ended, peak = resource.getrusage(resource.RUSAGE_SELF), peak_bytes()
+    if moved.trace is not None:
+        Path(request.trace_file).write_text(json.dumps(moved.trace.as_dict()), encoding="utf-8")
     cpu = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
     return Transfer(
         seconds=seconds,

@@ -15,6 +15,7 @@ from ._clients import CEILING, LOAD_AFTER, OURS, RING
 
 if TYPE_CHECKING:
     from ..._machine import MachineFacts
+    from ..._trace import Trace
     from ._process import Transfer
 
 __all__ = ["SourceBench", "SourceScore"]
@@ -75,6 +76,7 @@ class SourceBench(BenchResult):
         left_out: What a thorough run measures beside this, in words; empty after one.
         command: What was typed.
         machine: Where it ran.
+        timelines: Of one more load by streamload, into memory that is there.
     """
 
     url: str
@@ -89,6 +91,7 @@ class SourceBench(BenchResult):
     left_out: tuple[str, ...]
     command: str
     machine: MachineFacts
+    timelines: tuple[Trace, ...] = ()
 
     def score(self, name: str) -> SourceScore | None:
         """Return a client's score, if it took part."""
@@ -137,6 +140,7 @@ class SourceBench(BenchResult):
         return {
             "kind": "bench source",
             **asdict(self),
+            "timelines": [trace.as_dict() for trace in self.timelines],
             "gigabytes_per_second": {score.name: (score.rate(self.nbytes) or 0.0) / 1e9 for score in ran},
             "busy_gigabytes_per_second": {
                 score.name: rate / 1e9 for score in ran if (rate := score.rate(self.nbytes, busy=True)) is not None

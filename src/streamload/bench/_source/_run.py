@@ -20,11 +20,12 @@ from ... import _native
 from ..._checkpoint import open as open_checkpoint
 from ..._machine import machine_facts
 from ..._sources import HttpSource
+from ..._trace import Trace
 from ..._units import say_bytes
 from ...options import StreamOptions
 from ...testing import LlamaShape, make_checkpoint
 from .._result import BenchError
-from ._clients import CEILING, FALLBACK, LOAD_AFTER, NAMES
+from ._clients import CEILING, FALLBACK, LOAD_AFTER, NAMES, OURS
 from ._place import serve
 from ._process import Transfer, TransferRequest
 from ._result import SourceBench, SourceScore
@@ -56,7 +57,13 @@ class _Course:
     progress: Callable[[], object]
     out: dict[str, str] = field(default_factory=dict)  # of the running, by client: why
 
-    def move(self, client: str, *, busy: bool, check: bool) -> Transfer | None:
+    def trace(self) -> Trace:
+        """Let streamload move everything once more, and return what it read and copied when."""
+        file = self.scratch / "timeline.json"
+        self.move(OURS, busy=False, check=False, trace_file=file)
+        return Trace.from_dict(json.loads(file.read_text(encoding="utf-8")))
+
+    def move(self, client: str, *, busy: bool, check: bool, trace_file: Path | None = None) -> Transfer | None:
         """Let a client move everything once; None if it does not take part.
 
         Raises:
@@ -66,6 +73,7 @@ class _Course:
             self.progress()
             return None
         content = {**asdict(self.request), "client": client, "busy": busy, "check": check}
+        content["trace_file"] = "" if trace_file is None else str(trace_file)
         file = self.scratch / "transfer.json"
         file.unlink(missing_ok=True)
         command = [sys.executable, "-m", "streamload.bench._source._process", str(file)]
@@ -95,7 +103,7 @@ def run(settings: SourceSettings, progress: BenchProgress) -> SourceBench:
             url, storage_options = _serve_own(stack, _own_shape(settings), scratch, progress)
         request = _describe(url, storage_options, settings, scratch)
         clients = [name for name in NAMES if settings.peers or not _is_peer(name)]
-        runs = settings.repeat * (len(clients) + len(_busy(clients, settings)))
+        runs = settings.repeat * (len(clients) + len(_busy(clients, settings))) + 1
         with progress.stage("measuring", runs, "transfer") as advance:
             course = _Course(request, scratch, advance)
             return _race(course, clients, settings, url)
@@ -179,6 +187,7 @@ def _race(course: _Course, clients: list[str], settings: SourceSettings, url: st
         left_out=_left_out(clients, settings),
         command=settings.command,
         machine=machine_facts(native_build=_native.build_type),
+        timelines=(course.trace(),),
     )
 
 

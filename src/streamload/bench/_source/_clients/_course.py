@@ -16,6 +16,8 @@ from ..._rounds import CannotRun
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from ...._trace import Trace
+
 __all__ = ["Course", "Moved", "Range", "in_threads", "touched"]
 
 
@@ -37,12 +39,14 @@ class Moved:
         sums: CRC-32 of each object's weights; None where `objects` has them.
         first_layer_seconds: From the start of the clock until a first layer could be used; None: not before the end.
         stats: What streamload's engine says.
+        trace: What streamload read and copied when, if that was asked for.
     """
 
     objects: list[memoryview] | None = None
     sums: Callable[[], list[int]] | None = None
     first_layer_seconds: float | None = None
     stats: Mapping[str, float] | None = None
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,7 @@ class Course:
         connections: Requests in flight, likewise.
         scratch: A directory in memory for those that write files.
         targets: Memory for each object, touched.
+        traced: Whether to say what was read and copied when.
     """
 
     url: str
@@ -70,6 +75,7 @@ class Course:
     connections: int
     scratch: str
     targets: list[memoryview] = field(default_factory=list)
+    traced: bool = False
 
     @property
     def endpoint(self) -> str:

@@ -20,7 +20,7 @@ from ...._engine import CopyEngine, ReadPool
 from ...._engine._remote import RemoteClient
 from ....options import StreamOptions
 from ....torch._dtypes import torch_dtype, torch_shape
-from ....torch._submit import Target, submit
+from ..._traced import start_load, ticket_trace
 from . import FALLBACK, RING
 from ._course import Course, Moved
 
@@ -39,16 +39,16 @@ def get_ready(name: str, course: Course) -> Callable[[], Moved]:
     engine = _engine(name)
 
     def move() -> Moved:
-        layers = [[Target(info, existing[info.name]).copy() for info in layer.tensors] for layer in checkpoint.layers]
-        memory = [tensor.untyped_storage() for tensor in existing.values()]
-        with submit(engine, checkpoint, layers, torch.device("cpu"), memory, None) as ticket:
+        with start_load(checkpoint, existing, torch.device("cpu"), engine) as ticket:
             ticket.wait()
             stats = ticket.stats()
+            trace = ticket_trace(name, checkpoint, ticket) if course.traced else None
         found = {**asdict(stats), "open_seconds": opened}
         return Moved(
             sums=lambda: sums_of(course, existing),
             first_layer_seconds=stats.first_group_seconds,
             stats=found,
+            trace=trace,
         )
 
     return move
