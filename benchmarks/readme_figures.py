@@ -61,6 +61,16 @@ def overlap_rows(name: str) -> list[tuple[str, str, str]]:
     ]
 
 
+def compare_row(name: str) -> tuple[str, str, str]:
+    """Tell what the comparison of loaders found."""
+    found = result(name)
+    ratios = found["ratios"]
+    what = (
+        f"every loader over {found['nbytes'] / 1e9:.2f} GB into new CPU memory: rate over the best peer, warm and cold"
+    )
+    return what, f"{ratios['warm_to_best_peer']:.2f} and {ratios['cold_to_best_peer']:.2f}", name
+
+
 def slow_link_row(name: str) -> tuple[str, str, str]:
     """Tell what computing while a checkpoint downloads gains."""
     found = result(name)
@@ -119,6 +129,7 @@ def table() -> str:
         *overlap_rows("2026-11-27-host-overlap.json"),
         *(engine_row("2026-11-20-host-engine-warm.json", "page cache", memory) for memory in ("existing", "new")),
         *(engine_row("2026-11-20-host-engine-cold.json", "cold file", memory) for memory in ("existing", "new")),
+        compare_row("2026-11-28-host-compare.json"),
         slow_link_row("2026-11-28-host-slow-link.json"),
         source_row("2026-11-28-host-source-own.json"),
         store_peer_row("2026-11-28-host-source.json"),

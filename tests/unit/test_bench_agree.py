@@ -70,6 +70,8 @@ def test_medians_agree_within_the_larger_width():
     assert medians_agree((1.0, 1.1, 1.3), (1.35, 1.4, 1.4))  # 0.3 apart, 0.3 wide
     assert not medians_agree((1.0, 1.1, 1.2), (1.35, 1.4, 1.4))
     assert medians_agree((1.0,), (0.9, 1.1, 1.2))
+    assert medians_agree((1.0, 1.0, 1.0), (1.009, 1.009, 1.009))  # less than is shown
+    assert not medians_agree((1.0, 1.0, 1.0), (1.011, 1.011, 1.011))
     assert spread_of((1.0, 2.0, 4.0)) == pytest.approx(1.5)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SampledFigure", "medians_agree", "spread_of"]
 
+_LEAST_DIFFERENCE = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class SampledFigure:
@@ -39,9 +41,11 @@ def medians_agree(left: Sequence[float], right: Sequence[float]) -> bool:
     """Say whether both are the same as far as these samples can tell.
 
     The medians differ by no more than the larger of the two widths from least to greatest, which is what a spread is a
-    part of: of two runs of the same, each with the other's median within its width, it is always true.
+    part of: of two runs of the same, each with the other's median within its width, it is always true. Spreads are
+    shown in whole percent, so a difference below one is none.
     """
-    return abs(median(left) - median(right)) <= max(_width(left), _width(right))
+    first, second = median(left), median(right)
+    return abs(first - second) <= max(_width(left), _width(right), _LEAST_DIFFERENCE * max(first, second))
 
 
 def _width(samples: Sequence[float]) -> float:

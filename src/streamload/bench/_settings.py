@@ -144,7 +144,7 @@ class StorageSettings:
 
     where: str | os.PathLike[str] | None = None
     storage_options: Mapping[str, object] = field(default_factory=dict)
-    repeat: int = 3
+    repeat: int = 5
     cold: bool = False
     nbytes: int = 512 << 20
     command: str = ""
@@ -165,7 +165,7 @@ class CompareSettings:
 
     path: str | os.PathLike[str] | None = None
     device: str = "cpu"
-    repeat: int = 3
+    repeat: int = 4
     cold: bool = False
     peer_settings: PeerSettings = field(default_factory=PeerSettings)
     command: str = ""

@@ -43,7 +43,7 @@ def link(*, device: str, repeat: int, json_path: str | None, report_path: str | 
 @click.command()
 @click.argument("where", metavar="[PATH|URL]", required=False)
 @storage_option
-@repeat_option(3, "Rounds; each runs every way to read.")
+@repeat_option(5, "Rounds; each runs every way to read.")
 @cold_option("Of a drive, only what does not come from the page cache.")
 @json_option
 @report_option
