@@ -170,18 +170,7 @@ def server(result: Result, content: JsonObject) -> Section:
             Verdict(f"{say_ratio(prompt['ratio'])} ×", "max(X, C)", f"first token, {name} prompt"),
             Verdict(f"{say_ratio(prompt['ratio_to_blocking'])} ×", "the time of loading first", f"{name} prompt"),
         ]
-    return Section(
-        result=result,
-        title="Example server: first token over a slow link",
-        subject=subject(
-            say_bytes(content["nbytes"]),
-            f"link of {say_rate(content['link_bytes_per_second'])}",
-            f"{say(content['latency_seconds'], 's')} a request",
-        ),
-        facts=facts_of(content),
-        verdicts=tuple(verdicts),
-        charts=(*timelines_of(content), bar_chart("Seconds until the first token", _HOW, bars, "s", roles=_WAYS)),
-    )
+    return _over_a_link(result, content, "Example server: first token over a slow link", verdicts, bars)
 
 
 def slow_link(result: Result, content: JsonObject) -> Section:
@@ -202,9 +191,13 @@ def slow_link(result: Result, content: JsonObject) -> Section:
             Verdict(f"{say_ratio(case['ratio'])} ×", "max(X, C)", group),
             Verdict(f"{say_ratio(case['ratio_to_usual'])} ×", "the time of downloading first", group),
         ]
+    return _over_a_link(result, content, "First token over a slow link", verdicts, bars)
+
+
+def _over_a_link(result: Result, content: JsonObject, title: str, verdicts: list[Verdict], bars: list[Bar]) -> Section:
     return Section(
         result=result,
-        title="First token over a slow link",
+        title=title,
         subject=subject(
             say_bytes(content["nbytes"]),
             f"link of {say_rate(content['link_bytes_per_second'])}",
