@@ -215,6 +215,21 @@ def test_one_picture_holds_all_charts(tmp_path):
     assert all(name.removeprefix("model.") in texts for name in LAYERS)
 
 
+@drawing
+@pytest.mark.parametrize("stem", ["compare", "host-source", "engine-many"])
+def test_one_picture_draws_what_each_chart_draws_alone(stem, tmp_path):
+    (one,) = write_report([committed(stem)], str(tmp_path / "a.svg"), made="")
+    each = [path for path in write_report([committed(stem)], f"{tmp_path}/charts/", made="") if path.suffix == ".svg"]
+    assert len(each) > 1
+    assert bars_of(one) == sorted(bar for path in each for bar in bars_of(path))
+
+
+def bars_of(path) -> list[str]:
+    """What bars and lines are drawn, as a screen reader says it."""
+    marks = re.findall(r'aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="([^"]*)"', path.read_text())
+    return sorted(f"{kind}: {label}" for label, kind in marks if "axis" not in kind)
+
+
 # --- the command line --------------------------------------------------------------------------------------------
 
 

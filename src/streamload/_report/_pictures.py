@@ -61,7 +61,7 @@ def _one(charts: Sequence[Chart]) -> str:
     each: list[dict[str, Any]] = []
     for chart in charts:
         spec = {key: value for key, value in chart.spec.items() if key not in ("$schema", "config", "description")}
-        each.append({"title": {"text": chart.title, "frame": "group"}, "width": _WIDTH, **_with_limits(spec)})
+        each.append({"title": {"text": chart.title, "frame": "group"}, "width": _WIDTH, **_as_part(spec)})
     whole: dict[str, Any] = base_spec("; ".join([chart.title for chart in charts]))
     whole["config"] |= {"background": "white", "font": "sans-serif"}
     whole |= {"vconcat": each, "spacing": 36, "padding": 20, "bounds": "full"}
@@ -69,11 +69,15 @@ def _one(charts: Sequence[Chart]) -> str:
     return json.dumps(in_light(whole))
 
 
-def _with_limits(spec: Any) -> Any:  # noqa: ANN401 - any part of a chart
-    """Return a chart whose texts are as long as this width allows (see `within`), in a chart of charts not its own."""
+def _as_part(spec: Any) -> Any:  # noqa: ANN401 - any part of a chart
+    """Return a chart as one of several: texts as long as this width allows (see `within`), marks without names.
+
+    Two marks of one name in one picture would be drawn with each other's data.
+    """
     if isinstance(spec, dict) and spec.keys() == {"expr"}:
         part, more = spec["expr"].split(" * width + ")
         return float(part) * _WIDTH + float(more)
     if isinstance(spec, dict):
-        return {key: _with_limits(value) for key, value in spec.items()}
-    return [_with_limits(value) for value in spec] if isinstance(spec, list) else spec
+        named = "mark" in spec and "encoding" in spec
+        return {key: _as_part(value) for key, value in spec.items() if not (named and key == "name")}
+    return [_as_part(value) for value in spec] if isinstance(spec, list) else spec
