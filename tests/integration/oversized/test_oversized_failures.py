@@ -230,8 +230,11 @@ def test_an_interpreter_that_ends_in_the_middle_ends(stack, tmp_path):
 import sys, threading
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from oversized.shared import Stack, ids, on_meta, run, streamed
+from streamload._native import HostDevice
 module = on_meta(Stack)
-loading = streamed(module, {str(path)!r}, {least}, host_memory=1 << 20)
+# A slow link: the thread waits nearly all the while. Within torch's own calls the end of Python ends the process.
+device = HostDevice(staged=True, link_bytes_per_second={path.stat().st_size / 0.7})
+loading = streamed(module, {str(path)!r}, {least}, device=device, host_memory=1 << 20)
 run(module, ids())
 threading.Thread(target=lambda: [run(module, ids()) for _ in range(10**6)], daemon=True).start()
 run(module, ids())
