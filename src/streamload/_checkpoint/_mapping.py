@@ -189,8 +189,7 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
     def get(self, name: str, /, default: TensorInfo | _Default) -> TensorInfo | _Default: ...
     def get(self, name: str, /, default: object = None) -> object:
         """Return the tensor of that name, or `default`; without the search for near names of `[]`."""
-        if self._closed:  # no call: each of 20,000 names comes through here
-            self._check_open()
+        self._check_open()
         return self._tensors.get(name, default)
 
     def __iter__(self) -> Iterator[str]:

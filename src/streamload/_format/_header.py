@@ -5,8 +5,8 @@ five that it does not enforce: the header starts with `{` (as its specification 
 object, no tensor name holds NUL, a tensor is a JSON object, its dtype a string. Fields of a tensor that safetensors
 does not know are ignored, as it ignores them.
 
-What nearly everybody writes the native core reads, six times as fast; what it does not take is parsed here, where the
-words are for what is wrong.
+What nearly everybody writes the native core reads; what it does not take is parsed here, where the words are for what
+is wrong.
 """
 
 from __future__ import annotations
