@@ -26,17 +26,12 @@ def places():
     return module
 
 
-@pytest.fixture(scope="session")
-def _server(places):
+@pytest.fixture
+def server(places):
+    """A store of the test's own: one may still send to a load that the test before killed, and would count that."""
     server = places.RangeServer()
     yield server
     server.close()
-
-
-@pytest.fixture
-def server(_server):
-    _server.reset()
-    return _server
 
 
 @pytest.fixture(scope="session")
