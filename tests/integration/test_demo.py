@@ -38,9 +38,10 @@ def checkpoint(tmp_path_factory):
 
 @pytest.mark.slow
 def test_demo_shows_streaming_to_be_faster_and_right(tmp_path):
-    # A prompt long enough that computing takes a good part of a second, so that what overlaps is plain to see. Which of
-    # two runs is faster is the promise; a machine that is stolen from during one of them gets two more tries.
-    command = ["demo", "--scale", "tiny", "--tokens", "768", "--repeat", "1", "--device", "cpu"]
+    # A prompt long enough that a layer takes some 50 ms to arrive: a thread that waits 15 ms for a processor does not
+    # begin its first layer a layer late. Which of two runs is faster is the promise; a machine that is stolen from
+    # during one of them gets two more tries.
+    command = ["demo", "--scale", "tiny", "--tokens", "2048", "--repeat", "1", "--device", "cpu"]
     for _ in range(3):
         result = CliRunner().invoke(main, [*command, "--directory", str(tmp_path)], catch_exceptions=False)
         if result.exit_code == 0:
