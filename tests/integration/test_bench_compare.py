@@ -88,8 +88,7 @@ def test_the_command_prints_the_table_and_writes_what_its_schema_says(checkpoint
         assert done.exit_code == 2
         return
     assert done.exit_code == 0, done.output
-    assert "streamload: warm, measuring" in done.stderr
-    assert "streamload: cold, measuring" in done.stderr
+    assert "streamload: measuring: " in done.stderr
     written = json.loads(path.read_text())
     pytest.importorskip("jsonschema").Draft202012Validator(result_schema("compare")).validate(written)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -115,6 +117,22 @@ def test_version_and_help_are_there():
     for command in ("inspect", "plan", "demo", "bench"):
         assert command in run("--help").output
         assert run(command, "--help").exit_code == 0
+
+
+def commands_below(group, words=()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands_below(command, (*words, name))
+        else:
+            yield (*words, name)
+
+
+def test_every_command_has_help_with_an_example_of_itself():
+    every = list(commands_below(main))
+    assert len(every) > 15
+    for words in every:
+        text = " ".join(run(*words, "--help").output.split())
+        assert re.search(rf"Examples?: streamload {' '.join(words)} ", text), words
 
 
 def test_inspect_and_plan_need_no_extra(checkpoint):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_medians_agree_within_the_larger_width():
     assert medians_agree((1.0, 1.0, 1.0), (1.009, 1.009, 1.009))  # less than is shown
     assert not medians_agree((1.0, 1.0, 1.0), (1.011, 1.011, 1.011))
     assert spread_of((1.0, 2.0, 4.0)) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(("rounds", "least"), [(3, 0.93), (5, 0.99)])
+def test_medians_of_the_same_agree_nearly_always_from_five_rounds_on(rounds, least):
+    chance = random.Random(5)
+    pairs = [[[chance.gauss(1.0, 0.05) for _ in range(rounds)] for _ in range(2)] for _ in range(4000)]
+    agreeing = sum(medians_agree(*pair) for pair in pairs) / len(pairs)
+    assert least < agreeing < least + 0.03
 
 
 @pytest.mark.parametrize("kind", KINDS)

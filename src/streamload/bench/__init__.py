@@ -98,7 +98,7 @@ def run_engine_bench(
     path: str | os.PathLike[str] | None = None,
     *,
     device: str = "cpu",
-    repeat: int = 3,
+    repeat: int = 5,
     cold: bool = False,
     tensors: int | None = None,
     peer_settings: PeerSettings | None = None,
@@ -141,7 +141,7 @@ def run_engine_bench(
 def run_many_tensors_bench(
     *,
     device: str = "cpu",
-    repeat: int = 3,
+    repeat: int = 5,
     counts: tuple[int, int] = (300, 20_000),
     planned: int = 90_000,
     nbytes: int | None = None,

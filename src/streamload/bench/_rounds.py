@@ -61,6 +61,7 @@ class Contestant:
         get_ready: Does what is outside the clock, and returns what moves everything once. A peer may raise anything
             in both, others `CannotRun`.
         judge: Who compares the bytes; None: nobody.
+        prepare: Called before each of its runs, outside the clock, behind what surrounds every run.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Contestant:
     target: str
     get_ready: Callable[[], Callable[[], Outcome]]
     judge: Judge | None = None
+    prepare: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def _run_first(contestant: Contestant, tally: _Tally, conditions: Conditions) ->
     if contestant.judge is not None:
         contestant.judge.scramble()
     conditions.prepare()
+    contestant.prepare()
     conditions.synchronize()
     with MemoryWatch() as watch:
         outcome = _attempt(contestant, run)
@@ -154,6 +157,7 @@ def _run_first(contestant: Contestant, tally: _Tally, conditions: Conditions) ->
 def _run_timed(contestant: Contestant, tally: _Tally, conditions: Conditions) -> None:
     assert tally.run is not None
     conditions.prepare()
+    contestant.prepare()
     conditions.synchronize()
     cpu, began = time.process_time(), time.perf_counter()
     outcome = _attempt(contestant, tally.run)

@@ -79,7 +79,7 @@ class PretrainedSettings:
 
     path: str | os.PathLike[str] | None = None
     device: str = "cpu"
-    repeat: int = 3
+    repeat: int = 4
     command: str = ""
 
 
@@ -165,7 +165,7 @@ class CompareSettings:
 
     path: str | os.PathLike[str] | None = None
     device: str = "cpu"
-    repeat: int = 4
+    repeat: int = 5
     cold: bool = False
     peer_settings: PeerSettings = field(default_factory=PeerSettings)
     command: str = ""

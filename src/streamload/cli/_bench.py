@@ -41,7 +41,7 @@ def bench() -> None:
 @bench.command()
 @click.argument("path", required=False)
 @device_option()
-@repeat_option(3)
+@repeat_option(5)
 @json_option
 @trace_option
 @report_option
@@ -63,6 +63,8 @@ def engine(
     """Measure how fast a checkpoint reaches memory: the ceiling, streamload, and its peers.
 
     Without PATH a checkpoint of about 1 GB is made in a temporary directory.
+
+    Example: streamload bench engine models/llama-3-8b --cold --json engine.json
     """
     from ..bench import PeerSettings, run_engine_bench, run_many_tensors_bench
 

@@ -49,6 +49,8 @@ def demo(
     Loads one checkpoint the usual way and streamed, checks that both give the same bits, and shows what happened
     when. Exits with 1 if the outputs differ or streaming was not faster. tiny is a few MB, small about 1 GB,
     large about 9 GB.
+
+    Example: streamload demo --scale small --directory /tmp/streamload-demo
     """
     from .._demo import DemoSettings, run_demo
 

@@ -1,7 +1,8 @@
-"""Run the comparison: every loader by turns, first with the files in the page cache, then without.
+"""Run the comparison: every loader by turns, in each round with the files in the page cache and without.
 
 Part of `bench._compare`; needs torch and safetensors. What a loader leaves is new memory, its own: tensors that one can
-keep, whatever becomes of the files.
+keep, whatever becomes of the files. Each round has both states, so that a figure's rounds are spread over all the time
+that the benchmark takes: a machine's rates drift within a minute.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from .._traced import traced_loads
 from ._result import CompareBench, CompareSide
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .._course import Course
     from .._progress import BenchProgress
     from .._rounds import Contestant
@@ -52,7 +55,7 @@ def run(settings: CompareSettings, progress: BenchProgress) -> CompareBench:
         memory = "cpu" if settings.device == "cpu" else "meta"
         course = replace(open_course(path, memory, scratch), torch_device=settings.device)
         states = ("cold",) if settings.cold else ("warm", "cold")
-        sides = {when: _race(course, settings.repeat, when, progress) for when in states}
+        sides = _race(course, settings.repeat, states, progress)
         timelines = traced_loads(course, cold=True, new_memory=True)
     return CompareBench(
         nbytes=course.nbytes,
@@ -76,25 +79,39 @@ def entered(course: Course, *, cold: bool) -> list[Contestant]:
     ]
 
 
-def _race(course: Course, repeat: int, when: str, progress: BenchProgress) -> CompareSide:
-    cached: list[float | None] = []
+def _race(course: Course, repeat: int, states: Sequence[str], progress: BenchProgress) -> dict[str, CompareSide]:
+    cached: dict[str, list[float | None]] = {when: [] for when in states}
+    everyone = {when: _in_state(course, when, cached[when]) for when in states}
 
     def prepare() -> None:
-        if when == "cold":
-            course.drop_from_cache()
-        cached.append(course.cached())
         give_back_memory()
         if course.on_host:
             touch_free_memory(course.nbytes)
 
-    everyone = entered(course, cold=when == "cold")
-    with progress.stage(f"{when}, measuring", (repeat + 1) * len(everyone), "run") as advance:
+    runs = sum(map(len, everyone.values()))
+    with progress.stage("measuring", (repeat + 1) * runs, "run") as advance:
         conditions = Conditions(
             prepare=prepare,
             synchronize=(lambda: None) if course.on_host else lambda: torch.cuda.synchronize(course.torch_device),
             progress=advance,
         )
-        scores = run_rounds(everyone, repeat, conditions)
-    return CompareSide(
-        cache=cache_state(asked_cold=when == "cold", cached=cached), cached=tuple(cached), scores=tuple(scores)
-    )
+        scores = iter(run_rounds([one for when in states for one in everyone[when]], repeat, conditions))
+    return {
+        when: CompareSide(
+            cache=cache_state(asked_cold=when == "cold", cached=cached[when]),
+            cached=tuple(cached[when]),
+            scores=tuple(replace(next(scores), name=one.name.removesuffix(f", {when}")) for one in everyone[when]),
+        )
+        for when in states
+    }
+
+
+def _in_state(course: Course, when: str, cached: list[float | None]) -> list[Contestant]:
+    """List who takes part, each with the page cache in a state; what it held before each run goes to `cached`."""
+    bring = course.drop_from_cache if when == "cold" else course.bring_into_cache
+
+    def prepare() -> None:
+        bring()
+        cached.append(course.cached())
+
+    return [replace(one, name=f"{one.name}, {when}", prepare=prepare) for one in entered(course, cold=when == "cold")]
