@@ -1,7 +1,6 @@
 """Move all objects once with one client, in a process of its own.
 
-`python -m streamload.bench._source._process FILE`. Part of `bench._source`. The request comes as JSON from standard
-input, the result goes to FILE as JSON.
+Part of `bench._source`. The request comes as JSON, the result goes to a file as JSON.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import gc
 import json
 import resource
-import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +23,7 @@ from ._clients._course import Course, Moved, touched
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Transfer", "TransferRequest"]
+__all__ = ["Transfer", "TransferRequest", "main", "transfer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +156,13 @@ def _find_wrong(request: TransferRequest, moved: Moved) -> str:
     return f"the bytes of {', '.join(wrong)} came out wrong" if wrong else ""
 
 
-def _main(text: str, file: Path) -> None:
+def main(text: str, file: Path) -> None:
+    """Do a transfer, and write what came of it.
+
+    Args:
+        text: A `TransferRequest` as JSON.
+        file: Where the `Transfer` goes, as JSON.
+    """
     request = TransferRequest(**json.loads(text))
     try:
         found = transfer(request)
@@ -171,7 +175,3 @@ def _main(text: str, file: Path) -> None:
             raise
         found = Transfer(cannot_run=reason(error))
     file.write_text(json.dumps(asdict(found)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _main(sys.stdin.read(), Path(sys.argv[1]))

@@ -6,8 +6,6 @@ Part of `bench._source`.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import zlib
 from contextlib import ExitStack
@@ -26,6 +24,7 @@ from ...options import StreamOptions
 from ...testing import LlamaShape, make_checkpoint
 from .._result import BenchError
 from ._clients import CEILING, FALLBACK, LOAD_AFTER, NAMES, OURS
+from ._forks import Forks
 from ._place import serve
 from ._process import Transfer, TransferRequest
 from ._result import SourceBench, SourceScore
@@ -53,6 +52,7 @@ class _Course:
     """Run processes over one checkpoint, and gather what they found."""
 
     request: TransferRequest
+    forks: Forks
     scratch: Path
     progress: Callable[[], object]
     out: dict[str, str] = field(default_factory=dict)  # of the running, by client: why
@@ -76,13 +76,7 @@ class _Course:
         content["trace_file"] = "" if trace_file is None else str(trace_file)
         file = self.scratch / "transfer.json"
         file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "streamload.bench._source._process", str(file)]
-        given = json.dumps(content)  # not an argument: everybody may read those, and there are secrets in it
-        try:
-            done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=_SECONDS)
-            said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and said nothing"])[-1]
-        except subprocess.TimeoutExpired:
-            said = f"it had not ended after {_SECONDS:.0f} s"
+        said = self.forks.run(json.dumps(content), file, _SECONDS)
         self.progress()
         found = Transfer(**json.loads(file.read_text())) if file.exists() else Transfer(cannot_run=f"{said:.200}")
         why = found.cannot_run or found.wrong
@@ -105,7 +99,7 @@ def run(settings: SourceSettings, progress: BenchProgress) -> SourceBench:
         clients = [name for name in NAMES if settings.peers or not _is_peer(name)]
         runs = settings.repeat * (len(clients) + len(_busy(clients, settings))) + 1
         with progress.stage("measuring", runs, "transfer") as advance:
-            course = _Course(request, scratch, advance)
+            course = _Course(request, stack.enter_context(Forks()), scratch, advance)
             return _race(course, clients, settings, url)
 
 
