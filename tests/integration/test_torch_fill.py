@@ -189,10 +189,7 @@ def test_an_open_checkpoint_stays_open_and_a_path_is_closed(path, expected, open
     assert torch.equal(target, expected["q"])
 
 
-@pytest.mark.parametrize("most", [1, 20_000, 1 << 30])
-def test_what_is_planned_in_two_is_filled_whole(most, path, expected, monkeypatch):
-    monkeypatch.setattr(_fill, "HEAD_BYTES", most)
-    monkeypatch.setattr(_fill, "HEAD_COPIES", 0)
+def test_a_whole_checkpoint_is_filled_and_counted(path, expected):
     tensors = {name: torch.full_like(tensor, 1) for name, tensor in expected.items()}
     stats = fill(path, tensors)
     assert all(same(tensors[name], expected[name]) for name in expected)
