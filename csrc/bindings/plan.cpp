@@ -27,9 +27,9 @@ Fit read_number(PyObject* number, std::uint64_t& value) {
     PyErr_Format(PyExc_TypeError, "expected an int, got %R", number);
     throw nb::python_error();
   }
+  // Signed first: that is faster, and nearly always enough.
   int overflow = 0;
-  const long long small =
-      PyLong_AsLongLongAndOverflow(number, &overflow);  // faster than unsigned, and nearly always it
+  const long long small = PyLong_AsLongLongAndOverflow(number, &overflow);
   value = small < 0 ? 0 : static_cast<std::uint64_t>(small);
   if (overflow <= 0) return small < 0 ? Fit::kNegative : Fit::kFits;
   value = PyLong_AsUnsignedLongLong(number);
@@ -103,9 +103,7 @@ nb::tuple plan_copies(nb::handle groups, std::uint64_t chunk_bytes, std::uint64_
     for (std::size_t i = 0; i < inner.size(); ++i) {
       WantedCopy& copy = copies.emplace_back();
       const CopyFault fault = read_copy(inner[i], copy);
-      if (fault != CopyFault::kNone) {
-        raise_about(inner[i], describe(fault, copy));
-      }
+      if (fault != CopyFault::kNone) raise_about(inner[i], describe(fault, copy));
       rows = saturating_add(rows, copy.rows);
     }
     group_ends.push_back(copies.size());
