@@ -12,6 +12,7 @@ NB_MODULE(_native, m) {
   streamload::bind_errors(m);
   streamload::bind_memory(m);
   streamload::bind_format(m);
+  streamload::bind_plan(m);
   streamload::bind_devices(m);
   streamload::bind_sources(m);
   streamload::bind_cache(m);

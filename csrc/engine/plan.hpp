@@ -8,6 +8,7 @@
 
 #include "core/spans.hpp"
 #include "core/status.hpp"
+#include "plan/flat.hpp"
 
 namespace streamload {
 
@@ -58,7 +59,7 @@ struct Plan {
   std::uint64_t nbytes = 0;  // sum over the copies
 };
 
-// The flat arrays that Python hands over (streamload/_plan.py documents them), and how many numbers a step has.
+// The flat arrays that Python hands over.
 struct FlatPlan {
   std::span<const std::uint64_t> reads;
   std::span<const std::uint64_t> copies;
@@ -66,9 +67,6 @@ struct FlatPlan {
   std::span<const std::uint64_t> expected;
   std::uint32_t group_count = 0;
 };
-inline constexpr std::size_t kNumbersPerRead = 5;
-inline constexpr std::size_t kNumbersPerCopy = 6;
-inline constexpr std::size_t kNumbersPerSum = 4;
 inline constexpr std::uint64_t kNotKnown = ~std::uint64_t{0};  // an expected checksum that nobody has
 
 // Builds a Plan from flat arrays. Fails with kInvalid where a step breaks the contract: a source, group, copy, read or

@@ -204,4 +204,13 @@ def export_tensor(address: int, nbytes: int, device_type: int, device_id: int, o
 def scan_header(
     json: object, base: int, file_nbytes: int, shard: int, dtype_bits: tuple[tuple[str, int], ...], record_type: type[R]
 ) -> tuple[tuple[R, ...], dict[str, str]] | None: ...
+
+MAX_COPIES: int
+READ_ALIGNMENT: int
+READ_THROUGH: int
+
+def plan_copies(
+    groups: Sequence[Sequence[tuple[int, int, int, int, int, int, int]]], chunk_bytes: int, apart_bytes: int
+) -> tuple[int, bytes, bytes]: ...
+def find_overlap(blocks: Sequence[tuple[int, int, int, int]]) -> tuple[int, int, int] | None: ...
 def crc32c_combine(first: int, second: int, second_nbytes: int) -> int: ...

@@ -189,14 +189,23 @@ def test_an_open_checkpoint_stays_open_and_a_path_is_closed(path, expected, open
     assert torch.equal(target, expected["q"])
 
 
-@pytest.mark.parametrize("most", [1, 20_000, 1 << 30])
-def test_what_is_planned_in_two_is_filled_whole(most, path, expected, monkeypatch):
-    monkeypatch.setattr(_fill, "HEAD_BYTES", most)
-    monkeypatch.setattr(_fill, "HEAD_COPIES", 0)
-    tensors = {name: torch.full_like(tensor, 1) for name, tensor in expected.items()}
-    stats = fill(path, tensors)
-    assert all(same(tensors[name], expected[name]) for name in expected)
-    assert stats.bytes_total == stats.bytes_resident == sum(tensor.nbytes for tensor in expected.values())
+def test_only_shards_that_bytes_are_read_from_are_opened(tmp_path):
+    shards = [{"a": torch.arange(5)}, {"b": torch.empty(0, 3)}, {"c": torch.arange(7)}, {"d": torch.arange(9)}]
+    for number, tensors in enumerate(shards):
+        save_file(tensors, tmp_path / f"model-{number}.safetensors")
+    with streamload.open(tmp_path) as checkpoint:
+        for number in (0, 1):
+            (tmp_path / f"model-{number}.safetensors").unlink()
+        targets = {
+            "d": torch.zeros(9, dtype=torch.int64),
+            "b": torch.empty(0, 3),
+            "c": torch.zeros(7, dtype=torch.int64),
+        }
+        fill(checkpoint, targets)
+        assert torch.equal(targets["c"], torch.arange(7))
+        assert torch.equal(targets["d"], torch.arange(9))
+        with pytest.raises(FileNotFoundError):
+            fill(checkpoint, {"a": torch.zeros(5, dtype=torch.int64)})
 
 
 def test_nothing_to_fill_is_no_load(path):

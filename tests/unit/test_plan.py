@@ -122,10 +122,27 @@ def test_chunk_of_no_bytes_is_refused():
         make_plan([], chunk_bytes=0)
 
 
+@pytest.mark.parametrize("chunk_bytes", [(1 << 64) - 1, 1 << 70])
+def test_a_chunk_may_be_larger_than_any_range(chunk_bytes):
+    plan = make_plan([[Copy(0, 10, (1 << 64) - 1, 0)]], chunk_bytes=chunk_bytes)
+    assert [read[:3] for read in reads(plan)] == [(0, 10, (1 << 64) - 11)]
+
+
+@pytest.mark.parametrize("groups", [None, [None], [[None]], [[(0, 0, 10, 0)]], [[Copy("0", 0, 10, 0)]]])
+def test_what_is_no_copy_is_refused(groups):
+    with pytest.raises(TypeError, match=r"expected|NoneType"):
+        make_plan(groups, chunk_bytes=CHUNK)
+
+
 @pytest.mark.parametrize("gap", [0, 1])
-def test_planning_takes_a_few_calls_a_copy(count_calls, gap):
-    group = [Copy(0, at * 300, at * 300 + 300 - gap, at * 512) for at in range(4_000)]
-    assert count_calls(lambda: make_plan([group], chunk_bytes=4 << 20)) < 16 * 4_000
+def test_planning_calls_python_as_often_for_many_copies_as_for_few(count_calls, gap):
+    def group(count):
+        return [Copy(0, at * 300, at * 300 + 300 - gap, at * 512) for at in range(count)]
+
+    few, many = group(4), group(40_000)  # many enough to be planned without the lock of the interpreter
+    assert count_calls(lambda: make_plan([few], chunk_bytes=CHUNK)) == count_calls(
+        lambda: make_plan([many], chunk_bytes=CHUNK)
+    )
 
 
 def test_long_ranges_with_places_of_their_own_are_read_apart():

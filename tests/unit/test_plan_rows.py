@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from streamload._plan import MAX_COPIES, READ_THROUGH, Copy, find_overlap, make_plan
@@ -106,6 +108,34 @@ def test_impossible_rows_are_refused(copy):
         make_plan([[copy]], chunk_bytes=CHUNK)
 
 
+NONE = "expected at least one row, and pitches of at least a row's 10 bytes"
+BEYOND = "expected the last row to end within 64 bits"
+
+
+@pytest.mark.parametrize(
+    ("rows", "file_pitch", "pitch", "words"),
+    [
+        (0, 10, 10, NONE),
+        (-(1 << 70), 10, 10, NONE),
+        (2, -(1 << 70), 1 << 70, NONE),
+        (1 << 70, 9, 10, NONE),
+        (2, 10, -1, NONE),
+        (1 << 70, 10, 10, BEYOND),
+        (2, 1 << 70, 10, BEYOND),
+        (2, 10, (1 << 64) - 10, BEYOND),
+        (1 << 62, 10, 10, BEYOND),
+    ],
+)
+def test_rows_outside_64_bits_are_refused_with_the_copy_and_the_reason(rows, file_pitch, pitch, words):
+    copy = Copy(0, 0, 10, 0, rows, file_pitch, pitch)
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{copy}: {words}')}$"):
+        make_plan([[copy]], chunk_bytes=CHUNK)
+
+
+def test_pitches_of_one_row_have_no_meaning():
+    assert make_plan([[Copy(0, 0, 10, 0, 1, -1, 1 << 70)]], chunk_bytes=CHUNK).nbytes == 10
+
+
 @pytest.mark.parametrize("shift", [-9, 0, 9, 91, 99])
 def test_rows_that_meet_are_refused(shift):
     copies = [Copy(0, 0, 10, 1000, 3, 10, 100), Copy(1, 0, 10, 1000 + shift, 2, 10, 100)]
@@ -119,9 +149,18 @@ def test_rows_between_each_other_are_legal(shift):
     assert make_plan([copies], chunk_bytes=CHUNK).nbytes == 50
 
 
-def test_columns_are_told_apart_without_taking_their_rows_apart(count_calls):
-    def columns(rows):
-        return [(at * 8, 8, rows, 800) for at in range(100)]
+@pytest.mark.parametrize("rows", [10, 10**16])
+def test_columns_are_told_apart_without_taking_their_rows_apart(rows):
+    columns = [(at * 8, 8, rows, 800) for at in range(100)]
+    assert find_overlap(columns) is None
+    last = (rows - 1) * 800 + 399
+    assert find_overlap([*columns, (last, 1, 1, 0)]) == (last, 49, 100)
 
-    few, many = (count_calls(lambda rows=rows: find_overlap(columns(rows))) for rows in (10, 10**9))
-    assert few == many
+
+@pytest.mark.parametrize(
+    "block",
+    [(-1, 8, 1, 0), (1 << 64, 8, 1, 0), ((1 << 64) - 8, 8, 1, 0), (0, 8, 0, 8), (0, 8, 2, 7), (0, 8, 1 << 70, 8)],
+)
+def test_what_is_no_block_of_memory_is_refused(block):
+    with pytest.raises(ValueError, match="expected rows that do not overlap, and the last to end within 64 bits"):
+        find_overlap([block])

@@ -189,5 +189,5 @@ class DeferredFill(Closing):
                 self._known, self._asked = known_sums(self._checkpoint, engine), True
             increment_version(tensors)
             memory = [tensor.untyped_storage() for tensor in tensors]
-            ticket = submit(engine, self._checkpoint, [sorted(copies)], device, memory, self._known)
+            ticket = submit(engine, self._checkpoint, [copies], device, memory, self._known)
             self._tickets.append(ticket)

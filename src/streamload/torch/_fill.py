@@ -40,12 +40,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-HEAD_BYTES = 256 << 20
-"""Submitted before the rest is planned: 20 ms of memory bandwidth, in which 10,000 copies are planned."""
-
-HEAD_COPIES = 1000
-"""Fewest copies behind it that are worth a ticket of their own: 2 ms of planning."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Destination:
@@ -196,9 +190,7 @@ def run_fill(
             if found.copies:
                 increment_version(found.tensors)
                 memory = [tensor.untyped_storage() for tensor in found.tensors]
-                # To be compared, a tensor must be in one plan.
-                for copies in _in_two(found.copies) if known is None else [found.copies]:
-                    start(device, copies, memory, known)
+                start(device, found.copies, memory, known)
         converting = {device: found.conversions for device, found in devices.items() if found.conversions}
         room = TRANSIENT_BYTES // max(1, len(converting))
         for _ in zip_longest(*[convert(device, each, room, start) for device, each in converting.items()]):
@@ -231,19 +223,6 @@ def _compare_converted(
         )
     if whole:
         compare(engine, checkpoint, list(whole.values()), known)
-
-
-def _in_two(copies: list[Copy]) -> Iterator[list[Copy]]:
-    """Yield copies in the order of the files, the first `HEAD_BYTES` before the rest: read while that is planned."""
-    copies.sort()
-    nbytes = 0
-    for number, copy in enumerate(copies):
-        nbytes += (copy.end - copy.start) * copy.rows
-        if nbytes >= HEAD_BYTES and number < len(copies) - HEAD_COPIES:
-            yield copies[: number + 1]
-            yield copies[number + 1 :]
-            return
-    yield copies
 
 
 @collector_paused()
@@ -344,7 +323,6 @@ def _find_part(
     return part
 
 
-@collector_paused()
 def _refuse_shared_memory(found: DeviceFill) -> None:
     met = find_overlap(found.blocks)
     if met is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from .._engine import CopyEngine, Ticket
     from .._format import TensorInfo
+    from .._plan import LoadPlan
     from ._layout import Part
 
 _log = logging.getLogger(__name__)
@@ -168,7 +170,7 @@ def known_sums(checkpoint: Checkpoint, engine: CopyEngine) -> Mapping[str, int] 
 def submit(
     engine: CopyEngine,
     checkpoint: Checkpoint,
-    groups: Sequence[Iterable[Copy]],
+    groups: Sequence[Sequence[Copy]],
     device: torch.device,
     keep_alive: Sequence[object],
     known: Mapping[str, int] | None,
@@ -180,8 +182,8 @@ def submit(
 
     Args:
         engine: Who copies.
-        checkpoint: Where the bytes are. Only the shards that are read are opened; if all are, the ticket numbers its
-            sources as the checkpoint numbers its shards.
+        checkpoint: Where the bytes are. Only the shards that bytes are read from are opened; if all are, the ticket
+            numbers its sources as the checkpoint numbers its shards.
         groups: What to copy, in order; the destinations are on `device`.
         device: Where the destinations are.
         keep_alive: Memory that must live until the last copy has drained, whatever happens to the tensors over it.
@@ -193,17 +195,12 @@ def submit(
         ChangedError: A file is no longer the one whose header was read.
         ValueError: Two destinations overlap.
     """
-    copies = [list(group) for group in groups]
-    used = sorted({copy.shard for group in copies for copy in group})
-    wanted = [] if known is None else _tensors_read(checkpoint, itertools.chain.from_iterable(copies))
-    if len(used) < len(checkpoint.shards):
-        number = {shard: index for index, shard in enumerate(used)}
-        if any([at != shard for shard, at in number.items()]):
-            copies = [[copy._replace(shard=number[copy.shard]) for copy in group] for group in copies]
     apart = APART_BYTES if device.type == "cpu" else None
-    plan = make_plan(copies, chunk_bytes=engine.options.chunk_bytes, apart_bytes=apart)
+    plan = make_plan(groups, chunk_bytes=engine.options.chunk_bytes, apart_bytes=apart)
+    used = _number_sources(plan)
     names: tuple[str, ...] = ()
     if known is not None:
+        wanted = _tensors_read(checkpoint, itertools.chain.from_iterable(groups))
         checked = expected_sums(plan, wanted, used, known)
         plan = replace(plan, sums=checked.sums, expected=checked.expected)
         names = checked.names
@@ -216,6 +213,19 @@ def submit(
             )
     sources = [checkpoint.shards[index].source for index in used]
     return engine.submit(plan, sources, after_stream=current_stream(device), keep_alive=keep_alive, key_names=names)
+
+
+def _number_sources(plan: LoadPlan) -> list[int]:
+    """Number the sources of a new plan from 0 on, in their order, and return the shard that each of them is.
+
+    Done to its reads, which are few: there is a copy for each tensor.
+    """
+    shards = plan.reads[::5]
+    used = sorted(set(shards))
+    if used != list(range(len(used))):
+        number = {shard: index for index, shard in enumerate(used)}
+        plan.reads[::5] = array("Q", [number[shard] for shard in shards])
+    return used
 
 
 def compare(engine: CopyEngine, checkpoint: Checkpoint, infos: Sequence[TensorInfo], known: Mapping[str, int]) -> None:
@@ -243,8 +253,9 @@ def _tensors_read(checkpoint: Checkpoint, copies: Iterable[Copy]) -> list[Tensor
     """Return the tensors that copies read something of."""
     reads: dict[int, list[tuple[int, int]]] = {}
     for copy in copies:
-        last = copy.end + max(copy.rows - 1, 0) * copy.file_pitch
-        reads.setdefault(copy.shard, []).append((copy.start, last))
+        if copy.start < copy.end:
+            last = copy.end + max(copy.rows - 1, 0) * copy.file_pitch
+            reads.setdefault(copy.shard, []).append((copy.start, last))
     ends = {}
     for shard, ranges in reads.items():
         ranges.sort()

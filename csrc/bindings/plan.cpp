@@ -1,0 +1,160 @@
+// Plans of loads, from the copies that Python wants to the flat arrays that it holds.
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/python.hpp"
+#include "plan/overlap.hpp"
+#include "plan/plain_runs.hpp"
+#include "plan/planner.hpp"
+#include "plan/row_runs.hpp"
+
+using namespace nanobind::literals;
+
+namespace streamload {
+namespace {
+
+// Rows from which planning may take longer than the 5 ms after which Python's threads are to take turns.
+constexpr std::uint64_t kWorthReleasing = 1U << 15U;
+
+enum class Fit : std::uint8_t { kFits, kNegative, kBeyond };
+
+// A number of 64 bits; one beyond them as the largest, a negative one as 0.
+Fit read_number(PyObject* number, std::uint64_t& value) {
+  if (!PyLong_Check(number)) {
+    PyErr_Format(PyExc_TypeError, "expected an int, got %R", number);
+    throw nb::python_error();
+  }
+  // Signed first: that is faster, and nearly always enough.
+  int overflow = 0;
+  const long long small = PyLong_AsLongLongAndOverflow(number, &overflow);
+  value = small < 0 ? 0 : static_cast<std::uint64_t>(small);
+  if (overflow <= 0) return small < 0 ? Fit::kNegative : Fit::kFits;
+  value = PyLong_AsUnsignedLongLong(number);
+  if (value != kU64Max || PyErr_Occurred() == nullptr) return Fit::kFits;
+  PyErr_Clear();  // OverflowError, and the value is the largest
+  return Fit::kBeyond;
+}
+
+// The numbers of a tuple. Nothing here runs code of Python's while all is well, so that nobody can take it away.
+template <std::size_t kCount>
+std::array<PyObject*, kCount> items_of(PyObject* tuple, const char* what) {
+  if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != kCount) {
+    PyErr_Format(PyExc_TypeError, "expected %s, got %R", what, tuple);
+    throw nb::python_error();
+  }
+  std::array<PyObject*, kCount> items;
+  for (std::size_t i = 0; i < kCount; ++i) items[i] = PyTuple_GET_ITEM(tuple, static_cast<Py_ssize_t>(i));
+  return items;
+}
+
+[[noreturn]] void raise_about(PyObject* wrong, const std::string& text) {
+  const nb::object held = nb::borrow(wrong);
+  PyErr_Format(PyExc_ValueError, "%S: %s", held.ptr(), text.c_str());
+  throw nb::python_error();
+}
+
+CopyFault read_copy(PyObject* tuple, WantedCopy& copy) {
+  const auto items = items_of<7>(tuple, "a Copy");
+  bool fits = true;
+  const std::array range{&copy.shard, &copy.start, &copy.end, &copy.address};
+  for (std::size_t i = 0; i < range.size(); ++i) fits = read_number(items[i], *range[i]) == Fit::kFits && fits;
+  if (!fits) return CopyFault::kRange;
+  Fit worst = read_number(items[4], copy.rows);
+  if (copy.rows == 1) return find_fault(copy);  // pitches have no meaning then
+  for (const auto& [item, number] : {std::pair(items[5], &copy.file_pitch), std::pair(items[6], &copy.pitch)}) {
+    const Fit fit = read_number(item, *number);
+    if (fit != Fit::kFits && worst != Fit::kNegative) worst = fit;
+  }
+  const CopyFault fault = find_fault(copy);
+  if (fault == CopyFault::kRange || worst == Fit::kFits) return fault;
+  return worst == Fit::kNegative || fault == CopyFault::kRows ? CopyFault::kRows : CopyFault::kLastRow;
+}
+
+class Sequence {
+ public:
+  Sequence(nb::handle object, const char* otherwise) : held_(nb::steal(PySequence_Fast(object.ptr(), otherwise))) {
+    if (!held_.is_valid()) throw nb::python_error();
+  }
+  [[nodiscard]] std::size_t size() const { return static_cast<std::size_t>(PySequence_Fast_GET_SIZE(held_.ptr())); }
+  [[nodiscard]] PyObject* operator[](std::size_t at) const {
+    return PySequence_Fast_GET_ITEM(held_.ptr(), static_cast<Py_ssize_t>(at));
+  }
+
+ private:
+  nb::object held_;
+};
+
+nb::bytes bytes_of(const std::vector<std::uint64_t>& numbers) {
+  return nb::bytes(numbers.data(), numbers.size() * sizeof(std::uint64_t));
+}
+
+nb::tuple plan_copies(nb::handle groups, std::uint64_t chunk_bytes, std::uint64_t apart_bytes) {
+  std::vector<WantedCopy> copies;
+  std::vector<std::size_t> group_ends;
+  std::uint64_t rows = 0;
+  const Sequence outer(groups, "expected groups of copies");
+  for (std::size_t group = 0; group < outer.size(); ++group) {
+    const Sequence inner(nb::borrow(outer[group]), "expected a group of copies");
+    const std::size_t count = copies.size() + inner.size();
+    if (count > copies.capacity()) copies.reserve(std::max(count, 2 * copies.capacity()));
+    for (std::size_t i = 0; i < inner.size(); ++i) {
+      WantedCopy& copy = copies.emplace_back();
+      const CopyFault fault = read_copy(inner[i], copy);
+      if (fault != CopyFault::kNone) raise_about(inner[i], describe(fault, copy));
+      rows = saturating_add(rows, copy.rows);
+    }
+    group_ends.push_back(copies.size());
+  }
+  PlannedLoad planned;
+  Status status;
+  {
+    std::optional<GilRelease> released;
+    if (rows >= kWorthReleasing) released.emplace();
+    status = plan_load({copies, group_ends, chunk_bytes, apart_bytes}, planned);
+  }
+  if (!status.ok()) throw nb::value_error(status.text.c_str());
+  return nb::make_tuple(planned.nbytes, bytes_of(planned.flat.reads), bytes_of(planned.flat.copies));
+}
+
+nb::object overlap_of(nb::handle sequence) {
+  std::vector<Block> blocks;
+  std::uint64_t rows = 0;
+  const Sequence given(sequence, "expected blocks");
+  blocks.reserve(given.size());
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    const auto items = items_of<4>(given[i], "a block of four numbers");
+    Block& block = blocks.emplace_back();
+    bool fits = read_number(items[0], block.address) == Fit::kFits;
+    fits = read_number(items[1], block.nbytes) == Fit::kFits && fits;
+    fits = read_number(items[2], block.rows) == Fit::kFits && fits;
+    if (block.rows != 1) fits = read_number(items[3], block.pitch) == Fit::kFits && fits;
+    if (!fits || !is_sound(block)) {
+      raise_about(given[i], "expected rows that do not overlap, and the last to end within 64 bits");
+    }
+    rows = saturating_add(rows, block.rows);
+  }
+  std::optional<Meeting> met;
+  {
+    std::optional<GilRelease> released;
+    if (rows >= kWorthReleasing) released.emplace();
+    met = find_overlap(blocks);
+  }
+  if (!met) return nb::none();
+  return nb::make_tuple(met->address, met->first, met->second);
+}
+
+}  // namespace
+
+void bind_plan(nb::module_& m) {
+  m.attr("MAX_COPIES") = kMaxCopies;
+  m.attr("READ_ALIGNMENT") = kReadAlignment;
+  m.attr("READ_THROUGH") = kReadThrough;
+  m.def("plan_copies", &plan_copies, "groups"_a, "chunk_bytes"_a, "apart_bytes"_a,
+        "Bytes that are copied, and the reads and copies of a plan as unsigned 64-bit numbers.");
+  m.def("find_overlap", &overlap_of, "blocks"_a, "An address that two blocks hold, and their positions; or None.");
+}
+
+}  // namespace streamload
