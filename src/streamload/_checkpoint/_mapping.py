@@ -213,6 +213,16 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
             raise StreamClosedError(f"{self._url}: the checkpoint is closed")
 
 
+def tensors_of(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
+    """Return the checkpoint's own dict, for who looks up many names; not to be changed.
+
+    Raises:
+        StreamClosedError: It is closed.
+    """
+    checkpoint._check_open()
+    return checkpoint._tensors
+
+
 @collector_paused()
 def open(
     url: str | os.PathLike[str],
