@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 _CPU = torch.device("cpu")
 _PLAIN_KINDS = (torch.Tensor, torch.nn.Parameter)
-_make_copy: Callable[[tuple[int, ...]], Copy] = partial(tuple.__new__, Copy)  # in a third of the time
+
+make_copy: Callable[[tuple[int, ...]], Copy] = partial(tuple.__new__, Copy)
+"""Make a copy of all its fields in a third of the time that its class takes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +114,7 @@ def sort_by_device(
             found.blocks.append((address, end - start, 1, 0))
             found.names.append(name)
             found.tensors.append(tensor)
-            found.copies.append(_make_copy((info.shard, start, end, address, 1, 0, 0)))
+            found.copies.append(make_copy((info.shard, start, end, address, 1, 0, 0)))
         else:
             _add(devices, known_casts, info, dtype, tensor, index)
     return devices
