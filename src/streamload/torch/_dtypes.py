@@ -55,6 +55,7 @@ DLPACK_DTYPES: Mapping[torch.dtype, tuple[int, int]] = MappingProxyType(
         torch.bfloat16: (4, 16),
         torch.float32: (2, 32),
         torch.float64: (2, 64),
+        torch.complex64: (5, 64),
     }
 )
 """Type code and bits of an element (`DLDataTypeCode`, dlpack.h) for what every torch since 2.6 takes from DLPack."""

@@ -114,6 +114,10 @@ def _tensors_over(
         elif dtype in DLPACK_DTYPES:
             code, bits = DLPACK_DTYPES[dtype]
             tensors.append(from_dlpack(export_tensor(address, shape, code, bits, kind, ordinal, owner)))
+        elif isinstance(owner, HostBlock):
+            at = address - owner.address + owner.lead
+            flat = torch.frombuffer(owner.buffer, dtype=dtype, count=nbytes // dtype.itemsize, offset=at)
+            tensors.append(flat.resize_(shape))
         else:
             raw = from_dlpack(export_tensor(address, (nbytes,), *DLPACK_DTYPES[torch.uint8], kind, ordinal, owner))
             tensors.append(reinterpret(raw, dtype, shape))
@@ -210,25 +214,24 @@ def place(
             size += padded[last]
             last += 1
         block: torch.Tensor | HostBlock
-        owner: object
         if device.type != "cpu":
             offsets = list(itertools.accumulate(padded[first : last - 1], initial=0))
-            memory = torch.empty(size + ALIGNMENT if size else 0, dtype=torch.uint8, device=device)
-            begin, block, owner = -(-memory.data_ptr() // ALIGNMENT) * ALIGNMENT, memory, memory
+            block = torch.empty(size + ALIGNMENT if size else 0, dtype=torch.uint8, device=device)
+            begin = -(-block.data_ptr() // ALIGNMENT) * ALIGNMENT
         else:
             if as_in_file:
                 itemsizes = [dtype.itemsize for dtype, _ in kinds[first:last]]
                 offsets, size, grid = lay_out(cast("Sequence[TensorInfo]", infos[first:last]), itemsizes)
             else:
                 offsets, grid = list(itertools.accumulate(padded[first : last - 1], initial=0)), ALIGNMENT
-            host = HostBlock(size + grid if size else 0)
-            begin, block, owner = -(-host.address // grid) * grid, host, host.buffer
+            block = HostBlock(size + grid if size else 0)
+            begin = -(-block.address // grid) * grid
         addresses = [begin + offset for offset in offsets]
         pieces = [
             (address, nbytes, dtype, shape)
             for address, nbytes, (dtype, shape) in zip(addresses, lengths[first:last], kinds[first:last], strict=True)
         ]
-        placement.tensors.extend(_tensors_over(pieces, device, owner))
+        placement.tensors.extend(_tensors_over(pieces, device, block))
         placement.addresses.extend(addresses)
         placement.blocks.append(block)
         first = last
