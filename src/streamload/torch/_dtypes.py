@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from .._format import TensorInfo
     from ._assembly import Assembly
@@ -61,16 +61,15 @@ DLPACK_DTYPES: Mapping[torch.dtype, tuple[int, int]] = MappingProxyType(
 """Type code and bits of an element (`DLDataTypeCode`, dlpack.h) for what every torch since 2.6 takes from DLPack."""
 
 
-def torch_kinds(infos: Iterable[TensorInfo | Assembly]) -> list[tuple[torch.dtype, tuple[int, ...]]]:
+def torch_kinds(infos: Sequence[TensorInfo | Assembly]) -> list[tuple[torch.dtype, tuple[int, ...]]]:
     """Return dtype and shape of each tensor; errors as those of `torch_dtype` and `torch_shape`."""
     dtypes: dict[str, torch.dtype] = {}
-    kinds = []
     for info in infos:
-        dtype = dtypes.get(info.dtype)
-        if dtype is None:
-            dtype = dtypes[info.dtype] = torch_dtype(info)
-        kinds.append((dtype, torch_shape(info) if info.dtype == "F4" else info.shape))
-    return kinds
+        if info.dtype not in dtypes:
+            dtypes[info.dtype] = torch_dtype(info)
+    if "F4" in dtypes:
+        return [(dtypes[info.dtype], torch_shape(info)) for info in infos]
+    return [(dtypes[info.dtype], info.shape) for info in infos]
 
 
 def torch_dtype(info: TensorInfo | Assembly) -> torch.dtype:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
-from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from .._closing import Closing
@@ -25,7 +24,7 @@ from ._submit import check_checkpoint, choose_engine, enter_checkpoint, known_su
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import torch
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from ..options import StreamOptions
 
 Item = TypeVar("Item")
-
-_nbytes: Callable[[TensorInfo], int] = attrgetter("nbytes")
 
 WINDOW_BYTES = 512 << 20
 """Bytes submitted at once to a GPU: 10 ms of a PCIe 5 link, long against the start of a load (0.1 ms), short against
@@ -351,10 +348,10 @@ def _windows(layers: Iterable[tuple[str, Sequence[TensorInfo]]], nbytes: int) ->
     window: list[_Group] = []
     size = 0
     for name, infos in layers:
-        groups = list(cut(infos, _nbytes))
+        groups = list(cut(infos, lambda info: info.end - info.start))
         for number, group in enumerate(groups, 1):
             window.append(_Group(name, group, last=number == len(groups)))
-            size += sum(map(_nbytes, group))
+            size += sum([info.end - info.start for info in group])
             if size >= nbytes:
                 yield window
                 window, size = [], 0

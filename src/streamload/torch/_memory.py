@@ -108,12 +108,14 @@ def _tensors_over(
     """Return tensors as `tensor_over` does; address, length, dtype and shape of each."""
     kind, ordinal = (_DLPACK_CUDA, device.index) if device.type == "cuda" else (_DLPACK_CPU, 0)
     tensors = []
+    last, known = None, None
     for address, nbytes, dtype, shape in pieces:
+        if dtype is not last:
+            last, known = dtype, DLPACK_DTYPES.get(dtype)
         if nbytes == 0:
             tensors.append(torch.empty(shape, dtype=dtype, device=device))
-        elif dtype in DLPACK_DTYPES:
-            code, bits = DLPACK_DTYPES[dtype]
-            tensors.append(from_dlpack(export_tensor(address, shape, code, bits, kind, ordinal, owner)))
+        elif known is not None:
+            tensors.append(from_dlpack(export_tensor(address, shape, known[0], known[1], kind, ordinal, owner)))
         elif isinstance(owner, HostBlock):
             at = address - owner.address + owner.lead
             flat = torch.frombuffer(owner.buffer, dtype=dtype, count=nbytes // dtype.itemsize, offset=at)
