@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _CPU = torch.device("cpu")
 _PLAIN_KINDS = (torch.Tensor, torch.nn.Parameter)
+_WHOLE: tuple[int | slice, ...] = ()  # the index that takes all of a tensor
 
 make_copy: Callable[[tuple[int, ...]], Copy] = partial(tuple.__new__, Copy)
 """Make a copy of all its fields in a third of the time that its class takes."""
@@ -85,7 +86,7 @@ def sort_by_device(
     devices: dict[torch.device, DeviceFill] = {}
     known_casts: set[tuple[str, torch.dtype, torch.device]] = set()
     infos = tensors_of(checkpoint)
-    here, found = None, DeviceFill()  # where the last one is, and what goes there
+    here: torch.device | None = None  # where the last one is
     named, dtype, packed, can_conj = "", torch.uint8, False, False  # what the last one's dtype is called, and is
     for (name, tensor), index in _each(destinations):
         info = infos.get(name) or checkpoint[name]
@@ -93,7 +94,7 @@ def sort_by_device(
             named, dtype = info.dtype, torch_dtype(info)
             packed, can_conj = named == "F4", dtype.is_complex
         address, on_host = 0, True
-        if type(tensor) in _PLAIN_KINDS and index == ():
+        if index is _WHOLE and type(tensor) in _PLAIN_KINDS:
             try:
                 address, on_host = tensor.data_ptr(), tensor.is_cpu
             except RuntimeError:  # `_find_memory` says what it is
@@ -111,10 +112,12 @@ def sort_by_device(
             device = _CPU if on_host else tensor.device
             if device is not here and device != here:
                 here, found = device, devices.setdefault(device, DeviceFill())
-            found.blocks.append((address, end - start, 1, 0))
-            found.names.append(name)
-            found.tensors.append(tensor)
-            found.copies.append(make_copy((info.shard, start, end, address, 1, 0, 0)))
+                add_block, add_name = found.blocks.append, found.names.append
+                add_tensor, add_copy = found.tensors.append, found.copies.append
+            add_block((address, end - start, 1, 0))
+            add_name(name)
+            add_tensor(tensor)
+            add_copy(make_copy((info.shard, start, end, address, 1, 0, 0)))
         else:
             _add(devices, known_casts, info, dtype, tensor, index)
     return devices
@@ -164,7 +167,7 @@ def _each(
     destinations: Mapping[str, torch.Tensor] | Iterable[Destination],
 ) -> Iterator[tuple[tuple[str, torch.Tensor], tuple[int | slice, ...]]]:
     if isinstance(destinations, Mapping):
-        return zip(destinations.items(), repeat(()))
+        return zip(destinations.items(), repeat(_WHOLE))
     return _each_of(destinations)
 
 
