@@ -2,6 +2,8 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <vector>
+
 #include "bindings/python.hpp"
 #include "core/crc32c.hpp"
 
@@ -10,11 +12,15 @@ using namespace nanobind::literals;
 namespace streamload {
 namespace {
 
-nb::ndarray<std::uint8_t> export_tensor(std::uintptr_t address, std::size_t nbytes, int device_type, int device_id,
-                                        nb::handle owner) {
+nb::ndarray<> export_tensor(std::uintptr_t address, const nb::tuple& shape, int type_code, int bits, int device_type,
+                            int device_id, nb::handle owner) {
+  std::vector<std::size_t> extents;
+  extents.reserve(shape.size());
+  for (const nb::handle extent : shape) extents.push_back(nb::cast<std::size_t>(extent));
+  const nb::dlpack::dtype dtype{static_cast<std::uint8_t>(type_code), static_cast<std::uint8_t>(bits), 1};
   // NOLINTNEXTLINE(performance-no-int-to-ptr): an address that torch or a mapping handed out, wrapped at once
-  return {
-      reinterpret_cast<std::uint8_t*>(address), {nbytes}, owner, {}, nb::dtype<std::uint8_t>(), device_type, device_id};
+  auto* const data = reinterpret_cast<std::uint8_t*>(address);
+  return {data, extents.size(), extents.data(), owner, nullptr, dtype, device_type, device_id};
 }
 
 // Paths may hold any bytes; Python spells those that are not text with surrogates, as os.fsdecode does.
@@ -54,8 +60,9 @@ void bind_errors(nb::module_& m) {
 }
 
 void bind_memory(nb::module_& m) {
-  m.def("export_tensor", &export_tensor, "address"_a, "nbytes"_a, "device_type"_a, "device_id"_a, "owner"_a,
-        "DLPack capsule of uint8[nbytes] over memory that `owner` keeps alive.");
+  m.def("export_tensor", &export_tensor, "address"_a, "shape"_a, "type_code"_a, "bits"_a, "device_type"_a,
+        "device_id"_a, "owner"_a,
+        "DLPack capsule of a contiguous tensor over memory that `owner` keeps alive; code and bits as in dlpack.h.");
   m.def("crc32c_combine", &crc32c_combine, "first"_a, "second"_a, "second_nbytes"_a,
         "CRC-32C of two runs of bytes put together.");
 }

@@ -24,7 +24,7 @@ struct ScannedTensor {
   std::uint64_t end;
 };
 
-// Everything in it points into the text.
+// Everything in it points into the text, and names may come twice.
 struct ScannedHeader {
   std::vector<ScannedTensor> tensors;  // in the order of their bytes: no gap, no overlap
   std::vector<std::uint64_t> lengths;
@@ -32,8 +32,8 @@ struct ScannedHeader {
 };
 
 // Reads and checks a header whose JSON is plain: printable ASCII without escapes, tensors of the three fields and no
-// other, whole numbers of at most 18 digits, no name twice. False: it is something else, or wrong, which this does not
-// tell apart and has no words for; `header` is then of no meaning.
+// other, whole numbers of at most 18 digits. False: it is something else, or wrong, which this does not tell apart and
+// has no words for; `header` is then of no meaning.
 [[nodiscard]] bool scan_header(std::string_view json, std::uint64_t data_nbytes, std::span<const DtypeBits> dtypes,
                                ScannedHeader& header);
 

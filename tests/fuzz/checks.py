@@ -22,6 +22,7 @@ from streamload._format import (
     parse_models,
 )
 from streamload._format._header import parse_any_header
+from streamload._format._index import parse_any_index
 from streamload.errors import FormatError
 
 try:
@@ -51,6 +52,7 @@ def check_index(data: bytes) -> None:
     except FormatError as error:
         _check_text(error)
         return
+    assert index == parse_any_index(data, url="index"), "what the native core reads is what is written"
     for name, shard in index.weight_map.items():
         assert (name + shard).encode()
         path = PurePosixPath("/models") / shard

@@ -92,12 +92,26 @@ TEST(what_is_not_plain_is_left_alone) {
   CHECK(!scans("[]", 0));
 }
 
-TEST(a_name_that_comes_twice_is_left_alone) {
+TEST(a_name_that_comes_twice_is_handed_out_twice) {
   const std::string empty = R"("a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
-  CHECK(scans("{" + empty + "}", 0));
-  CHECK(!scans("{" + empty + "," + empty + "}", 0));
+  ScannedHeader header;
+  CHECK(scans("{" + empty + "," + empty + "}", 0, header));
+  CHECK_EQ(header.tensors.size(), 2U);
+  CHECK(scans(R"({"__metadata__":{"a":"","a":""}})", 0, header));
+  CHECK_EQ(header.metadata.size(), 2U);
   CHECK(!scans(R"({"__metadata__":{},"__metadata__":{}})", 0));
-  CHECK(!scans(R"({"__metadata__":{"a":"","a":""}})", 0));
+}
+
+TEST(every_byte_of_a_name_is_looked_at) {
+  // Eight bytes are looked at together: each place among them, and each value.
+  for (std::size_t at = 0; at < 20; ++at) {
+    for (int byte = 0; byte < 256; ++byte) {
+      std::string name(20, 'x');
+      name[at] = static_cast<char>(byte);
+      const bool plain = byte >= ' ' && byte < 0x7f && byte != '"' && byte != '\\';
+      CHECK_EQ(scans(R"({")" + name + R"(":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1), plain);
+    }
+  }
 }
 
 TEST(holes_and_overlaps_are_left_alone) {

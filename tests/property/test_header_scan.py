@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -47,7 +48,10 @@ def headers(draw, names):
 
 def scanned(text: bytes, data_nbytes: int):
     """Tensors and metadata, or None."""
-    return _native.scan_header(memoryview(text), BASE, BASE + data_nbytes, 3, DTYPES, TensorInfo)
+    found = _native.scan_header(memoryview(text), BASE, BASE + data_nbytes, 3, DTYPES, TensorInfo)
+    if found is not None:
+        assert list(found[0]) == [tensor.name for tensor in found[0].values()]
+    return found and (tuple(found[0].values()), found[1])
 
 
 def parsed(text: bytes, data_nbytes: int):
@@ -79,3 +83,30 @@ def test_what_is_read_natively_is_what_the_parser_reads(data, made, layout):
         text[at:until] = data.draw(PIECES.map(str.encode) | st.binary(max_size=2))
     result = scanned(bytes(text), nbytes)
     assert result is None or result == parsed(bytes(text), nbytes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}',
+        b'{"__metadata__":{},"__metadata__":{}}',
+        b'{"__metadata__":{"a":"","a":""}}',
+    ],
+)
+def test_a_name_that_comes_twice_is_left_to_the_parser(text):
+    assert scanned(text, 0) is None
+    assert parsed(text, 0) is None
+
+
+def test_tensors_of_one_shape_share_it_whatever_lies_between():
+    shapes = [[2, 3], [3, 2], [], [6], [2, 3], [1], [7], [3, 2], [2, 3]]
+    fields, at = {}, 0
+    for number, shape in enumerate(shapes):
+        nbytes = 1
+        for length in shape:
+            nbytes *= length
+        fields[str(number)] = {"dtype": "U8", "shape": shape, "data_offsets": [at, at + nbytes]}
+        at += nbytes
+    tensors, _ = scanned(json.dumps(fields).encode(), at)
+    assert [tensor.shape for tensor in tensors] == [tuple(shape) for shape in shapes]
+    assert tensors[0].shape is tensors[4].shape

@@ -34,18 +34,31 @@ _NUMBERED = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """Say which shard each tensor is in.
+
+    Attributes:
+        shards: File names of the shards, relative to the directory of the index, each once.
+        weight_map: Tensor name to one of them.
+    """
+
+    shards: list[str]
+    weight_map: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointFiles:
     """List the shards of a checkpoint.
 
     Attributes:
         paths: The shards' files, each once.
         index_path: The index they come from, None where there is none.
-        weight_map: Tensor name to position in `paths`, as the index says; None without an index.
+        shard_index: What the index says, its shards in the order of `paths`; None without one.
     """
 
     paths: tuple[str, ...]
     index_path: str | None = None
-    weight_map: dict[str, int] | None = None
+    shard_index: ShardIndex | None = None
 
 
 def find_files(path: str, *, variant: str | None) -> CheckpointFiles:
@@ -148,14 +161,14 @@ def _check_numbering(where: str, shards: list[str]) -> None:
 
 def _follow_index(path: str) -> CheckpointFiles:
     with FileSource(path) as source:
-        shards, weight_map = read_index(source)
+        index = read_index(source)
     directory, _ = os.path.split(path)
-    paths = tuple([os.path.join(directory, shard) for shard in shards])  # noqa: PTH118 - as in find_files
-    return CheckpointFiles(paths, path, weight_map)
+    paths = tuple([os.path.join(directory, shard) for shard in index.shards])  # noqa: PTH118 - as in find_files
+    return CheckpointFiles(paths, path, index)
 
 
-def read_index(source: Source) -> tuple[list[str], dict[str, int]]:
-    """Read and check an index: the names of its shards, relative to its directory, and each tensor's place among them.
+def read_index(source: Source) -> ShardIndex:
+    """Read and check an index.
 
     Raises:
         FormatError: It is not valid, names a shard outside its directory, or is that of a pickle checkpoint.
@@ -164,12 +177,11 @@ def read_index(source: Source) -> tuple[list[str], dict[str, int]]:
     url = source.url
     if source.nbytes > MAX_JSON_NBYTES:
         raise FormatError(f"{url}: index of {source.nbytes} bytes, at most {MAX_JSON_NBYTES} are allowed")
-    index = parse_index(read_head(source, source.nbytes), url=url)
-    shards = sorted(set(index.weight_map.values()), key=natural_key)
+    weight_map = parse_index(read_head(source, source.nbytes), url=url).weight_map
+    shards = sorted(set(weight_map.values()), key=natural_key)
     if is_pickle_name(url) or any(is_pickle_name(shard) for shard in shards):
         raise FormatError(f"{url}: the index of a pickle checkpoint; only safetensors are read")
-    position = {shard: number for number, shard in enumerate(shards)}
-    return shards, {name: position[shard] for name, shard in index.weight_map.items()}
+    return ShardIndex(shards, weight_map)
 
 
 def _explain_nothing(where: str, names: set[str], what: str) -> FormatError | FileNotFoundError:

@@ -70,12 +70,15 @@ def group_layers(tensors: Iterable[TensorInfo]) -> tuple[Layer, ...]:
     """
     blocks: dict[str, list[TensorInfo]] = {}
     loose: list[TensorInfo] = []
+    last, block = "\0", loose  # what the names of the last tensor's block begin with; no name holds NUL
     for tensor in tensors:
-        match = _BLOCK.match(tensor.name)
-        if match is None:
-            loose.append(tensor)
-        else:
-            blocks.setdefault(match[0], []).append(tensor)
+        if not tensor.name.startswith(last):
+            match = _BLOCK.match(tensor.name)
+            if match is None:
+                loose.append(tensor)
+                continue
+            last, block = f"{match[0]}.", blocks.setdefault(match[0], [])
+        block.append(tensor)
     trunk = _ancestors(blocks)
     groups = blocks
     for tensor in loose:
@@ -138,4 +141,5 @@ def natural_key(part: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def _small_first(tensor: TensorInfo) -> tuple[int, int, int, str]:
-    return tensor.nbytes, tensor.shard, tensor.start, tensor.name
+    start = tensor.start
+    return tensor.end - start, tensor.shard, start, tensor.name

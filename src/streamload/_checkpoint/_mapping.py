@@ -21,7 +21,7 @@ from .._collector import collector_paused
 from .._format import Header, TensorInfo, header_nbytes, parse_header
 from .._sources import HEAD_BYTES, FileSource, Source, is_remote, local_path, read_head, redact
 from ..errors import FormatError, SourceError, StreamClosedError
-from ._files import CheckpointFiles, find_files, is_pickle_name
+from ._files import CheckpointFiles, ShardIndex, find_files, is_pickle_name
 from ._layers import Layer, group_layers
 from ._objects import Objects, find_objects
 
@@ -213,6 +213,16 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
             raise StreamClosedError(f"{self._url}: the checkpoint is closed")
 
 
+def tensors_of(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
+    """Return the checkpoint's own dict, for who looks up many names; not to be changed.
+
+    Raises:
+        StreamClosedError: It is closed.
+    """
+    checkpoint._check_open()
+    return checkpoint._tensors
+
+
 @collector_paused()
 def open(
     url: str | os.PathLike[str],
@@ -267,7 +277,7 @@ def _open(files: CheckpointFiles, url: str) -> Checkpoint:
         for number, path in enumerate(files.paths):
             source = opened.enter_context(_open_shard(path, files))
             parts.append((source, _read_header(source, shard=number)))
-        checkpoint = _assemble(parts, files.index_path, files.weight_map, url)
+        checkpoint = _assemble(parts, files.index_path, files.shard_index, url)
         opened.pop_all()
     return checkpoint
 
@@ -276,20 +286,20 @@ def _open_objects(objects: Objects, url: str) -> Checkpoint:
     """Open the shards of a store, many at once: each takes a round trip."""
     with ExitStack() as opened:
         parts = objects.open_all(opened, _read_header)
-        checkpoint = _assemble(parts, objects.index_url, objects.weight_map, url, objects.open_beside)
+        checkpoint = _assemble(parts, objects.index_url, objects.shard_index, url, objects.open_beside)
         opened.pop_all()
     return checkpoint
 
 
 def _assemble(
     parts: Sequence[tuple[Source, Header]],
-    index: str | None,
-    weight_map: Mapping[str, int] | None,
+    index_url: str | None,
+    index: ShardIndex | None,
     url: str,
     beside: Callable[[str], Source] | None = None,
 ) -> Checkpoint:
     shards = [Shard(source.url, source.nbytes, source, header.metadata) for source, header in parts]
-    tensors = _merge([header for _, header in parts], [shard.url for shard in shards], index, weight_map or {})
+    tensors = _merge([header for _, header in parts], [shard.url for shard in shards], index_url, index)
     return Checkpoint(url, shards, tensors, beside)
 
 
@@ -320,28 +330,37 @@ def _read_header(source: Source, *, shard: int) -> Header:
 
 
 def _merge(
-    headers: Sequence[Header], urls: Sequence[str], index: str | None, weight_map: Mapping[str, int]
+    headers: Sequence[Header], urls: Sequence[str], index_url: str | None, index: ShardIndex | None
 ) -> dict[str, TensorInfo]:
-    tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
-    found = [tensors.get(name) for name in weight_map]
-    agree = [tensor is not None and tensor.shard == at for tensor, at in zip(found, weight_map.values(), strict=True)]
-    if len(tensors) == sum([len(header.tensors) for header in headers]) and all(agree):
+    tensors: dict[str, TensorInfo] = {}
+    for header in headers:
+        tensors.update(header.by_name)
+    count = sum([len(header.by_name) for header in headers])
+    if len(tensors) == count and (index is None or _agree(headers, index)):
         return tensors  # nearly always
+    shards, weight_map = (index.shards, index.weight_map) if index is not None else (urls, {})
     tensors = {}
-    for number, header in enumerate(headers):
-        for tensor in header.tensors:
-            if weight_map.get(tensor.name, number) != number:
+    for header, shard, url in zip(headers, shards, urls, strict=True):
+        for name, tensor in header.by_name.items():
+            if weight_map.get(name, shard) != shard:
                 continue  # the index takes this name from another shard
-            if tensor.name in tensors:
-                first = urls[tensors[tensor.name].shard]
-                raise FormatError(
-                    f"{urls[number]}: tensor {tensor.name[:120]!r} is also in {first}, and no index decides"
-                )
-            tensors[tensor.name] = tensor
-    for name, number in weight_map.items():
+            if name in tensors:
+                first = urls[tensors[name].shard]
+                raise FormatError(f"{url}: tensor {name[:120]!r} is also in {first}, and no index decides")
+            tensors[name] = tensor
+    for name, shard in weight_map.items():
         if name not in tensors:
-            raise FormatError(f"{index}: sends tensor {name[:120]!r} to {urls[number]}, which lacks it")
+            url = urls[shards.index(shard)]
+            raise FormatError(f"{index_url}: sends tensor {name[:120]!r} to {url}, which lacks it")
     return tensors
+
+
+def _agree(headers: Sequence[Header], index: ShardIndex) -> bool:
+    """Whether the shards hold the tensors that an index names, where it says, and no others."""
+    if len(index.weight_map) != sum([len(header.by_name) for header in headers]):
+        return False
+    found = [list(map(index.weight_map.get, header.by_name)) for header in headers]
+    return all([each.count(shard) == len(each) for each, shard in zip(found, index.shards, strict=True)])
 
 
 def _explain_unknown(name: str, tensors: Mapping[str, TensorInfo], url: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .._sources import HEAD_BYTES, Source, Store, is_root, open_store, redact, split
 from ..errors import SourceError
-from ._files import STEMS, SUFFIX, choose, expected_names, is_pickle_name, read_index
+from ._files import STEMS, SUFFIX, ShardIndex, choose, expected_names, is_pickle_name, read_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ class Objects:
         store: Where they are.
         names: Their names there, each once.
         index_url: The index they come from, None where there is none.
-        weight_map: Tensor name to position in `names`, as the index says; None without an index.
+        shard_index: What the index says, its shards in the order of `names`; None without one.
         opened: Those that are open already, because that was the way to find them.
         index: The open index, so that the connection it came through serves the shards; None where there is none.
     """
@@ -52,7 +52,7 @@ class Objects:
     store: Store
     names: Sequence[str]
     index_url: str | None = None
-    weight_map: dict[str, int] | None = None
+    shard_index: ShardIndex | None = None
     opened: dict[str, Source] = field(default_factory=dict)
     index: Source | None = None
 
@@ -102,12 +102,12 @@ class Objects:
 
     def _guesses(self) -> list[int]:
         """Return how long each shard's header will be, about."""
-        if self.weight_map is None:
+        if self.shard_index is None:
             return [HEAD_BYTES] * len(self.names)
-        lengths = [0] * len(self.names)
-        for name, number in self.weight_map.items():
-            lengths[number] += len(name) + _ENTRY_BYTES
-        return [max(16 << 10, -(-length // 4096) * 4096) for length in lengths]
+        lengths = dict.fromkeys(self.shard_index.shards, 0)
+        for name, shard in self.shard_index.weight_map.items():
+            lengths[shard] += len(name) + _ENTRY_BYTES
+        return [max(16 << 10, -(-length // 4096) * 4096) for length in lengths.values()]
 
 
 def find_objects(
@@ -155,12 +155,12 @@ def find_objects(
 def _follow(store: Store, name: str, source: Source | None = None) -> Objects:
     source = store.open(name) if source is None else source
     try:
-        shards, weight_map = read_index(source)
+        index = read_index(source)
     except BaseException:
         source.close()
         raise
     directory, slash, _ = name.rpartition("/")
-    return Objects(store, [f"{directory}{slash}{shard}" for shard in shards], source.url, weight_map, index=source)
+    return Objects(store, [f"{directory}{slash}{shard}" for shard in index.shards], source.url, index, index=source)
 
 
 def _probe(store: Store, variant: str | None, url: str) -> Objects:

@@ -86,14 +86,19 @@ class Header:
     """Hold the checked header of one safetensors file.
 
     Attributes:
-        tensors: Every tensor, in the order of their bytes in the file: no gap, no overlap.
+        by_name: Every tensor by its name, in the order of their bytes in the file: no gap, no overlap.
         metadata: The free text entries under `__metadata__`; empty where there are none.
         nbytes: Bytes before the data section: the eight of the length and the JSON after them.
     """
 
-    tensors: tuple[TensorInfo, ...]
+    by_name: dict[str, TensorInfo]
     metadata: dict[str, str]
     nbytes: int
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """Every tensor, in the order of their bytes in the file."""
+        return tuple(self.by_name.values())
 
 
 def header_nbytes(first8: bytes | memoryview, *, url: str, file_nbytes: int) -> int:
@@ -154,7 +159,7 @@ def parse_any_header(text: bytes | memoryview, *, url: str, nbytes: int, file_nb
     tensors = [_check_tensor(name, entry, nbytes, shard, url) for name, entry in entries.items()]
     tensors.sort(key=_file_order)
     _check_cover(tensors, url=url, start=nbytes, end=file_nbytes)
-    return Header(tuple(tensors), metadata, nbytes)
+    return Header({tensor.name: tensor for tensor in tensors}, metadata, nbytes)
 
 
 def _check_tensor(name: str, entry: object, base: int, shard: int, url: str) -> TensorInfo:

@@ -1,7 +1,8 @@
 """Check the index of a sharded checkpoint.
 
 Part of `_format`. Besides its form, the names of its shards: an index comes from outside, and a name that leaves the
-directory of the index would read any file.
+directory of the index would read any file. As with headers, what nearly everybody writes the native core reads, and
+all else is parsed here.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from .. import _native
 from ..errors import FormatError
 from ._json import collector_paused, decode_object, shown
 
@@ -44,7 +46,17 @@ def parse_index(data: bytes | memoryview, *, url: str) -> Index:
         FormatError: The bytes are not a valid index, or it names a shard outside its directory.
     """
     with collector_paused(len(data)):
-        fields = decode_object(data, url=url, what="index")
+        scanned = _native.scan_index(data)
+        if scanned is None:
+            return parse_any_index(data, url=url)
+    index = Index(*scanned)
+    _check_shards(index.weight_map, url=url)
+    return index
+
+
+def parse_any_index(data: bytes | memoryview, *, url: str) -> Index:
+    """Parse and check an index, however its JSON is written; errors as those of `parse_index`."""
+    fields = decode_object(data, url=url, what="index")
     weight_map = fields.get("weight_map")
     if not isinstance(weight_map, dict):
         raise FormatError(f"{url}: index: expected an object 'weight_map', got {shown(weight_map)}")
@@ -53,15 +65,19 @@ def parse_index(data: bytes | memoryview, *, url: str) -> Index:
             raise FormatError(
                 f"{url}: index: expected tensor names without NUL sent to file names, got {shown(name)}: {shown(shard)}"
             )
-    for shard in dict.fromkeys(weight_map.values()):
-        if not is_plain_path(shard):
-            raise FormatError(f"{url}: index: shard {shown(shard)} is refused: expected {PLAIN_PATH}")
+    _check_shards(weight_map, url=url)
     metadata = fields.get("metadata")
     if metadata is None:
         metadata = {}
     if not isinstance(metadata, dict):
         raise FormatError(f"{url}: index: expected 'metadata' to be an object, got {shown(metadata)}")
     return Index(weight_map, metadata)
+
+
+def _check_shards(weight_map: dict[str, str], *, url: str) -> None:
+    for shard in dict.fromkeys(weight_map.values()):
+        if not is_plain_path(shard):
+            raise FormatError(f"{url}: index: shard {shown(shard)} is refused: expected {PLAIN_PATH}")
 
 
 def is_plain_path(name: str) -> bool:

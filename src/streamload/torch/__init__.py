@@ -12,6 +12,7 @@ Floor 4. The map:
     _submit          tensors become addresses, a plan, a ticket
     _stats           the numbers of several tickets
     _convert         casts and transposes through a little memory
+    _destinations    what fill is to put where, checked
     _fill            fill: into memory that is there already
     _host            mapped tensors and read ranges, for the CPU
     _file            load_file, load, load_model
@@ -48,9 +49,10 @@ except ModuleNotFoundError as error:
         f"streamload.torch needs {error.name}, which is not installed: pip install 'streamload[torch]'", name=error.name
     ) from error
 
+from ._destinations import Destination
 from ._feed import LayerStream, LoadedLayer, iter_tensors, stream
 from ._file import load, load_file, load_model
-from ._fill import Destination, fill
+from ._fill import fill
 from ._load_into import load_into
 from ._module_stream import ModuleStream, stream_module
 from ._safe_open import SafeSlice, safe_open

@@ -17,8 +17,9 @@ from torch.autograd.graph import increment_version
 
 from .._closing import Closing
 from ._convert import Conversion, check_cast
+from ._destinations import DeviceFill
 from ._dtypes import torch_dtype
-from ._fill import DeviceFill, run_fill
+from ._fill import run_fill
 from ._layout import blocks_of, suits
 from ._stats import add_up
 from ._submit import choose_engine, copies_into, known_sums, submit

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .._format import TensorInfo
     from ._assembly import Assembly
@@ -42,6 +42,34 @@ _NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "F4": ("float4_e2m1fn_x2", "2.8"),
     }
 )
+
+DLPACK_DTYPES: Mapping[torch.dtype, tuple[int, int]] = MappingProxyType(
+    {
+        torch.bool: (6, 8),
+        torch.uint8: (1, 8),
+        torch.int8: (0, 8),
+        torch.int16: (0, 16),
+        torch.int32: (0, 32),
+        torch.int64: (0, 64),
+        torch.float16: (2, 16),
+        torch.bfloat16: (4, 16),
+        torch.float32: (2, 32),
+        torch.float64: (2, 64),
+        torch.complex64: (5, 64),
+    }
+)
+"""Type code and bits of an element (`DLDataTypeCode`, dlpack.h) for what every torch since 2.6 takes from DLPack."""
+
+
+def torch_kinds(infos: Sequence[TensorInfo | Assembly]) -> list[tuple[torch.dtype, tuple[int, ...]]]:
+    """Return dtype and shape of each tensor; errors as those of `torch_dtype` and `torch_shape`."""
+    dtypes: dict[str, torch.dtype] = {}
+    for info in infos:
+        if info.dtype not in dtypes:
+            dtypes[info.dtype] = torch_dtype(info)
+    if "F4" in dtypes:
+        return [(dtypes[info.dtype], torch_shape(info)) for info in infos]
+    return [(dtypes[info.dtype], info.shape) for info in infos]
 
 
 def torch_dtype(info: TensorInfo | Assembly) -> torch.dtype:

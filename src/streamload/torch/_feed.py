@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from .._closing import Closing
 from .._collector import collector_paused
 from ..errors import StreamClosedError
+from ._destinations import make_copy
 from ._failure import raise_again, without_traceback
 from ._groups import GROUP_BYTES, cut
 from ._memory import current_stream, place, poison, resolve_device
 from ._stats import add_up
-from ._submit import Target, check_checkpoint, choose_engine, enter_checkpoint, known_sums, submit
+from ._submit import check_checkpoint, choose_engine, enter_checkpoint, known_sums, submit
 
 if TYPE_CHECKING:
     import os
@@ -56,6 +58,9 @@ class LoadedLayer:
     tensors: dict[str, torch.Tensor]
 
 
+Arrived = tuple[str, "torch.Tensor"]  # a tensor by its name in the checkpoint
+
+
 @dataclass(frozen=True, slots=True)
 class _Group:
     layer: str
@@ -66,7 +71,7 @@ class _Group:
 @dataclass(frozen=True, slots=True)
 class _Window:
     ticket: Ticket
-    groups: list[tuple[_Group, list[Target]]]
+    groups: list[tuple[_Group, list[Arrived]]]
 
 
 class Feed:
@@ -95,8 +100,10 @@ class Feed:
         self._finished: list[LoadStats] = []
         self._closed = False
 
-    def groups(self) -> Iterator[tuple[str, list[Target], bool]]:
+    def groups(self) -> Iterator[tuple[str, list[Arrived], bool]]:
         """Yield each group once the current stream may use it: its layer's name, its tensors, whether it is the last.
+
+        The list of tensors is the consumer's: what it takes out of it and drops is free.
 
         Raises:
             SourceError: Reading failed.
@@ -110,10 +117,10 @@ class Feed:
                 if index == len(window.groups) // 2:  # not at once: its reads would slow down those awaited now
                     following = self._start_next()
                 window.ticket.wait_group(index, stream=current_stream(self._device))
-                group, targets = window.groups[index]
-                window.groups[index] = (group, [])  # what the consumer drops is free
-                yield group.layer, targets, group.last
-                del targets
+                group, tensors = window.groups[index]
+                window.groups[index] = (group, [])
+                yield group.layer, tensors, group.last
+                del tensors
             self._retire(wait=False)
         self._retire(wait=True)
 
@@ -142,11 +149,17 @@ class Feed:
         placement = place(infos, self._device, block_bytes=GROUP_BYTES, as_in_file=True)
         if self._engine.options.debug:
             poison(placement.blocks)
-        placed = iter(placement.tensors)
-        filled = [(group, [Target(info, next(placed)) for info in group.infos]) for group in groups]
-        copies = [[target.copy() for target in targets] for _, targets in filled]
-        ticket = submit(self._engine, self._checkpoint, copies, self._device, placement.blocks, self._known)
-        del placement, placed
+        copies = iter(
+            [
+                make_copy((info.shard, info.start, info.end, address, 1, 0, 0))
+                for info, address in zip(infos, placement.addresses, strict=True)
+            ]
+        )
+        by_group = [list(islice(copies, len(group.infos))) for group in groups]
+        ticket = submit(self._engine, self._checkpoint, by_group, self._device, placement.blocks, self._known)
+        named = zip([info.name for info in infos], placement.tensors, strict=True)
+        filled = [(group, list(islice(named, len(group.infos)))) for group in groups]
+        del placement, named  # what the consumer drops is free
         self._tickets.append(ticket)
         if self._closed:  # by another thread, which may have missed this ticket
             ticket.close()
@@ -299,7 +312,7 @@ def iter_tensors(
         checkpoint = enter_checkpoint(opened, source, storage_options, options)
         wanted = None if names is None else {checkpoint[name].name for name in names}
         layers = [
-            (layer.name, [info for info in layer.tensors if wanted is None or info.name in wanted])
+            (layer.name, layer.tensors if wanted is None else [info for info in layer.tensors if info.name in wanted])
             for layer in checkpoint.layers
         ]
         feed = Feed(checkpoint, layers, where, chosen_engine)
@@ -313,18 +326,17 @@ def iter_tensors(
 def _yield_tensors(feed: Feed, opened: ExitStack) -> Iterator[tuple[str, torch.Tensor] | None]:
     with opened:  # here, so that dropping the iterator closes it too
         yield None  # taken at once: a generator that never ran would close nothing
-        for _, targets, _ in feed.groups():
-            while targets:
-                target = targets.pop(0)
-                yield target.info.name, target.tensor
-                del target
+        for _, arrived, _ in feed.groups():
+            arrived.reverse()
+            while arrived:
+                yield arrived.pop()
 
 
 def _gather(feed: Feed) -> Iterator[LoadedLayer]:
     tensors: dict[str, torch.Tensor] = {}
-    for name, targets, last in feed.groups():
-        tensors.update({target.info.name: target.tensor for target in targets})
-        targets.clear()
+    for name, together, last in feed.groups():
+        tensors.update(together)
+        together.clear()
         if last:
             arrived, tensors = LoadedLayer(name, tensors), {}
             yield arrived
@@ -336,10 +348,10 @@ def _windows(layers: Iterable[tuple[str, Sequence[TensorInfo]]], nbytes: int) ->
     window: list[_Group] = []
     size = 0
     for name, infos in layers:
-        groups = list(cut(infos, lambda info: info.nbytes))
+        groups = list(cut(infos, lambda info: info.end - info.start))
         for number, group in enumerate(groups, 1):
             window.append(_Group(name, group, last=number == len(groups)))
-            size += sum(info.nbytes for info in group)
+            size += sum([info.end - info.start for info in group])
             if size >= nbytes:
                 yield window
                 window, size = [], 0

@@ -2,75 +2,38 @@
 
 Floor 4, part of `torch`. What rows can express goes from the file into its place (`_layout`); where the dtype or the
 order of elements differs, raw bytes pass through a little transient memory and torch casts them into place
-(`_convert`). Everything is checked before the first byte is written. Read next: `_submit`.
+(`_convert`). Everything is checked before the first byte is written. Read next: `_destinations`, then `_submit`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
 from torch.autograd.graph import increment_version
 
-from .._collector import collector_paused
-from .._plan import Copy, find_overlap
-from ..errors import StreamloadError
-from ._convert import TRANSIENT_BYTES, Conversion, check_cast, convert
-from ._dtypes import torch_dtype, torch_shape
-from ._layout import blocks_of, suits, take_part
+from .._plan import find_overlap
+from ._convert import TRANSIENT_BYTES, Conversion, convert
+from ._destinations import DeviceFill, sort_by_device
 from ._stats import add_up
-from ._submit import check_options, choose_engine, compare, copies_into, enter_checkpoint, known_sums, submit
+from ._submit import check_options, choose_engine, compare, enter_checkpoint, known_sums, submit
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, LoadStats, Ticket
-    from .._format import TensorInfo
-    from .._plan import Block
+    from .._plan import Copy
     from ..options import StreamOptions
-    from ._layout import Part
+    from ._destinations import Destination
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Destination:
-    """Name a tensor of a checkpoint, or a part of it, and the memory it is to be put into.
-
-    Attributes:
-        name: The tensor's name in the checkpoint.
-        tensor: Where it goes, on the CPU or a CUDA device: a whole parameter, or any strided view of one, such as a
-            slice of a fused parameter, one expert of a stacked one, or a transposed view.
-        index: Which part of the checkpoint's tensor: ints and slices of step 1, at most one for each dimension. `()`
-            takes all of it.
-
-    Example:
-        >>> Destination("q_proj.weight", qkv.weight[:4096])
-        >>> Destination("o_proj.weight", o_proj.weight, (slice(None), slice(0, 2048)))
-    """
-
-    name: str
-    tensor: torch.Tensor
-    index: tuple[int | slice, ...] = ()
-
-
-@dataclass(slots=True)
-class DeviceFill:
-    """What goes to one device."""
-
-    copies: list[Copy] = field(default_factory=list)
-    conversions: list[Conversion] = field(default_factory=list)
-    tensors: list[torch.Tensor] = field(default_factory=list)  # that the copies write to
-    blocks: list[Block] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)  # whose block it is
 
 
 def fill(
@@ -126,7 +89,7 @@ def fill(
     check_options(options)
     with ExitStack() as opened:
         checkpoint = enter_checkpoint(opened, source, storage_options, options)
-        devices = _sort_by_device(checkpoint, destinations)
+        devices = sort_by_device(checkpoint, destinations)
         for found in devices.values():
             _refuse_shared_memory(found)
         engines = {device: choose_engine(device, options, engine) for device in devices}
@@ -223,104 +186,6 @@ def _compare_converted(
         )
     if whole:
         compare(engine, checkpoint, list(whole.values()), known)
-
-
-@collector_paused()
-def _sort_by_device(
-    checkpoint: Checkpoint, destinations: Mapping[str, torch.Tensor] | Iterable[Destination]
-) -> dict[torch.device, DeviceFill]:
-    """Check every destination, and work out how its bytes get there."""
-    devices: dict[torch.device, DeviceFill] = {}
-    dtypes: dict[str, torch.dtype] = {}
-    known_casts: set[tuple[str, torch.dtype, torch.device]] = set()
-    for name, tensor, index in _each(destinations):
-        info = checkpoint[name]
-        dtype = dtypes.get(info.dtype)
-        if dtype is None:
-            dtype = dtypes[info.dtype] = torch_dtype(info)
-        shape = torch_shape(info)
-        address, device = _find_memory(name, tensor), tensor.device
-        found = devices.get(device)
-        if found is None:
-            found = devices[device] = DeviceFill()
-        plain = tensor.dtype == dtype and not (tensor.is_conj() or tensor.is_neg())
-        if plain and index == () and tensor.shape == shape and tensor.is_contiguous():  # nearly always
-            if info.end > info.start:
-                found.blocks.append((address, info.end - info.start, 1, 0))
-                found.names.append(name)
-                found.tensors.append(tensor)
-                found.copies.append(Copy(info.shard, info.start, info.end, address))
-            continue
-        part = _find_part(info, shape, dtype.itemsize, index, tensor)
-        stride = tuple([step * tensor.element_size() for step in tensor.stride()])
-        blocks = blocks_of(address, tensor.shape, stride, tensor.element_size())
-        if blocks is None:
-            raise TypeError(
-                f"tensor {info.name!r}: elements of the destination cannot be shown not to share memory; fill what it "
-                "is a view of"
-            )
-        found.blocks += blocks
-        found.names += [name] * len(blocks)
-        if plain and suits(part, stride):
-            found.tensors.append(tensor)
-            found.copies += copies_into(info, part, stride, address)
-        elif blocks:
-            if (info.dtype, tensor.dtype, device) not in known_casts:
-                check_cast(info, tensor)
-                known_casts.add((info.dtype, tensor.dtype, device))
-            found.conversions.append(Conversion(info, part, tensor))
-    return devices
-
-
-def _each(
-    destinations: Mapping[str, torch.Tensor] | Iterable[Destination],
-) -> Iterator[tuple[str, torch.Tensor, tuple[int | slice, ...]]]:
-    if isinstance(destinations, Mapping):
-        for name, tensor in destinations.items():
-            yield name, tensor, ()
-        return
-    for destination in destinations:
-        if not isinstance(destination, Destination):
-            raise TypeError(f"expected a mapping of names to tensors, or Destinations, got {destination!r:.80}")
-        yield destination.name, destination.tensor, destination.index
-
-
-def _find_memory(name: str, tensor: object) -> int:
-    """Return a destination's address, once it is one that bytes can be put to; waits if it is still arriving."""
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"tensor {name!r}: expected a torch.Tensor to put it into, got {tensor!r:.80}")
-    if tensor.layout is not torch.strided:
-        raise TypeError(f"tensor {name!r}: bytes can be put into strided tensors only, not {tensor.layout}")
-    if not (tensor.is_cpu or tensor.is_cuda):
-        raise TypeError(
-            f"tensor {name!r}: the destination is on {str(tensor.device)!r}, which has no memory to fill; make a real "
-            "tensor on 'cpu' or 'cuda'"
-        )
-    try:
-        address = tensor.data_ptr()
-    except StreamloadError:  # a load of its own that has failed
-        raise
-    except RuntimeError:
-        address = 0
-    if address == 0 and tensor.numel():
-        raise TypeError(f"tensor {name!r}: {type(tensor).__name__} has no memory of its own; fill the tensors in it")
-    return address
-
-
-def _find_part(
-    info: TensorInfo, shape: tuple[int, ...], itemsize: int, index: tuple[int | slice, ...], tensor: torch.Tensor
-) -> Part:
-    try:
-        part = take_part(shape, itemsize, index)
-    except (IndexError, TypeError, ValueError) as error:
-        raise type(error)(f"tensor {info.name!r}: {error}") from None
-    if part.shape != tuple(tensor.shape):
-        asked = f", {list(part.shape)} of it are asked for" if index else ""
-        raise ValueError(
-            f"tensor {info.name!r}: the checkpoint has shape {list(shape)}{asked}, and the destination "
-            f"{list(tensor.shape)}"
-        )
-    return part
 
 
 def _refuse_shared_memory(found: DeviceFill) -> None:

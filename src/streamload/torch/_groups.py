@@ -42,15 +42,17 @@ def cut(items: Sequence[T], nbytes: Callable[[T], int], closes_at: int | None = 
         closes_at: Bytes that close a group; None: `GROUP_BYTES`.
     """
     closes_at = GROUP_BYTES if closes_at is None else closes_at
-    ordered = sorted(items, key=lambda item: nbytes(item) >= SMALL_BYTES)
+    sized = [(item, nbytes(item)) for item in items]
+    if len({size >= SMALL_BYTES for _, size in sized}) > 1:
+        sized.sort(key=lambda pair: pair[1] >= SMALL_BYTES)
     group: list[T] = []
-    size = 0
-    for item in ordered:
+    total = 0
+    for item, size in sized:
         group.append(item)
-        size += nbytes(item)
-        if size >= closes_at:
+        total += size
+        if total >= closes_at:
             yield group
-            group, size = [], 0
+            group, total = [], 0
     if group:
         yield group
 

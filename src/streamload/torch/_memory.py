@@ -18,11 +18,11 @@ from torch.utils.dlpack import from_dlpack
 
 from .._native import export_tensor
 from ..errors import DeviceError
-from ._dtypes import torch_dtype, torch_shape
+from ._dtypes import DLPACK_DTYPES, torch_kinds
 from ._host_block import HostBlock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .._format import TensorInfo
     from ._assembly import Assembly
@@ -40,6 +40,8 @@ GRIDDED_BYTES = 64 << 10
 
 DIRECT_GRID = 4096
 """Direct I/O writes to memory whose address agrees with the file offset by this: a page, and no drive asks for more."""
+
+_Row = tuple[int, int, int, int, int]  # of a layout: shard, start, end, which tensor, bytes of an element
 
 _DEVICES = "'cpu', 'cuda', 'cuda:<n>', the number of a CUDA device, or a torch.device"
 
@@ -96,10 +98,32 @@ def tensor_over(
         device: Where the memory is.
         owner: Kept alive until the tensor's storage is freed.
     """
-    if nbytes == 0:
-        return torch.empty(tuple(shape), dtype=dtype, device=device)
+    (tensor,) = _tensors_over([(address, nbytes, dtype, tuple(shape))], device, owner)
+    return tensor
+
+
+def _tensors_over(
+    pieces: Iterable[tuple[int, int, torch.dtype, tuple[int, ...]]], device: torch.device, owner: object
+) -> list[torch.Tensor]:
+    """Return tensors as `tensor_over` does; address, length, dtype and shape of each."""
     kind, ordinal = (_DLPACK_CUDA, device.index) if device.type == "cuda" else (_DLPACK_CPU, 0)
-    return reinterpret(from_dlpack(export_tensor(address, nbytes, kind, ordinal, owner)), dtype, shape)
+    tensors = []
+    last, known = None, None
+    for address, nbytes, dtype, shape in pieces:
+        if dtype is not last:
+            last, known = dtype, DLPACK_DTYPES.get(dtype)
+        if nbytes == 0:
+            tensors.append(torch.empty(shape, dtype=dtype, device=device))
+        elif known is not None:
+            tensors.append(from_dlpack(export_tensor(address, shape, known[0], known[1], kind, ordinal, owner)))
+        elif isinstance(owner, HostBlock):
+            at = address - owner.address + owner.lead
+            flat = torch.frombuffer(owner.buffer, dtype=dtype, count=nbytes // dtype.itemsize, offset=at)
+            tensors.append(flat.resize_(shape))
+        else:
+            raw = from_dlpack(export_tensor(address, (nbytes,), *DLPACK_DTYPES[torch.uint8], kind, ordinal, owner))
+            tensors.append(reinterpret(raw, dtype, shape))
+    return tensors
 
 
 def reinterpret(raw: torch.Tensor, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
@@ -148,10 +172,12 @@ class Placement:
 
     Attributes:
         tensors: One per tensor asked for, in the same order.
+        addresses: Of their first bytes; of no meaning where a tensor has none.
         blocks: What owns the memory, which lives as long as a tensor over it or this list.
     """
 
     tensors: list[torch.Tensor]
+    addresses: list[int]
     blocks: list[object]
 
 
@@ -179,26 +205,37 @@ def place(
         torch.OutOfMemoryError: The device has not enough memory.
         MemoryError: The system has not enough, on the CPU.
     """
-    kinds = [(torch_dtype(info), torch_shape(info)) for info in infos]
-    padded = [-(-info.nbytes // ALIGNMENT) * ALIGNMENT for info in infos]
-    placement = Placement([], [])
+    kinds = torch_kinds(infos)
+    lengths = [info.nbytes for info in infos]
+    padded = [-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in lengths]
+    placement = Placement([], [], [])
     first = 0
     while first < len(infos):
         last, size = first + 1, padded[first]
         while last < len(infos) and size + padded[last] <= block_bytes:
             size += padded[last]
             last += 1
-        if device.type == "cpu":
-            _place_on_host(infos[first:last], kinds[first:last], placement, as_in_file)
-        else:
+        block: torch.Tensor | HostBlock
+        if device.type != "cpu":
+            offsets = list(itertools.accumulate(padded[first : last - 1], initial=0))
             block = torch.empty(size + ALIGNMENT if size else 0, dtype=torch.uint8, device=device)
-            address = -(-block.data_ptr() // ALIGNMENT) * ALIGNMENT
-            for info, (dtype, shape), nbytes in zip(
-                infos[first:last], kinds[first:last], padded[first:last], strict=True
-            ):
-                placement.tensors.append(tensor_over(address, info.nbytes, dtype, shape, device, block))
-                address += nbytes
-            placement.blocks.append(block)
+            begin = -(-block.data_ptr() // ALIGNMENT) * ALIGNMENT
+        else:
+            if as_in_file:
+                itemsizes = [dtype.itemsize for dtype, _ in kinds[first:last]]
+                offsets, size, grid = lay_out(cast("Sequence[TensorInfo]", infos[first:last]), itemsizes)
+            else:
+                offsets, grid = list(itertools.accumulate(padded[first : last - 1], initial=0)), ALIGNMENT
+            block = HostBlock(size + grid if size else 0)
+            begin = -(-block.address // grid) * grid
+        addresses = [begin + offset for offset in offsets]
+        pieces = [
+            (address, nbytes, dtype, shape)
+            for address, nbytes, (dtype, shape) in zip(addresses, lengths[first:last], kinds[first:last], strict=True)
+        ]
+        placement.tensors.extend(_tensors_over(pieces, device, block))
+        placement.addresses.extend(addresses)
+        placement.blocks.append(block)
         first = last
     return placement
 
@@ -214,54 +251,37 @@ def lay_out(infos: Sequence[TensorInfo], itemsizes: Sequence[int]) -> tuple[list
         Where each tensor begins, the bytes for all, and what the first of them must be a multiple of.
     """
     offsets = [0] * len(infos)
-    order = sorted(range(len(infos)), key=lambda index: (infos[index].shard, infos[index].start, infos[index].end))
-    at, grid, first = 0, ALIGNMENT, 0
-    while first < len(order):
-        head = infos[order[first]]
-        end, last = head.start, first
-        aligned = True
-        while last < len(order) and infos[order[last]].start == end and infos[order[last]].shard == head.shard:
-            aligned &= end % itemsizes[order[last]] == 0
-            end = infos[order[last]].end
-            last += 1
-        if aligned and (last - first > 1 or end - head.start >= GRIDDED_BYTES):
-            step = DIRECT_GRID if end - head.start >= GRIDDED_BYTES else ALIGNMENT
+    rows = sorted(
+        [
+            (info.shard, info.start, info.end, index, itemsize)
+            for index, (info, itemsize) in enumerate(zip(infos, itemsizes, strict=True))
+        ]
+    )
+    at, grid = 0, ALIGNMENT
+    for run in _runs(rows):
+        begin, end = run[0][1], run[-1][2]
+        if (len(run) > 1 or end - begin >= GRIDDED_BYTES) and not any([row[1] % row[4] for row in run]):
+            step = DIRECT_GRID if end - begin >= GRIDDED_BYTES else ALIGNMENT
             grid = max(grid, step)
-            at += (head.start - at) % step
-            for index in order[first:last]:
-                offsets[index] = at + infos[index].start - head.start
-            at += end - head.start
+            at += (begin - at) % step
+            for _, start, _, index, _ in run:
+                offsets[index] = at + start - begin
+            at += end - begin
         else:
-            for index in order[first:last]:
+            for _, start, stop, index, _ in run:
                 at += -at % ALIGNMENT
                 offsets[index] = at
-                at += infos[index].nbytes
-        first = last
+                at += stop - start
     return offsets, at, grid
 
 
-def _place_on_host(
-    infos: Sequence[TensorInfo | Assembly],
-    kinds: Sequence[tuple[torch.dtype, tuple[int, ...]]],
-    placement: Placement,
-    as_in_file: bool,
-) -> None:
-    if as_in_file:
-        offsets, size, grid = lay_out(cast("Sequence[TensorInfo]", infos), [dtype.itemsize for dtype, _ in kinds])
-    else:
-        ends = itertools.accumulate([-(-info.nbytes // ALIGNMENT) * ALIGNMENT for info in infos], initial=0)
-        *offsets, size = ends
-        grid = ALIGNMENT
-    block = HostBlock(size + grid if size else 0)
-    lead = block.lead + -block.address % grid
-    buffer = block.buffer
-    for info, (dtype, shape), offset in zip(infos, kinds, offsets, strict=True):
-        nbytes = info.nbytes
-        if nbytes == 0:
-            tensor = torch.empty(shape, dtype=dtype, device="cpu")
-        else:  # a third of what `tensor_over` takes
-            tensor = torch.frombuffer(buffer, dtype=dtype, count=nbytes // dtype.itemsize, offset=lead + offset)
-            if len(shape) != 1:
-                tensor.resize_(shape)
-        placement.tensors.append(tensor)
-    placement.blocks.append(block)
+def _runs(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+    """Yield tensors, in the order of the files, by what follows each other without a gap."""
+    first = last_shard = last_end = 0
+    for at, (shard, start, end, _, _) in enumerate(rows):
+        if (start != last_end or shard != last_shard) and at:
+            yield rows[first:at]
+            first = at
+        last_shard, last_end = shard, end
+    if rows:
+        yield rows[first:]
