@@ -78,8 +78,9 @@ class Marks:
 
 def _layer_at(checkpoint: Checkpoint) -> Callable[[ChunkTrace], str]:
     """Return what tells the layer of a read's first byte."""
+    source_of = _sources_of(checkpoint)
     tensors = [(tensor, layer.name) for layer in checkpoint.layers for tensor in layer.tensors if tensor.nbytes]
-    layer_of = {(tensor.shard, tensor.start): layer for tensor, layer in tensors}
+    layer_of = {(source_of[tensor.shard], tensor.start): layer for tensor, layer in tensors}
     starts = sorted(layer_of)
     return lambda chunk: layer_of[starts[_last_at_or_before(starts, (chunk.source, chunk.offset))]]
 
@@ -91,12 +92,19 @@ def _arrivals(checkpoint: Checkpoint, chunks: Sequence[ChunkTrace], submitted: f
         group_done[chunk.group] = max(group_done.get(chunk.group, 0.0), chunk.copy_done + submitted)
     begins = sorted(chunks, key=lambda chunk: (chunk.source, chunk.offset))
     keys = [(chunk.source, chunk.offset) for chunk in begins]
+    source_of = _sources_of(checkpoint)
     found: dict[str, float] = {}
     for tensor in checkpoint.values():
         if tensor.nbytes and begins:
-            chunk = begins[_last_at_or_before(keys, (tensor.shard, tensor.start))]
+            chunk = begins[_last_at_or_before(keys, (source_of[tensor.shard], tensor.start))]
             found[tensor.name] = group_done[chunk.group]
     return found
+
+
+def _sources_of(checkpoint: Checkpoint) -> dict[int, int]:
+    """Return how a ticket that reads the whole checkpoint numbers its shards: those without bytes are not opened."""
+    read = sorted({tensor.shard for tensor in checkpoint.values() if tensor.nbytes})
+    return {shard: number for number, shard in enumerate(read)}
 
 
 def _last_at_or_before(keys: Sequence[tuple[int, int]], key: tuple[int, int]) -> int:
