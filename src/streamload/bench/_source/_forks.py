@@ -14,18 +14,15 @@ import signal
 import subprocess
 import sys
 import traceback
+import warnings
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from ..._closing import Closing
 from .._result import BenchError
 from ._process import main
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
 
 __all__ = ["Forks"]
 
@@ -48,7 +45,7 @@ class _Order:
     seconds: float
 
 
-class Forks:
+class Forks(Closing):
     """Let transfers run, each in a process of its own, one at a time; a context manager."""
 
     def __init__(self) -> None:
@@ -85,19 +82,11 @@ class Forks:
         lines = said.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"it ended with {code} and said nothing"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-        self._answers.close()
-
     def close(self) -> None:
         """Start no more, and end what runs. Harmless when repeated."""
         self._orders.close()  # which the parent of all takes for the end
         self._parent.wait()
+        self._answers.close()
 
 
 def _serve() -> None:
@@ -107,7 +96,10 @@ def _serve() -> None:
     for line in sys.stdin.buffer:
         order = _Order(**json.loads(line))
         ends, holds = os.pipe()
-        child = os.fork()
+        with warnings.catch_warnings():
+            # Python 3.12 counts threads: those of numpy's BLAS, which sees to forks itself. There are no others.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
         if child == 0:
             os.close(ends)
             _transfer(order)
