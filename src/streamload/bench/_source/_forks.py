@@ -110,7 +110,8 @@ def _serve() -> None:
         if not in_time:
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        print(json.dumps(os.waitstatus_to_exitcode(status) if in_time else None), flush=True)
+        answer = os.waitstatus_to_exitcode(status) if in_time else None
+        os.write(sys.stdout.fileno(), json.dumps(answer).encode() + b"\n")
 
 
 def _transfer(order: _Order) -> NoReturn:
@@ -123,8 +124,9 @@ def _transfer(order: _Order) -> NoReturn:
             os.dup2(here, there)
         main(order.request, Path(order.file))
         code = 0
-    except BaseException:  # the top of a process
+    except BaseException:
         traceback.print_exc()
+        raise
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
