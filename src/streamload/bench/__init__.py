@@ -28,6 +28,7 @@ a slow moment of the machine meets all of them. The map:
     _planning       opening and planning, by the tensor
     _shapes         checkpoints of many tensors
     _rounds         how contestants are timed
+    _forks          a process for each run, with torch imported already
     _memory         how their memory is watched
     _result         what comes out: figures, ratios, a JSON file
     _table          the same as text

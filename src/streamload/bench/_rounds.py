@@ -61,7 +61,8 @@ class Contestant:
         get_ready: Does what is outside the clock, and returns what moves everything once. A peer may raise anything
             in both, others `CannotRun`.
         judge: Who compares the bytes; None: nobody.
-        prepare: Called before each of its runs, outside the clock, behind what surrounds every run.
+        prepare: Called before each of its runs, outside the clock, and before what surrounds every run: what brings a
+            file into the page cache takes the memory that was to be free.
     """
 
     name: str
@@ -140,8 +141,8 @@ def _run_first(contestant: Contestant, tally: _Tally, conditions: Conditions) ->
     tally.run = run = _attempt(contestant, contestant.get_ready)
     if contestant.judge is not None:
         contestant.judge.scramble()
-    conditions.prepare()
     contestant.prepare()
+    conditions.prepare()
     conditions.synchronize()
     with MemoryWatch() as watch:
         outcome = _attempt(contestant, run)
@@ -156,8 +157,8 @@ def _run_first(contestant: Contestant, tally: _Tally, conditions: Conditions) ->
 
 def _run_timed(contestant: Contestant, tally: _Tally, conditions: Conditions) -> None:
     assert tally.run is not None
-    conditions.prepare()
     contestant.prepare()
+    conditions.prepare()
     conditions.synchronize()
     cpu, began = time.process_time(), time.perf_counter()
     outcome = _attempt(contestant, tally.run)

@@ -79,7 +79,7 @@ class PretrainedSettings:
 
     path: str | os.PathLike[str] | None = None
     device: str = "cpu"
-    repeat: int = 4
+    repeat: int = 5
     command: str = ""
 
 
@@ -101,7 +101,7 @@ class SourceSettings:
 
     url: str | None = None
     storage_options: Mapping[str, object] = field(default_factory=dict)
-    repeat: int = 3
+    repeat: int = 6
     range_bytes: int = 8 << 20
     connections: int = 8
     busy: bool = True

@@ -16,7 +16,7 @@ __all__ = ["from_pretrained"]
 @click.command(name="from_pretrained")
 @click.argument("path", required=False)
 @device_option()
-@repeat_option(4, "Pairs of each figure.")
+@repeat_option(5, "Pairs of each figure.")
 @json_option
 @trace_option
 @report_option

@@ -16,7 +16,7 @@ __all__ = ["source"]
 @click.command()
 @click.argument("url", required=False)
 @storage_option
-@repeat_option(3, "Rounds; each runs every client.")
+@repeat_option(6, "Rounds; each runs every client.")
 @click.option(
     "--range-mib", type=click.IntRange(1, 256), default=8, show_default=True, help="MiB of one request of the others."
 )

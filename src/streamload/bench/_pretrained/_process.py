@@ -1,21 +1,19 @@
-"""Load a model once, in a process of its own: `python -m streamload.bench._pretrained._process REQUEST FILE`.
+"""Load a model once, in a process of its own.
 
 Part of `bench._pretrained`; needs torch and transformers. Before the clock starts, all is imported, and a small Llama
 is loaded the stock way and computes: what transformers and torch do once in a process is in nobody's figures, what
-streamload does once is in its own. The result goes to FILE as JSON.
+streamload does once is in its own. The request comes as JSON, the result goes to a file as JSON.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-import sys
 import time
 import zlib
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -27,7 +25,10 @@ from ..._trace import Lane, Span, Trace
 from ...transformers import patch
 from .._memory import MemoryWatch, touch_free_memory
 
-__all__ = ["CHECK", "RESIDENT", "STOCK", "STREAMED", "TIMELINE", "TOKEN", "Load", "LoadRequest"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["CHECK", "RESIDENT", "STOCK", "STREAMED", "TIMELINE", "TOKEN", "Load", "LoadRequest", "main"]
 
 STOCK, STREAMED = "stock", "streamed"
 TOKEN, RESIDENT, CHECK, TIMELINE = "token", "resident", "check", "timeline"
@@ -223,7 +224,13 @@ def _sum_weights(model: Any) -> int:  # noqa: ANN401
     return found
 
 
-def _main(text: str, file: Path) -> None:
+def main(text: str, file: Path) -> None:
+    """Load once, and write what came of it.
+
+    Args:
+        text: A `LoadRequest` as JSON.
+        file: Where the result goes, as JSON; logits go beside it.
+    """
     request = LoadRequest(**json.loads(text))
     found: dict[str, object]
     try:
@@ -235,7 +242,3 @@ def _main(text: str, file: Path) -> None:
     except ValueError as error:
         found = {"refused": str(error)}
     file.write_text(json.dumps(found), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]))

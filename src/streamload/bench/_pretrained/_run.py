@@ -6,9 +6,8 @@ Part of `bench._pretrained`; needs torch and transformers.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from ..._engine import open_device
 from ..._machine import machine_facts
 from ..._trace import Trace
 from ...testing import LlamaShape, make_checkpoint
+from .._forks import Forks
 from .._overlap._place import Place, open_files
 from .._result import BenchError, cache_state
 from ._process import CHECK, RESIDENT, STOCK, STREAMED, TIMELINE, TOKEN, Load, LoadRequest
@@ -48,6 +48,7 @@ class _Course:
 
     path: Path
     files: Files
+    forks: Forks
     nbytes: int
     device: str
     scratch: Path
@@ -87,17 +88,9 @@ class _Course:
             touched_bytes=self.nbytes if self.device == "cpu" else 0,
         )
         self.cached.append(self.files.cached())
-        command = [
-            sys.executable,
-            "-m",
-            "streamload.bench._pretrained._process",
-            json.dumps(asdict(request)),
-            str(file),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not file.exists():
-            said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            raise BenchError(f"a {way} load ended with {done.returncode}, its last words were: {said}")
+        said = self.forks.run(json.dumps(asdict(request)), file)
+        if not file.exists():
+            raise BenchError(f"a {way} load failed: {said}")
         found: dict[str, Any] = json.loads(file.read_text())
         if "refused" in found:
             raise BenchError(found["refused"])
@@ -124,14 +117,15 @@ def run(settings: PretrainedSettings, progress: BenchProgress) -> PretrainedBenc
     except ValueError as error:
         raise BenchError(str(error)) from error
     pairs = settings.repeat
-    with tempfile.TemporaryDirectory(prefix="streamload-pretrained-") as name:
-        scratch = Path(name)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamload-pretrained-")))
         path = _written(scratch / "checkpoint", progress) if settings.path is None else Path(settings.path)
         make_checkpoint(scratch / "small", _SMALL_SHAPE, shards=1)
         files = open_files(path)
         nbytes = sum(tensor.nbytes for tensor in files.tensors)
         with progress.stage("measuring", 2 * (2 + 2 * pairs), "load") as advance:
-            course = _Course(path, files, nbytes, settings.device, scratch, advance)
+            forks = stack.enter_context(Forks(Load.__module__))
+            course = _Course(path, files, forks, nbytes, settings.device, scratch, advance)
             checked = {way: course.load(way, CHECK) for way in _WAYS}  # which warms the page cache too
             output = _compare(checked, course)
             course.cached.clear()

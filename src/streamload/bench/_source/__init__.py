@@ -6,7 +6,6 @@ Part of `bench`. The map:
     _place      a server started here; _nginx configures it
     _link       a slow link before a server
     _process    one client moves all the bytes once, in a process of its own
-    _forks      starts those processes, with torch imported already
     _clients    the clients, one in a file
     _result     what comes out; `_table` makes text of it
 """

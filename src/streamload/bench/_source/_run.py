@@ -22,9 +22,9 @@ from ..._trace import Trace
 from ..._units import say_bytes
 from ...options import StreamOptions
 from ...testing import LlamaShape, make_checkpoint
+from .._forks import Forks
 from .._result import BenchError
 from ._clients import CEILING, FALLBACK, LOAD_AFTER, NAMES, OURS
-from ._forks import Forks
 from ._place import serve
 from ._process import Transfer, TransferRequest
 from ._result import SourceBench, SourceScore
@@ -44,6 +44,7 @@ _THOROUGH_SHAPE = LlamaShape(
 _SHAPE = replace(_THOROUGH_SHAPE, layers=13)
 _SHARDS = 4
 _BUCKET, _PREFIX = "bucket", "model"
+_IMPORTED = "streamload.bench._source._clients._ours"  # torch, and all that streamload's own clients import
 _SECONDS = 120.0  # after which a client is given up
 
 
@@ -99,7 +100,7 @@ def run(settings: SourceSettings, progress: BenchProgress) -> SourceBench:
         clients = [name for name in NAMES if settings.peers or not _is_peer(name)]
         runs = settings.repeat * (len(clients) + len(_busy(clients, settings))) + 1
         with progress.stage("measuring", runs, "transfer") as advance:
-            course = _Course(request, stack.enter_context(Forks()), scratch, advance)
+            course = _Course(request, stack.enter_context(Forks(Transfer.__module__, _IMPORTED)), scratch, advance)
             return _race(course, clients, settings, url)
 
 

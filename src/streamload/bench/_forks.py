@@ -1,8 +1,8 @@
-"""Start a process for each transfer from one that has torch imported: `python -m streamload.bench._source._forks`.
+"""Start a process for each run from one that has imported what all of them need.
 
-Part of `bench._source`; needs torch. Every transfer has a process of its own, and importing torch takes many times as
-long as most transfers: one process imports it, does nothing else, and forks for each. What a client does once in a
-process is done in each of them all the same. Requests come as lines of JSON, one at a time, and so do the answers.
+Floor 6; standard library only. Where every run has a process of its own, importing torch takes longer than most runs:
+one process imports it, does nothing else, and forks for each. What a library does once in a process is done in each of
+them all the same. Orders come to it as lines of JSON, one at a time, and so do its answers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from ..._closing import Closing
-from .._result import BenchError
-from ._process import main
+from .._closing import Closing
+from ._result import BenchError
 
 __all__ = ["Forks"]
 
@@ -32,37 +31,41 @@ class _Order:
     """Say what a process is to do.
 
     Attributes:
-        request: A `TransferRequest` as JSON. Never an argument of a process: everybody may read those, and there are
-            secrets in it.
+        request: Text for the job. Never an argument of a process: everybody may read those, and there may be secrets
+            in it.
         file: Where the result goes.
         said: Where what it prints goes.
-        seconds: After which it is killed.
+        seconds: After which it is killed; None: never.
     """
 
     request: str
     file: str
     said: str
-    seconds: float
+    seconds: float | None
 
 
 class Forks(Closing):
-    """Let transfers run, each in a process of its own, one at a time; a context manager."""
+    """Let a job run again and again, each time in a process of its own, one at a time; a context manager.
 
-    def __init__(self) -> None:
-        self._parent = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-        )
+    Args:
+        job: Module whose `main(request, file)` does what a request asks for, and writes what came of it to the file.
+        imported: Module that is imported before any of them is started, the job's own where it is None.
+    """
+
+    def __init__(self, job: str, imported: str | None = None) -> None:
+        command = [sys.executable, "-m", __name__, job, job if imported is None else imported]
+        self._parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
         self._orders, self._answers = self._parent.stdin, self._parent.stdout
 
-    def run(self, request: str, file: Path, seconds: float) -> str:
-        """Let a new process do a transfer, wait for its end, and return the last line it printed, or how it ended.
+    def run(self, request: str, file: Path, seconds: float | None = None) -> str:
+        """Let a new process do the job, wait for its end, and return the last line it printed, or how it ended.
 
         Args:
-            request: As JSON.
+            request: What is asked for.
             file: Where the result goes; there is none if it failed.
-            seconds: After which it is killed.
+            seconds: After which it is killed; None: never.
 
         Raises:
             BenchError: No process can be started any longer.
@@ -75,10 +78,10 @@ class Forks(Closing):
         except (BrokenPipeError, ValueError):  # it has ended, or was closed
             answer = b""
         if not answer:
-            raise BenchError(f"the process that starts transfers has ended with {self._parent.wait()}")
+            raise BenchError(f"the process that starts the others has ended with {self._parent.wait()}")
         code = json.loads(answer)
         if code is None:
-            return f"it had not ended after {seconds:.0f} s"
+            return f"it had not ended after {seconds or 0:.0f} s"
         lines = said.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"it ended with {code} and said nothing"
 
@@ -89,9 +92,9 @@ class Forks(Closing):
         self._answers.close()
 
 
-def _serve() -> None:
+def _serve(job: str, imported: str) -> None:
     """Fork for every order until there are no more; what runs then is killed, for nobody wants it any longer."""
-    import_module("._clients._ours", __package__)  # torch and all that streamload's own clients import
+    import_module(imported)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the benchmark has the words for it
     for line in sys.stdin.buffer:
         order = _Order(**json.loads(line))
@@ -102,7 +105,7 @@ def _serve() -> None:
             child = os.fork()
         if child == 0:
             os.close(ends)
-            _transfer(order)
+            _do(job, order)
         os.close(holds)  # the child's is the only one left: closed when it ends, however that is
         ready = select.select([ends, sys.stdin], [], [], order.seconds)[0]  # an order has the next one wait for its end
         os.close(ends)
@@ -114,7 +117,7 @@ def _serve() -> None:
         os.write(sys.stdout.fileno(), json.dumps(answer).encode() + b"\n")
 
 
-def _transfer(order: _Order) -> NoReturn:
+def _do(job: str, order: _Order) -> NoReturn:
     """Do what one order says, with everything that is printed in its file, and end this process."""
     code = 1
     try:
@@ -122,7 +125,7 @@ def _transfer(order: _Order) -> NoReturn:
         nothing = os.open(os.devnull, os.O_RDONLY)
         for here, there in ((nothing, 0), (said, 1), (said, 2)):
             os.dup2(here, there)
-        main(order.request, Path(order.file))
+        import_module(job).main(order.request, Path(order.file))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -134,4 +137,4 @@ def _transfer(order: _Order) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(*sys.argv[1:])

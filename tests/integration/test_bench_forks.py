@@ -1,4 +1,4 @@
-"""The processes of `streamload bench source`: each ends for itself, whatever happens in it."""
+"""Runs in processes of their own, with `bench source`'s clients: each ends for itself, whatever happens in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from streamload.bench import BenchError
-from streamload.bench._source._forks import Forks
+from streamload.bench._forks import Forks
 
+JOB = "streamload.bench._source._process"
 REQUEST = {
     "client": "streamload, into place",
     "url": "",
@@ -32,7 +33,7 @@ REQUEST = {
 def forks():
     """One parent of all the processes below."""
     pytest.importorskip("torch")
-    with Forks() as found:
+    with Forks(JOB) as found:
         yield found
 
 
@@ -68,7 +69,7 @@ def test_one_that_does_not_end_is_killed_and_the_next_runs(forks, tmp_path, sile
 
 
 def test_leaving_ends_one_that_still_runs(tmp_path, silent_server):
-    with Forks() as forks, ThreadPoolExecutor(1) as pool:
+    with Forks(JOB) as forks, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(forks.run, asked(url=f"{silent_server}/m.safetensors"), tmp_path / "r.json", 3600)
         while not (tmp_path / "r.said").exists():
             assert not waiting.done()
@@ -77,7 +78,7 @@ def test_leaving_ends_one_that_still_runs(tmp_path, silent_server):
 
 
 def test_without_the_parent_it_is_said_that_nothing_can_be_started(tmp_path):
-    with Forks() as forks:
+    with Forks(JOB) as forks:
         forks.close()
-        with pytest.raises(BenchError, match="the process that starts transfers has ended with 0"):
+        with pytest.raises(BenchError, match="the process that starts the others has ended with 0"):
             forks.run(asked(), tmp_path / "result.json", 60)
