@@ -5,6 +5,6 @@ Floor 2. `_files` decides which files a path stands for, `_layers` groups and or
 """
 
 from ._layers import Layer, group_layers
-from ._mapping import Checkpoint, Shard, open, open_files, tensors_of
+from ._mapping import Checkpoint, Shard, infos_of, open, open_files
 
-__all__ = ["Checkpoint", "Layer", "Shard", "group_layers", "open", "open_files", "tensors_of"]
+__all__ = ["Checkpoint", "Layer", "Shard", "group_layers", "infos_of", "open", "open_files"]

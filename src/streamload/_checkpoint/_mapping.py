@@ -213,7 +213,7 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
             raise StreamClosedError(f"{self._url}: the checkpoint is closed")
 
 
-def tensors_of(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
+def infos_of(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
     """Return the checkpoint's own dict, for who looks up many names; not to be changed.
 
     Raises:

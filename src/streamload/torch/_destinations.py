@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 import torch
 
-from .._checkpoint import tensors_of
+from .._checkpoint import infos_of
 from .._collector import collector_paused
-from .._plan import Copy
+from .._plan import Copy, make_copy
 from ..errors import StreamloadError
 from ._convert import Conversion, check_cast
 from ._dtypes import torch_dtype, torch_shape
@@ -24,7 +23,7 @@ from ._layout import blocks_of, suits, take_part
 from ._submit import copies_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from .._checkpoint import Checkpoint
     from .._format import TensorInfo
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 _CPU = torch.device("cpu")
 _PLAIN_KINDS = (torch.Tensor, torch.nn.Parameter)
 _WHOLE: tuple[int | slice, ...] = ()  # the index that takes all of a tensor
-
-make_copy: Callable[[tuple[int, ...]], Copy] = partial(tuple.__new__, Copy)
-"""Make a copy of all its fields in a third of the time that its class takes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +81,7 @@ def sort_by_device(
     """
     devices: dict[torch.device, DeviceFill] = {}
     known_casts: set[tuple[str, torch.dtype, torch.device]] = set()
-    infos = tensors_of(checkpoint)
+    infos = infos_of(checkpoint)
     here: torch.device | None = None  # where the last one is
     named, dtype, packed, can_conj = "", torch.uint8, False, False  # what the last one's dtype is called, and is
     for (name, tensor), index in _each(destinations):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from .._closing import Closing
 from .._collector import collector_paused
+from .._plan import make_copy
 from ..errors import StreamClosedError
-from ._destinations import make_copy
 from ._failure import raise_again, without_traceback
 from ._groups import GROUP_BYTES, cut
 from ._memory import current_stream, place, poison, resolve_device
