@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from streamload.bench._memory import MemoryWatch, give_back_memory, touch_free_memory
+from streamload._machine import private_bytes
+from streamload.bench._memory import MemoryWatch, SpareMemory, give_back_memory, touch_free_memory
 from streamload.bench._result import BenchError
 from streamload.bench._rounds import CannotRun, Conditions, Contestant, Outcome, run_rounds
 
@@ -117,6 +118,24 @@ def test_two_contestants_of_one_name_are_refused():
         run_rounds([entry("a", Outcome), entry("a", Outcome)], 1, Conditions())
 
 
+def test_what_surrounds_runs_comes_in_its_order():
+    seen = []
+    conditions = Conditions(
+        **{
+            name: lambda name=name: seen.append(name)
+            for name in ("begin", "prepare", "synchronize", "clear", "progress")
+        }
+    )
+
+    def run():
+        seen.append("run")
+        return Outcome()
+
+    run_rounds([entry("a", run)], 2, conditions)
+    once = ["prepare", "synchronize", "run", "synchronize"]
+    assert seen == [*once, "progress", "begin", *[*once, "clear", "progress"] * 2]
+
+
 def test_everything_is_prepared_and_counted():
     prepared, progress = [], []
     conditions = Conditions(prepare=lambda: prepared.append(1), progress=lambda: progress.append(1))
@@ -140,3 +159,22 @@ def test_memory_that_was_touched_is_given_back():
         pass
     assert watch.peak_bytes is None or watch.peak_bytes < 1 << 30
     assert after.peak_bytes is None or after.peak_bytes < 32 << 20
+
+
+def test_spare_memory_is_held_until_it_is_let_go_of_and_taken_again():
+    def held():
+        return private_bytes() - before
+
+    with SpareMemory(64 << 20) as spare:
+        spare.release()
+        before = private_bytes()
+        if before is None:
+            pytest.skip("the system does not say how much memory a process has")
+        spare.take()
+        spare.take()  # is held
+        assert 60 << 20 < held() < 100 << 20
+        spare.release()
+        spare.release()  # is not
+        assert held() < 32 << 20
+        spare.take()
+    assert held() < 32 << 20

@@ -82,15 +82,15 @@ class Course:
 
     def drop_from_cache(self) -> None:
         """Ask the kernel to forget the shards and the files made beside them."""
-        for file in (*self.files, *(path for path in self.scratch.iterdir() if path.is_file())):
+        for file in self._all_files():
             drop_from_cache(file)
 
     def bring_into_cache(self) -> None:
-        """Read what of the shards the page cache may lack, and keep nothing of it."""
-        if self.cached() == 1.0:
-            return
+        """Read what of the shards and the files made beside them the page cache may lack, and keep nothing of it."""
         piece = bytearray(_PIECE_BYTES)
-        for file in self.files:
+        for file in self._all_files():
+            if cached_fraction(file) == 1.0:
+                continue
             with file.open("rb", buffering=0) as opened:
                 while opened.readinto(piece):
                     pass
@@ -100,6 +100,9 @@ class Course:
         parts = [cached_fraction(file) for file in self.files]
         known = [part for part in parts if part is not None]
         return sum(known) / len(known) if len(known) == len(parts) else None
+
+    def _all_files(self) -> tuple[Path, ...]:
+        return (*self.files, *(path for path in self.scratch.iterdir() if path.is_file()))
 
 
 def open_course(path: str | os.PathLike[str], device: str, scratch: Path) -> Course:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from .. import _native
 from .._engine import open_device
@@ -20,11 +17,11 @@ from .._machine import machine_facts
 from ..testing import LlamaShape, make_checkpoint
 from ._contestants import contestants
 from ._course import open_course
-from ._memory import give_back_memory, touch_free_memory
-from ._ours import fixed_cost
+from ._ours import fixed_cost_of
 from ._result import BenchError, EngineBench, cache_state
-from ._rounds import Conditions, run_rounds
+from ._rounds import run_rounds
 from ._shapes import OWN_BYTES, make_moe_checkpoint
+from ._surroundings import Surroundings
 from ._traced import traced_loads
 
 if TYPE_CHECKING:
@@ -80,27 +77,13 @@ def _race(
     course: Course, repeat: int, *, cold: bool, settings: PeerSettings, command: str, progress: BenchProgress
 ) -> EngineBench:
     cached: list[float | None] = []
-
-    def prepare() -> None:
-        if cold:
-            course.drop_from_cache()
-        cached.append(course.cached())
-        give_back_memory()
-        if course.on_host:
-            touch_free_memory(course.nbytes)
-
-    def fixed() -> float:
-        prepare()
-        return fixed_cost(course)
-
-    everyone = [replace(contestant, judge=course) for contestant in contestants(course, cold=cold)]
-    with progress.stage("measuring", (repeat + 1) * len(everyone), "run") as advance:
-        conditions = Conditions(
-            prepare=prepare,
-            synchronize=(lambda: None) if course.on_host else lambda: torch.cuda.synchronize(course.torch_device),
-            progress=advance,
-        )
-        scores = run_rounds(everyone, repeat, conditions)
+    entered = [*contestants(course, cold=cold), fixed_cost_of(course)]
+    with (
+        Surroundings(course.torch_device, course.nbytes) as around,
+        progress.stage("measuring", (repeat + 1) * len(entered), "run") as advance,
+    ):
+        everyone = around.in_state(entered, course, cold=cold, cached=cached)
+        *scores, fixed = run_rounds(everyone, repeat, around.conditions(advance))
     return EngineBench(
         nbytes=course.nbytes,
         tensors=len(course.existing),
@@ -108,7 +91,7 @@ def _race(
         cache=cache_state(asked_cold=cold, cached=cached),
         rounds=repeat,
         scores=tuple(scores),
-        fixed_cost_seconds=tuple(fixed() for _ in range(repeat)),
+        fixed_cost_seconds=fixed.seconds,
         cached=tuple(cached),
         peer_settings=settings,
         command=command,

@@ -10,20 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from .. import _native
 from .._engine import open_device
 from .._machine import machine_facts
 from ._contestants import ceiling_contestants
 from ._course import open_course
 from ._many_result import ManyTensorsBench
-from ._memory import give_back_memory, touch_free_memory
 from ._ours import ours
 from ._planning import measure_planning, write_hollow_file
 from ._result import BenchError, cache_state
-from ._rounds import Conditions, run_rounds
+from ._rounds import run_rounds
 from ._shapes import OWN_BYTES, expert_names, make_moe_checkpoint
+from ._surroundings import Surroundings
 
 if TYPE_CHECKING:
     from ._course import Course
@@ -82,21 +80,13 @@ def _race(
 ) -> list[Score]:
     """Run ceilings and streamload over both checkpoints; what the page cache held before each run goes to `cached`."""
 
-    def prepare() -> None:
-        cached.extend(course.cached() for course in courses)
-        give_back_memory()
-        if device == "cpu":
-            touch_free_memory(max(course.nbytes for course in courses))
-
-    everyone = [
-        replace(contestant, name=f"{contestant.name}, {len(course.existing):,} tensors", judge=course)
-        for course in courses
-        for contestant in [*ceiling_contestants(course, cold=False), *ours(course)]
-    ]
-    with progress.stage("measuring", (repeat + 1) * len(everyone), "run") as advance:
-        conditions = Conditions(
-            prepare=prepare,
-            synchronize=(lambda: None) if device == "cpu" else lambda: torch.cuda.synchronize(device),
-            progress=advance,
-        )
-        return run_rounds(everyone, repeat, conditions)
+    with Surroundings(device, max(course.nbytes for course in courses)) as around:
+        everyone = [
+            replace(contestant, name=f"{contestant.name}, {len(course.existing):,} tensors")
+            for course in courses
+            for contestant in around.in_state(
+                [*ceiling_contestants(course, cold=False), *ours(course)], course, cold=False, cached=cached
+            )
+        ]
+        with progress.stage("measuring", (repeat + 1) * len(everyone), "run") as advance:
+            return run_rounds(everyone, repeat, around.conditions(advance))

@@ -62,7 +62,7 @@ class Contestant:
             in both, others `CannotRun`.
         judge: Who compares the bytes; None: nobody.
         prepare: Called before each of its runs, outside the clock, and before what surrounds every run: what brings a
-            file into the page cache takes the memory that was to be free.
+            file into the page cache takes memory.
     """
 
     name: str
@@ -78,13 +78,17 @@ class Conditions:
     """Say what surrounds each run.
 
     Attributes:
+        begin: Called once everyone has run without a clock.
         prepare: Called before each run, outside the clock.
         synchronize: Waits for the device, inside the clock.
+        clear: Called after each run with a clock, once what it left is gone.
         progress: Called after each run.
     """
 
+    begin: Callable[[], object] = lambda: None
     prepare: Callable[[], object] = lambda: None
     synchronize: Callable[[], object] = lambda: None
+    clear: Callable[[], object] = lambda: None
     progress: Callable[[], object] = lambda: None
 
 
@@ -119,22 +123,30 @@ def run_rounds(contestants: Sequence[Contestant], repeat: int, conditions: Condi
     tallies = {contestant.name: _Tally() for contestant in contestants}
     if len(tallies) < len(contestants):
         raise ValueError("two contestants have one name")
-    for number in range(-1, repeat):
-        turn = max(number, 0) % len(contestants)
+    for contestant in contestants:
+        _try_to(_run_first, contestant, tallies[contestant.name], conditions)
+        conditions.progress()
+    conditions.begin()
+    for number in range(repeat):
+        turn = number % len(contestants)
         for contestant in [*contestants[turn:], *contestants[:turn]]:
             tally = tallies[contestant.name]
             if not (tally.cannot_run or tally.wrong):
-                try:
-                    if number < 0:
-                        _run_first(contestant, tally, conditions)
-                    else:
-                        _run_timed(contestant, tally, conditions)
-                except CannotRun as error:
-                    tally.cannot_run = str(error)
-                except _ComesOutWrong as error:
-                    tally.wrong = str(error)
+                _try_to(_run_timed, contestant, tally, conditions)
+                conditions.clear()
             conditions.progress()
     return [_score(contestant, tallies[contestant.name]) for contestant in contestants]
+
+
+def _try_to(
+    run: Callable[[Contestant, _Tally, Conditions], None], contestant: Contestant, tally: _Tally, conditions: Conditions
+) -> None:
+    try:
+        run(contestant, tally, conditions)
+    except CannotRun as error:
+        tally.cannot_run = str(error)
+    except _ComesOutWrong as error:
+        tally.wrong = str(error)
 
 
 def _run_first(contestant: Contestant, tally: _Tally, conditions: Conditions) -> None:

@@ -13,17 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from ... import _native
 from ..._engine import open_device
 from ..._machine import machine_facts
 from .._contestants import contestants
 from .._course import open_course
 from .._engine import make_own_checkpoint
-from .._memory import give_back_memory, touch_free_memory
 from .._result import BenchError, cache_state
-from .._rounds import Conditions, run_rounds
+from .._rounds import run_rounds
+from .._surroundings import Surroundings
 from .._traced import traced_loads
 from ._result import CompareBench, CompareSide
 
@@ -73,7 +71,7 @@ def run(settings: CompareSettings, progress: BenchProgress) -> CompareBench:
 def entered(course: Course, *, cold: bool) -> list[Contestant]:
     """List who takes part: ceilings, and whoever makes new tensors."""
     return [
-        replace(one, name=one.name.removesuffix(_NEW_MEMORY), judge=course)
+        replace(one, name=one.name.removesuffix(_NEW_MEMORY))
         for one in contestants(course, cold=cold)
         if one.target == "new" or (one.role == "ceiling" and one.target != "ring")
     ]
@@ -81,21 +79,15 @@ def entered(course: Course, *, cold: bool) -> list[Contestant]:
 
 def _race(course: Course, repeat: int, states: Sequence[str], progress: BenchProgress) -> dict[str, CompareSide]:
     cached: dict[str, list[float | None]] = {when: [] for when in states}
-    everyone = {when: _in_state(course, when, cached[when]) for when in states}
-
-    def prepare() -> None:
-        give_back_memory()
-        if course.on_host:
-            touch_free_memory(course.nbytes)
-
-    runs = sum(map(len, everyone.values()))
-    with progress.stage("measuring", (repeat + 1) * runs, "run") as advance:
-        conditions = Conditions(
-            prepare=prepare,
-            synchronize=(lambda: None) if course.on_host else lambda: torch.cuda.synchronize(course.torch_device),
-            progress=advance,
-        )
-        scores = iter(run_rounds([one for when in states for one in everyone[when]], repeat, conditions))
+    with Surroundings(course.torch_device, course.nbytes) as around:
+        everyone = {
+            when: around.in_state(_named(course, when), course, cold=when == "cold", cached=cached[when])
+            for when in states
+        }
+        runs = sum(map(len, everyone.values()))
+        with progress.stage("measuring", (repeat + 1) * runs, "run") as advance:
+            flat = [one for when in states for one in everyone[when]]
+            scores = iter(run_rounds(flat, repeat, around.conditions(advance)))
     return {
         when: CompareSide(
             cache=cache_state(asked_cold=when == "cold", cached=cached[when]),
@@ -106,12 +98,6 @@ def _race(course: Course, repeat: int, states: Sequence[str], progress: BenchPro
     }
 
 
-def _in_state(course: Course, when: str, cached: list[float | None]) -> list[Contestant]:
-    """List who takes part, each with the page cache in a state; what it held before each run goes to `cached`."""
-    bring = course.drop_from_cache if when == "cold" else course.bring_into_cache
-
-    def prepare() -> None:
-        bring()
-        cached.append(course.cached())
-
-    return [replace(one, name=f"{one.name}, {when}", prepare=prepare) for one in entered(course, cold=when == "cold")]
+def _named(course: Course, when: str) -> list[Contestant]:
+    """List who takes part with the page cache in a state, by names that say so."""
+    return [replace(one, name=f"{one.name}, {when}") for one in entered(course, cold=when == "cold")]
