@@ -13,6 +13,7 @@ NB_MODULE(_native, m) {
   streamload::bind_memory(m);
   streamload::bind_format(m);
   streamload::bind_plan(m);
+  streamload::bind_destinations(m);
   streamload::bind_devices(m);
   streamload::bind_sources(m);
   streamload::bind_cache(m);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@ namespace {
 
 // Rows from which planning may take longer than the 5 ms after which Python's threads are to take turns.
 constexpr std::uint64_t kWorthReleasing = 1U << 15U;
+
+constexpr std::size_t kCopyFields = 7;
 
 enum class Fit : std::uint8_t { kFits, kNegative, kBeyond };
 
@@ -57,7 +60,7 @@ std::array<PyObject*, kCount> items_of(PyObject* tuple, const char* what) {
 }
 
 CopyFault read_copy(PyObject* tuple, WantedCopy& copy) {
-  const auto items = items_of<7>(tuple, "a Copy");
+  const auto items = items_of<kCopyFields>(tuple, "a Copy");
   bool fits = true;
   const std::array range{&copy.shard, &copy.start, &copy.end, &copy.address};
   for (std::size_t i = 0; i < range.size(); ++i) fits = read_number(items[i], *range[i]) == Fit::kFits && fits;
@@ -87,8 +90,71 @@ class Sequence {
   nb::object held_;
 };
 
+// The numbers in a buffer, where an object is one.
+class Numbers {
+ public:
+  explicit Numbers(PyObject* object) {
+    if (PyObject_CheckBuffer(object) == 0) return;
+    if (PyObject_GetBuffer(object, &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
+    held_ = true;
+  }
+  Numbers(const Numbers&) = delete;
+  Numbers& operator=(const Numbers&) = delete;
+  ~Numbers() {
+    if (held_) PyBuffer_Release(&view_);
+  }
+  [[nodiscard]] bool are_there() const { return held_; }
+  [[nodiscard]] std::span<const std::uint64_t> all(std::size_t to_a_record) const {
+    const auto nbytes = static_cast<std::size_t>(view_.len);
+    if (nbytes % (to_a_record * sizeof(std::uint64_t)) != 0) throw nb::value_error("expected whole records of numbers");
+    return {static_cast<const std::uint64_t*>(view_.buf), nbytes / sizeof(std::uint64_t)};
+  }
+
+ private:
+  Py_buffer view_{};
+  bool held_ = false;
+};
+
 nb::bytes bytes_of(const std::vector<std::uint64_t>& numbers) {
   return nb::bytes(numbers.data(), numbers.size() * sizeof(std::uint64_t));
+}
+
+template <class T>
+void make_room(std::vector<T>& records, std::size_t more) {
+  const std::size_t count = records.size() + more;
+  if (count > records.capacity()) records.reserve(std::max(count, 2 * records.capacity()));
+}
+
+// Adds copies given as seven numbers each, and returns their rows.
+std::uint64_t add_flat_copies(std::span<const std::uint64_t> numbers, std::vector<WantedCopy>& copies) {
+  std::uint64_t rows = 0;
+  make_room(copies, numbers.size() / kCopyFields);
+  for (; !numbers.empty(); numbers = numbers.subspan(kCopyFields)) {
+    const WantedCopy& copy = copies.emplace_back(
+        WantedCopy{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]});
+    const CopyFault fault = find_fault(copy);
+    if (fault != CopyFault::kNone) {
+      raise_about(nb::make_tuple(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]).ptr(),
+                  describe(fault, copy));
+    }
+    rows = saturating_add(rows, copy.rows);
+  }
+  return rows;
+}
+
+std::uint64_t add_copies(nb::handle group, std::vector<WantedCopy>& copies) {
+  const Numbers flat(group.ptr());
+  if (flat.are_there()) return add_flat_copies(flat.all(kCopyFields), copies);
+  std::uint64_t rows = 0;
+  const Sequence given(group, "expected a group of copies");
+  make_room(copies, given.size());
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    WantedCopy& copy = copies.emplace_back();
+    const CopyFault fault = read_copy(given[i], copy);
+    if (fault != CopyFault::kNone) raise_about(given[i], describe(fault, copy));
+    rows = saturating_add(rows, copy.rows);
+  }
+  return rows;
 }
 
 nb::tuple plan_copies(nb::handle groups, std::uint64_t chunk_bytes, std::uint64_t apart_bytes) {
@@ -97,15 +163,7 @@ nb::tuple plan_copies(nb::handle groups, std::uint64_t chunk_bytes, std::uint64_
   std::uint64_t rows = 0;
   const Sequence outer(groups, "expected groups of copies");
   for (std::size_t group = 0; group < outer.size(); ++group) {
-    const Sequence inner(nb::borrow(outer[group]), "expected a group of copies");
-    const std::size_t count = copies.size() + inner.size();
-    if (count > copies.capacity()) copies.reserve(std::max(count, 2 * copies.capacity()));
-    for (std::size_t i = 0; i < inner.size(); ++i) {
-      WantedCopy& copy = copies.emplace_back();
-      const CopyFault fault = read_copy(inner[i], copy);
-      if (fault != CopyFault::kNone) raise_about(inner[i], describe(fault, copy));
-      rows = saturating_add(rows, copy.rows);
-    }
+    rows = saturating_add(rows, add_copies(nb::borrow(outer[group]), copies));
     group_ends.push_back(copies.size());
   }
   PlannedLoad planned;
@@ -119,11 +177,13 @@ nb::tuple plan_copies(nb::handle groups, std::uint64_t chunk_bytes, std::uint64_
   return nb::make_tuple(planned.nbytes, bytes_of(planned.flat.reads), bytes_of(planned.flat.copies));
 }
 
-nb::object overlap_of(nb::handle sequence) {
+nb::object overlap_of(nb::handle sequence, nb::handle whole_copies) {
   std::vector<Block> blocks;
   std::uint64_t rows = 0;
   const Sequence given(sequence, "expected blocks");
-  blocks.reserve(given.size());
+  const Numbers flat(whole_copies.ptr());
+  const auto numbers = flat.are_there() ? flat.all(kCopyFields) : std::span<const std::uint64_t>{};
+  blocks.reserve(given.size() + numbers.size() / kCopyFields);
   for (std::size_t i = 0; i < given.size(); ++i) {
     const auto items = items_of<4>(given[i], "a block of four numbers");
     Block& block = blocks.emplace_back();
@@ -136,6 +196,11 @@ nb::object overlap_of(nb::handle sequence) {
     }
     rows = saturating_add(rows, block.rows);
   }
+  for (auto left = numbers; !left.empty(); left = left.subspan(kCopyFields)) {
+    blocks.push_back({left[3], left[2] - left[1], 1, 0});
+    if (!is_sound(blocks.back())) throw nb::value_error("expected copies that end within 64 bits");
+  }
+  rows = saturating_add(rows, numbers.size() / kCopyFields);
   std::optional<Meeting> met;
   {
     std::optional<GilRelease> released;
@@ -154,7 +219,9 @@ void bind_plan(nb::module_& m) {
   m.attr("READ_THROUGH") = kReadThrough;
   m.def("plan_copies", &plan_copies, "groups"_a, "chunk_bytes"_a, "apart_bytes"_a,
         "Bytes that are copied, and the reads and copies of a plan as unsigned 64-bit numbers.");
-  m.def("find_overlap", &overlap_of, "blocks"_a, "An address that two blocks hold, and their positions; or None.");
+  m.def("find_overlap", &overlap_of, "blocks"_a, "whole_copies"_a = nb::none(),
+        "An address that two blocks hold, and their positions; or None. The destinations of copies of one row, as "
+        "seven numbers each, are numbered after the blocks.");
 }
 
 }  // namespace streamload

@@ -90,5 +90,6 @@ void bind_rotation(nb::module_& m);
 void bind_http(nb::module_& m);
 void bind_format(nb::module_& m);
 void bind_plan(nb::module_& m);
+void bind_destinations(nb::module_& m);
 
 }  // namespace streamload

@@ -1,9 +1,11 @@
 """Types of the compiled leaf. Written by hand; tests/architecture holds it to what the module exports."""
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 build_type: str
 nvtx_ranges: bool
@@ -213,7 +215,21 @@ READ_ALIGNMENT: int
 READ_THROUGH: int
 
 def plan_copies(
-    groups: Sequence[Sequence[tuple[int, int, int, int, int, int, int]]], chunk_bytes: int, apart_bytes: int
+    groups: Sequence[Sequence[tuple[int, int, int, int, int, int, int]] | array[int]],
+    chunk_bytes: int,
+    apart_bytes: int,
 ) -> tuple[int, bytes, bytes]: ...
-def find_overlap(blocks: Sequence[tuple[int, int, int, int]]) -> tuple[int, int, int] | None: ...
+def find_overlap(
+    blocks: Sequence[tuple[int, int, int, int]], whole_copies: array[int] | None = None
+) -> tuple[int, int, int] | None: ...
+def match_destinations(
+    exchange: object,
+    names: list[str],
+    tensors: list[T],
+    infos: Mapping[str, R],
+    info_type: type[R],
+    dtypes: dict[str, tuple[int, int]],
+    kinds: tuple[type[T], ...],
+    is_neg: Callable[[T], bool],
+) -> tuple[list[tuple[int, int, bytes, list[str], list[T]]], list[int]]: ...
 def crc32c_combine(first: int, second: int, second_nbytes: int) -> int: ...

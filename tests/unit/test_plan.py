@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from array import array
+
 import pytest
 
-from streamload._plan import MAX_COPIES, READ_ALIGNMENT, Copy, make_plan
+from streamload._plan import MAX_COPIES, READ_ALIGNMENT, Copy, copies_of, find_overlap, make_plan
 
 CHUNK = 1 << 16
 
@@ -156,3 +159,43 @@ def test_long_ranges_with_places_of_their_own_are_read_apart():
     assert reads(100) == [(0, 100), (100, 200), (300, 100)]
     assert reads(101) == [(0, 100), (100, 200), (300, 100)]
     assert reads(201) == [(0, 400)]
+
+
+def flat(copies):
+    return array("Q", itertools.chain.from_iterable(copies))
+
+
+def test_copies_may_come_as_their_numbers():
+    groups = [[Copy(0, 20, 30, 900), Copy(0, 10, 20, 500)], [], [Copy(1, 0, 8, 100, 3, 16, 32)]]
+    plan = make_plan(groups, chunk_bytes=CHUNK)
+    assert make_plan([flat(group) for group in groups], chunk_bytes=CHUNK) == plan
+    assert make_plan([groups[0], array("Q"), flat(groups[2])], chunk_bytes=CHUNK) == plan
+    assert [list(copies_of(flat(group))) for group in groups] == groups
+    assert copies_of(groups[0]) is groups[0]
+
+
+@pytest.mark.parametrize(
+    "copy", [Copy(0, 20, 10, 0), Copy(0, 0, 10, (1 << 64) - 5), Copy(0, 0, 10, 0, 0), Copy(0, 0, 10, 0, 2, 5, 20)]
+)
+def test_numbers_of_copies_are_checked_as_copies_are(copy):
+    with pytest.raises(ValueError, match=r"^Copy\(") as as_copy:
+        make_plan([[copy]], chunk_bytes=CHUNK)
+    with pytest.raises(ValueError, match=r"^\(") as as_numbers:
+        make_plan([flat([copy])], chunk_bytes=CHUNK)
+    assert str(as_numbers.value) == str(as_copy.value).replace(repr(copy), repr(tuple(copy)))
+
+
+def test_numbers_that_are_no_whole_copies_are_refused():
+    with pytest.raises(ValueError, match="whole records"):
+        make_plan([array("Q", range(8))], chunk_bytes=CHUNK)
+    with pytest.raises(ValueError, match="whole records"):
+        find_overlap([], array("Q", [1]))
+
+
+def test_what_copies_write_to_is_numbered_after_the_blocks():
+    whole = flat([Copy(0, 0, 10, 100), Copy(3, 50, 60, 105)])
+    assert find_overlap([(0, 8, 1, 0)], whole) == (105, 1, 2)
+    assert find_overlap([(0, 8, 1, 0)], whole[:7]) is None
+    assert find_overlap([(108, 8, 1, 0)], whole[:7]) == (108, 1, 0)
+    with pytest.raises(ValueError, match="64 bits"):
+        find_overlap([], flat([Copy(0, 0, 10, (1 << 64) - 5)]))

@@ -1,4 +1,4 @@
-"""What is told of a destination by few questions is what all of them tell."""
+"""What the native core tells of destinations is what all questions to torch tell."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import streamload
+from streamload._plan import copies_of
 from streamload.errors import StreamClosedError
-from streamload.torch import Destination, _destinations, save_file
+from streamload.torch import Destination, _destinations, fill, save_file
 from streamload.torch._destinations import sort_by_device
+from streamload.torch._dtypes import _NAMES, DLPACK_REALS
 
 SHAPE = (4, 6)
 
@@ -61,6 +63,18 @@ CASES = {
 }
 
 
+needs_exchange = pytest.mark.skipif(
+    not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"), reason="torch has DLPack's exchange table from 2.10 on"
+)
+
+
+def devices_or_none(checkpoint, destinations):
+    try:
+        return sort_by_device(checkpoint, destinations).values()
+    except (TypeError, ValueError):
+        return []
+
+
 def told(checkpoint, destinations):
     try:
         devices = sort_by_device(checkpoint, destinations)
@@ -68,9 +82,9 @@ def told(checkpoint, destinations):
         return type(error), str(error)
     return {
         device: (
-            found.copies,
-            found.blocks,
-            found.names,
+            list(copies_of(found.group())),
+            [*found.blocks, *((copy.address, copy.end - copy.start, 1, 0) for copy in copies_of(found.whole))],
+            [*found.names, *found.whole_names],
             [id(tensor) for tensor in found.tensors],
             len(found.conversions),
         )
@@ -80,12 +94,15 @@ def told(checkpoint, destinations):
 
 @pytest.mark.parametrize(("name", "make"), CASES.values(), ids=CASES.keys())
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
-def test_few_questions_tell_what_all_of_them_tell(name, make, checkpoint, monkeypatch):
+def test_the_native_core_tells_what_all_questions_tell(name, make, checkpoint, monkeypatch):
     tensor = make()
     for destinations in ({name: tensor}, [Destination(name, tensor)], [Destination(name, tensor, [])]):
         few = told(checkpoint, destinations)
         with monkeypatch.context() as patch:
             patch.setattr(_destinations, "_PLAIN_KINDS", ())
+            assert told(checkpoint, destinations) == few
+        with monkeypatch.context() as patch:  # as before torch 2.10
+            patch.delattr(torch.Tensor, "__dlpack_c_exchange_api__", raising=False)
             assert told(checkpoint, destinations) == few
         assert few
 
@@ -93,10 +110,41 @@ def test_few_questions_tell_what_all_of_them_tell(name, make, checkpoint, monkey
 def test_dtypes_may_alternate(checkpoint):
     tensors = {"a": torch.zeros(SHAPE), "bytes": torch.zeros(24, dtype=torch.uint8), "scalar": torch.zeros(())}
     (found,) = sort_by_device(checkpoint, tensors).values()
-    assert found.names == list(tensors)
-    for name, copy in zip(found.names, found.copies, strict=True):
+    assert [*found.whole_names, *found.names] == list(tensors)
+    for name, copy in zip(tensors, copies_of(found.group()), strict=True):
         assert (copy.start, copy.end) == (checkpoint[name].start, checkpoint[name].end)
         assert copy.address == tensors[name].data_ptr()
+
+
+@needs_exchange
+@pytest.mark.parametrize("named", DLPACK_REALS)
+def test_every_real_dtype_of_whole_bytes_is_told_natively(named, tmp_path):
+    dtype = getattr(torch, _NAMES[named][0], None)
+    if dtype is None:
+        pytest.skip(f"this torch has no dtype for {named}")
+    tensors = {"a": torch.zeros(8, dtype=torch.uint8).view(dtype)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with streamload.open(tmp_path / "model.safetensors") as checkpoint:
+        assert checkpoint["a"].dtype == named
+        (found,) = sort_by_device(checkpoint, tensors).values()
+        assert (found.whole_names, found.names) == (["a"], [])
+        wrong = {"a": torch.zeros(8, dtype=torch.complex64)}
+        assert not any(found.whole_names for found in devices_or_none(checkpoint, wrong))
+
+
+@needs_exchange
+def test_whole_tensors_and_parts_are_one_group_and_may_not_meet(checkpoint):
+    both, flat = torch.zeros(8, 6), torch.zeros(24, dtype=torch.uint8)
+    wanted = [Destination("a", both[:4]), Destination("a", both[4:, :3], (slice(None), slice(0, 3)))]
+    (found,) = sort_by_device(checkpoint, [*wanted, Destination("bytes", flat)]).values()
+    assert (found.whole_names, found.names) == (["a", "bytes"], ["a"])
+    assert [copy.rows for copy in copies_of(found.group())] == [1, 1, 4]
+    found.refuse_shared_memory()
+    with pytest.raises(ValueError, match="'a' and 'scalar'"):
+        fill(checkpoint, {"a": both[4:], "scalar": both[5, 2]})
+    with pytest.raises(ValueError, match="'a' and 'a'"):
+        fill(checkpoint, [*wanted, Destination("a", both[1:5])])
+    assert not both.any()
 
 
 def test_a_checkpoint_that_is_closed_is_told_at_once(checkpoint):

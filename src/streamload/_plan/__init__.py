@@ -11,14 +11,14 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .. import _native
 from .._native import MAX_COPIES, READ_ALIGNMENT, READ_THROUGH
 from ._slots import SLOT_ALIGNMENT, SlotPlan, assign_slots, least_device_bytes, least_reuse_distance, plan_slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
     "MAX_COPIES",
@@ -26,10 +26,12 @@ __all__ = [
     "READ_THROUGH",
     "SLOT_ALIGNMENT",
     "Block",
+    "Copies",
     "Copy",
     "LoadPlan",
     "SlotPlan",
     "assign_slots",
+    "copies_of",
     "find_overlap",
     "least_device_bytes",
     "least_reuse_distance",
@@ -65,6 +67,15 @@ class Copy(NamedTuple):  # and no dataclass: made in a quarter of the time, and 
     rows: int = 1
     file_pitch: int = 0
     pitch: int = 0
+
+
+Copies: TypeAlias = "Sequence[Copy] | array[int]"
+"""A group of copies: as such, or as their seven fields one after the other, unsigned 64-bit: no object for each."""
+
+
+def copies_of(group: Copies) -> Iterable[Copy]:
+    """Return the copies of a group, however it holds them."""
+    return map(Copy._make, zip(*[iter(group)] * len(Copy._fields), strict=True)) if isinstance(group, array) else group
 
 
 def _no_numbers() -> array[int]:
@@ -109,7 +120,7 @@ class LoadPlan:
         return len(self.copies) // 6
 
 
-def make_plan(groups: Sequence[Sequence[Copy]], *, chunk_bytes: int, apart_bytes: int | None = None) -> LoadPlan:
+def make_plan(groups: Sequence[Copies], *, chunk_bytes: int, apart_bytes: int | None = None) -> LoadPlan:
     """Plan the reads for groups of copies.
 
     Within a group, copies are taken in the order of their bytes in the files, and those that follow each other
@@ -139,15 +150,19 @@ def make_plan(groups: Sequence[Sequence[Copy]], *, chunk_bytes: int, apart_bytes
     return LoadPlan(len(groups), nbytes, array("Q", reads), array("Q", copies))
 
 
-def find_overlap(blocks: Sequence[Block]) -> tuple[int, int, int] | None:
+def find_overlap(blocks: Sequence[Block], whole: array[int] | None = None) -> tuple[int, int, int] | None:
     """Return an address that two blocks hold, and their positions, the one that begins before the other first.
 
     None: no two blocks meet.
 
+    Args:
+        blocks: What is written to.
+        whole: Copies of one row, as an array of their fields: what they write to are blocks, numbered after the others.
+
     Raises:
         ValueError: A block has no rows, or some that overlap, or ends outside 64 bits.
     """
-    return _native.find_overlap(blocks)
+    return _native.find_overlap(blocks, whole)
 
 
 def make_reading_plan(ranges: Sequence[tuple[int, int, int]], *, chunk_bytes: int) -> LoadPlan:

@@ -6,33 +6,35 @@ Floor 4, part of `torch`. Whatever a caller calls a destination is looked at her
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
 
 from .._checkpoint import infos_of
 from .._collector import collector_paused
-from .._plan import Copy, make_copy
+from .._format import TensorInfo
+from .._native import match_destinations
+from .._plan import Copy, find_overlap
 from ..errors import StreamloadError
 from ._convert import Conversion, check_cast
-from ._dtypes import torch_dtype, torch_shape
+from ._dtypes import DLPACK_REALS, torch_dtype, torch_shape
 from ._layout import blocks_of, suits, take_part
+from ._memory import DLPACK_CUDA
 from ._submit import copies_into
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from .._checkpoint import Checkpoint
-    from .._format import TensorInfo
     from .._plan import Block
     from ._layout import Part
 
 _CPU = torch.device("cpu")
 _PLAIN_KINDS = (torch.Tensor, torch.nn.Parameter)
-_WHOLE: tuple[int | slice, ...] = ()  # the index that takes all of a tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,13 +60,43 @@ class Destination:
 
 @dataclass(slots=True)
 class DeviceFill:
-    """What goes to one device."""
+    """What goes to one device.
 
+    Attributes:
+        whole: Copies of whole tensors to contiguous ones, the fields of each one after the other.
+        whole_names: Of those tensors.
+        copies: All others.
+        conversions: What is cast, or put into another order.
+        tensors: That copies write to.
+        blocks: What all but the whole ones write to.
+        names: Whose block it is.
+    """
+
+    whole: array[int] = field(default_factory=lambda: array("Q"))
+    whole_names: list[str] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
     conversions: list[Conversion] = field(default_factory=list)
-    tensors: list[torch.Tensor] = field(default_factory=list)  # that the copies write to
+    tensors: list[torch.Tensor] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)  # whose block it is
+    names: list[str] = field(default_factory=list)
+
+    def group(self) -> array[int]:
+        """Return all copies as one group of a plan."""
+        return self.whole + array("Q", chain.from_iterable(self.copies))
+
+    def refuse_shared_memory(self) -> None:
+        """Refuse two destinations that share memory.
+
+        Raises:
+            ValueError: Some do; it names them.
+        """
+        met = find_overlap(self.blocks, self.whole)
+        if met is not None:
+            names = [*self.names, *self.whole_names]
+            raise ValueError(
+                f"tensors {names[met[1]]!r} and {names[met[2]]!r} are to be put into the same memory; give each a "
+                "destination of its own, and tied ones only once"
+            )
 
 
 @collector_paused()
@@ -73,8 +105,8 @@ def sort_by_device(
 ) -> dict[torch.device, DeviceFill]:
     """Check every destination, and work out how its bytes get there.
 
-    What nearly all are, contiguous tensors for whole ones of the checkpoint, is told by as few questions as will do:
-    each takes torch a twentieth of a microsecond, and there may be 20,000 tensors. `_add` asks all of them.
+    What nearly all are, contiguous tensors for whole ones of the checkpoint, the native core finds out where torch has
+    the table of DLPack's exchange (2.10); `_add` looks at all others.
 
     Raises:
         KeyError, TypeError, ValueError, IndexError, StreamClosedError: As `fill`.
@@ -82,40 +114,19 @@ def sort_by_device(
     devices: dict[torch.device, DeviceFill] = {}
     known_casts: set[tuple[str, torch.dtype, torch.device]] = set()
     infos = infos_of(checkpoint)
-    here: torch.device | None = None  # where the last one is
-    named, dtype, packed, can_conj = "", torch.uint8, False, False  # what the last one's dtype is called, and is
-    for (name, tensor), index in _each(destinations):
+    names, tensors, parts = _take_apart(destinations)
+    rest: Iterable[int] = range(len(names))
+    exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if exchange is not None:
+        found, rest = match_destinations(
+            exchange, names, tensors, infos, TensorInfo, DLPACK_REALS, _PLAIN_KINDS, torch.Tensor.is_neg
+        )
+        for kind, ordinal, copies, whole_names, whole in found:
+            device = torch.device("cuda", ordinal) if kind == DLPACK_CUDA else _CPU
+            devices[device] = DeviceFill(array("Q", copies), whole_names, tensors=whole)
+    for name, tensor, index in [*((names[at], tensors[at], ()) for at in rest), *parts]:
         info = infos.get(name) or checkpoint[name]
-        if info.dtype is not named:
-            named, dtype = info.dtype, torch_dtype(info)
-            packed, can_conj = named == "F4", dtype.is_complex
-        address, on_host = 0, True
-        if index is _WHOLE and type(tensor) in _PLAIN_KINDS:
-            try:
-                address, on_host = tensor.data_ptr(), tensor.is_cpu
-            except RuntimeError:  # `_find_memory` says what it is
-                address = 0
-        start, end = info.start, info.end
-        if (
-            address
-            and (on_host or tensor.is_cuda)
-            and tensor.dtype is dtype
-            and tensor.shape == (torch_shape(info) if packed else info.shape)
-            and tensor.is_contiguous()
-            and not (tensor.is_neg() or (can_conj and tensor.is_conj()))
-            and start < end
-        ):
-            device = _CPU if on_host else tensor.device
-            if device is not here and device != here:
-                here, found = device, devices.setdefault(device, DeviceFill())
-                add_block, add_name = found.blocks.append, found.names.append
-                add_tensor, add_copy = found.tensors.append, found.copies.append
-            add_block((address, end - start, 1, 0))
-            add_name(name)
-            add_tensor(tensor)
-            add_copy(make_copy((info.shard, start, end, address, 1, 0, 0)))
-        else:
-            _add(devices, known_casts, info, dtype, tensor, index)
+        _add(devices, known_casts, info, torch_dtype(info), tensor, index)
     return devices
 
 
@@ -159,21 +170,22 @@ def _add(
         found.conversions.append(Conversion(info, part, tensor))
 
 
-def _each(
+def _take_apart(
     destinations: Mapping[str, torch.Tensor] | Iterable[Destination],
-) -> Iterator[tuple[tuple[str, torch.Tensor], tuple[int | slice, ...]]]:
+) -> tuple[list[str], list[torch.Tensor], list[tuple[str, torch.Tensor, tuple[int | slice, ...]]]]:
+    """Return names and tensors for whole ones of the checkpoint; and what takes a part, with its index."""
     if isinstance(destinations, Mapping):
-        return zip(destinations.items(), repeat(_WHOLE))
-    return _each_of(destinations)
-
-
-def _each_of(
-    destinations: Iterable[Destination],
-) -> Iterator[tuple[tuple[str, torch.Tensor], tuple[int | slice, ...]]]:
+        return list(destinations), list(destinations.values()), []
+    names, tensors, parts = [], [], []
     for destination in destinations:
         if not isinstance(destination, Destination):
             raise TypeError(f"expected a mapping of names to tensors, or Destinations, got {destination!r:.80}")
-        yield (destination.name, destination.tensor), destination.index
+        if destination.index == ():
+            names.append(destination.name)
+            tensors.append(destination.tensor)
+        else:
+            parts.append((destination.name, destination.tensor, destination.index))
+    return names, tensors, parts
 
 
 def _find_memory(name: str, tensor: object) -> int:

@@ -60,6 +60,18 @@ DLPACK_DTYPES: Mapping[torch.dtype, tuple[int, int]] = MappingProxyType(
 )
 """Type code and bits of an element (`DLDataTypeCode`, dlpack.h) for what every torch since 2.6 takes from DLPack."""
 
+DLPACK_REALS: dict[str, tuple[int, int]] = {
+    **{
+        name: kind
+        for name, (theirs, _) in _NAMES.items()
+        for dtype, kind in DLPACK_DTYPES.items()
+        if dtype is getattr(torch, theirs, None) and not dtype.is_complex
+    },
+    **{"U16": (1, 16), "U32": (1, 32), "U64": (1, 64)},
+    **{"F8_E4M3": (10, 8), "F8_E4M3FNUZ": (11, 8), "F8_E5M2": (12, 8), "F8_E5M2FNUZ": (13, 8), "F8_E8M0": (14, 8)},
+}
+"""Type code and bits by safetensors' names, of real dtypes of whole bytes, as torch's exchange table has them."""
+
 
 def torch_kinds(infos: Sequence[TensorInfo | Assembly]) -> list[tuple[torch.dtype, tuple[int, ...]]]:
     """Return dtype and shape of each tensor; errors as those of `torch_dtype` and `torch_shape`."""

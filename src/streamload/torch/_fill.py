@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch.autograd.graph import increment_version
 
-from .._plan import find_overlap
 from ._convert import TRANSIENT_BYTES, Conversion, convert
 from ._destinations import DeviceFill, sort_by_device
 from ._stats import add_up
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from .._checkpoint import Checkpoint
     from .._engine import CopyEngine, LoadStats, Ticket
-    from .._plan import Copy
+    from .._plan import Copies
     from ..options import StreamOptions
     from ._destinations import Destination
 
@@ -91,7 +90,7 @@ def fill(
         checkpoint = enter_checkpoint(opened, source, storage_options, options)
         devices = sort_by_device(checkpoint, destinations)
         for found in devices.values():
-            _refuse_shared_memory(found)
+            found.refuse_shared_memory()
         engines = {device: choose_engine(device, options, engine) for device in devices}
         return run_fill(checkpoint, devices, engines, began)
 
@@ -138,7 +137,7 @@ def run_fill(
 
         def start(
             device: torch.device,
-            copies: Sequence[Copy],
+            copies: Copies,
             memory: Sequence[object],
             sums: Mapping[str, int] | None = None,
         ) -> Ticket:
@@ -150,10 +149,10 @@ def run_fill(
             return ticket
 
         for device, found in devices.items():
-            if found.copies:
-                increment_version(found.tensors)
+            if found.tensors:
                 memory = [tensor.untyped_storage() for tensor in found.tensors]
-                start(device, found.copies, memory, known)
+                start(device, found.group(), memory, known)
+                increment_version(found.tensors)
         converting = {device: found.conversions for device, found in devices.items() if found.conversions}
         room = TRANSIENT_BYTES // max(1, len(converting))
         for _ in zip_longest(*[convert(device, each, room, start) for device, each in converting.items()]):
@@ -186,13 +185,3 @@ def _compare_converted(
         )
     if whole:
         compare(engine, checkpoint, list(whole.values()), known)
-
-
-def _refuse_shared_memory(found: DeviceFill) -> None:
-    met = find_overlap(found.blocks)
-    if met is not None:
-        _, first, second = met
-        raise ValueError(
-            f"tensors {found.names[first]!r} and {found.names[second]!r} are to be put into the same memory; give each "
-            "a destination of its own, and tied ones only once"
-        )

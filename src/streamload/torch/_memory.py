@@ -45,8 +45,8 @@ _Row = tuple[int, int, int, int, int]  # of a layout: shard, start, end, which t
 
 _DEVICES = "'cpu', 'cuda', 'cuda:<n>', the number of a CUDA device, or a torch.device"
 
-_DLPACK_CPU = 1  # kDLCPU, dlpack.h
-_DLPACK_CUDA = 2  # kDLCUDA
+DLPACK_CPU = 1  # kDLCPU, dlpack.h
+DLPACK_CUDA = 2  # kDLCUDA
 
 
 def resolve_device(device: str | int | torch.device) -> torch.device:
@@ -106,7 +106,7 @@ def _tensors_over(
     pieces: Iterable[tuple[int, int, torch.dtype, tuple[int, ...]]], device: torch.device, owner: object
 ) -> list[torch.Tensor]:
     """Return tensors as `tensor_over` does; address, length, dtype and shape of each."""
-    kind, ordinal = (_DLPACK_CUDA, device.index) if device.type == "cuda" else (_DLPACK_CPU, 0)
+    kind, ordinal = (DLPACK_CUDA, device.index) if device.type == "cuda" else (DLPACK_CPU, 0)
     tensors = []
     last, known = None, None
     for address, nbytes, dtype, shape in pieces:

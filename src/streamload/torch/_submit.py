@@ -19,7 +19,7 @@ from .._checksums import expected_sums
 from .._checksums import known_sums as read_known_sums
 from .._collector import collector_paused
 from .._engine import shared_engine
-from .._plan import Copy, make_plan, make_reading_plan
+from .._plan import Copy, copies_of, make_plan, make_reading_plan
 from ..options import StreamOptions
 from ._assembly import Assembly
 from ._layout import take_apart
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .._engine import CopyEngine, Ticket
     from .._format import TensorInfo
-    from .._plan import LoadPlan
+    from .._plan import Copies, LoadPlan
     from ._layout import Part
 
 _log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def known_sums(checkpoint: Checkpoint, engine: CopyEngine) -> Mapping[str, int] 
 def submit(
     engine: CopyEngine,
     checkpoint: Checkpoint,
-    groups: Sequence[Sequence[Copy]],
+    groups: Sequence[Copies],
     device: torch.device,
     keep_alive: Sequence[object],
     known: Mapping[str, int] | None,
@@ -200,7 +200,7 @@ def submit(
     used = _number_sources(plan)
     names: tuple[str, ...] = ()
     if known is not None:
-        wanted = _tensors_read(checkpoint, itertools.chain.from_iterable(groups))
+        wanted = _tensors_read(checkpoint, itertools.chain.from_iterable(map(copies_of, groups)))
         checked = expected_sums(plan, wanted, used, known)
         plan = replace(plan, sums=checked.sums, expected=checked.expected)
         names = checked.names
