@@ -16,7 +16,7 @@ namespace streamload {
 inline void stream_copy(std::byte* target, const std::byte* source, std::size_t nbytes) noexcept {
 #if defined(__SSE2__)
   constexpr std::size_t kLine = 64;
-  constexpr std::size_t kLeast = 64 << 10;  // what is smaller may well be read again from the cache
+  constexpr std::size_t kLeast = 16 << 10;  // what is smaller may well be read again from the cache
   if (nbytes >= kLeast) {
     const std::size_t lead = -reinterpret_cast<std::uintptr_t>(target) % kLine;
     std::memcpy(target, source, lead);
