@@ -89,13 +89,15 @@ class Dtypes {
 // Whether a tensor has a shape, and its elements lie in the order of their indices.
 bool lies_as(const dltensor& tensor, nb::handle shape) {
   if (!PyTuple_Check(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) != tensor.ndim) return false;
-  std::int64_t step = 1;
+  std::uint64_t step = 1;  // may wrap in a tensor of no elements
   for (int i = tensor.ndim - 1; i >= 0; --i) {
     int beyond = 0;
     const long long extent = PyLong_AsLongLongAndOverflow(PyTuple_GET_ITEM(shape.ptr(), i), &beyond);
     if (extent != tensor.shape[i] || beyond != 0) return false;
-    if (tensor.strides != nullptr && extent != 1 && tensor.strides[i] != step) return false;
-    step *= extent;
+    if (tensor.strides != nullptr && extent != 1 && static_cast<std::uint64_t>(tensor.strides[i]) != step) {
+      return false;
+    }
+    step *= static_cast<std::uint64_t>(extent);
   }
   return true;
 }
@@ -119,6 +121,7 @@ class Matcher {
     if (!is_known_kind(tensor) || !fields_.are_of(info.ptr())) return false;
     dltensor described;
     if (exchange_.describe(tensor.ptr(), &described) != 0) {
+      if (PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_Exception) == 0) throw nb::python_error();
       PyErr_Clear();  // the caller asks again, and says it better
       return false;
     }
@@ -187,6 +190,7 @@ nb::tuple match_destinations(nb::handle exchange, const nb::list& names, const n
   std::optional<Matcher> matcher;
   if (table != nullptr) matcher.emplace(*table, info_type, std::move(dtypes), kinds, is_neg);
   for (std::size_t i = 0; i < names.size(); ++i) {
+    if (i >= tensors.size()) throw nb::value_error("the list of tensors became shorter");
     const nb::object name = names[i];
     PyObject* const info = PyDict_GetItemWithError(infos.ptr(), name.ptr());
     if (info == nullptr && PyErr_Occurred() != nullptr) throw nb::python_error();

@@ -4,6 +4,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bindings/python.hpp"
@@ -90,12 +91,12 @@ class Sequence {
   nb::object held_;
 };
 
-// The numbers in a buffer, where an object is one.
+// Records of unsigned 64-bit numbers, where an object is a buffer.
 class Numbers {
  public:
-  explicit Numbers(PyObject* object) {
-    if (PyObject_CheckBuffer(object) == 0) return;
-    if (PyObject_GetBuffer(object, &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
+  explicit Numbers(nb::handle object) {
+    if (PyObject_CheckBuffer(object.ptr()) == 0) return;
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_ND | PyBUF_FORMAT) != 0) throw nb::python_error();
     held_ = true;
   }
   Numbers(const Numbers&) = delete;
@@ -105,9 +106,14 @@ class Numbers {
   }
   [[nodiscard]] bool are_there() const { return held_; }
   [[nodiscard]] std::span<const std::uint64_t> all(std::size_t to_a_record) const {
-    const auto nbytes = static_cast<std::size_t>(view_.len);
-    if (nbytes % (to_a_record * sizeof(std::uint64_t)) != 0) throw nb::value_error("expected whole records of numbers");
-    return {static_cast<const std::uint64_t*>(view_.buf), nbytes / sizeof(std::uint64_t)};
+    const std::string_view format = view_.format == nullptr ? "B" : view_.format;
+    const bool aligned = view_.len == 0 || reinterpret_cast<std::uintptr_t>(view_.buf) % alignof(std::uint64_t) == 0;
+    if (format != "Q" || !aligned) {
+      throw nb::type_error("expected an array of unsigned 64-bit numbers");
+    }
+    const auto count = static_cast<std::size_t>(view_.len) / sizeof(std::uint64_t);
+    if (count % to_a_record != 0) throw nb::value_error("expected whole records of numbers");
+    return {static_cast<const std::uint64_t*>(view_.buf), count};
   }
 
  private:
@@ -134,8 +140,9 @@ std::uint64_t add_flat_copies(std::span<const std::uint64_t> numbers, std::vecto
         WantedCopy{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]});
     const CopyFault fault = find_fault(copy);
     if (fault != CopyFault::kNone) {
-      raise_about(nb::make_tuple(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]).ptr(),
-                  describe(fault, copy));
+      raise_about(
+          nb::make_tuple(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]).ptr(),
+          describe(fault, copy));
     }
     rows = saturating_add(rows, copy.rows);
   }
@@ -143,7 +150,7 @@ std::uint64_t add_flat_copies(std::span<const std::uint64_t> numbers, std::vecto
 }
 
 std::uint64_t add_copies(nb::handle group, std::vector<WantedCopy>& copies) {
-  const Numbers flat(group.ptr());
+  const Numbers flat(group);
   if (flat.are_there()) return add_flat_copies(flat.all(kCopyFields), copies);
   std::uint64_t rows = 0;
   const Sequence given(group, "expected a group of copies");
@@ -181,7 +188,8 @@ nb::object overlap_of(nb::handle sequence, nb::handle whole_copies) {
   std::vector<Block> blocks;
   std::uint64_t rows = 0;
   const Sequence given(sequence, "expected blocks");
-  const Numbers flat(whole_copies.ptr());
+  const Numbers flat(whole_copies);
+  if (!flat.are_there() && !whole_copies.is_none()) throw nb::type_error("expected an array of copies, or None");
   const auto numbers = flat.are_there() ? flat.all(kCopyFields) : std::span<const std::uint64_t>{};
   blocks.reserve(given.size() + numbers.size() / kCopyFields);
   for (std::size_t i = 0; i < given.size(); ++i) {
@@ -198,7 +206,9 @@ nb::object overlap_of(nb::handle sequence, nb::handle whole_copies) {
   }
   for (auto left = numbers; !left.empty(); left = left.subspan(kCopyFields)) {
     blocks.push_back({left[3], left[2] - left[1], 1, 0});
-    if (!is_sound(blocks.back())) throw nb::value_error("expected copies that end within 64 bits");
+    if (left[2] < left[1] || left[4] != 1 || !is_sound(blocks.back())) {
+      throw nb::value_error("expected copies of one row that end within 64 bits");
+    }
   }
   rows = saturating_add(rows, numbers.size() / kCopyFields);
   std::optional<Meeting> met;

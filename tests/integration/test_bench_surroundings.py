@@ -3,12 +3,13 @@
 import gc
 import resource
 import sys
+import weakref
 
 import pytest
 import torch
 
 from streamload._machine import cached_fraction
-from streamload.bench import _surroundings
+from streamload.bench import _memory, _surroundings
 from streamload.bench._course import open_course
 from streamload.bench._memory import SpareMemory
 from streamload.bench._rounds import Contestant, Outcome, run_rounds
@@ -114,7 +115,48 @@ def test_memory_is_new_in_every_run(course):
     assert min(faults) > BLOCK / resource.getpagesize() / 2
 
 
-def test_nothing_stays_frozen(course):
-    before = gc.get_freeze_count()
-    runs(course, [contestant(Outcome)], cold=False)
-    assert gc.get_freeze_count() == before
+class Cycle:
+    """What only the collector frees."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def test_nothing_stays_frozen_and_garbage_is_never(course):
+    assert gc.get_freeze_count() == 0
+    alive = []
+
+    def run():
+        alive.append(weakref.ref(Cycle()))
+        assert [reference() for reference in alive[:-1]] == [None] * (len(alive) - 1)
+        return Outcome()
+
+    gc.disable()
+    try:
+        runs(course, [contestant(run)], cold=False)
+    finally:
+        gc.enable()
+    assert len(alive) == 3
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_others_froze_stays_so(course):
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        runs(course, [contestant(Outcome)], cold=False)
+        assert gc.get_freeze_count() == pytest.approx(before, rel=0.01)
+    finally:
+        gc.unfreeze()
+
+
+def test_memory_that_was_not_all_written_to_is_given_back(monkeypatch):
+    def interrupt(address, nbytes):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_memory, "_write_zeros", interrupt)
+    spare = SpareMemory(1 << 20)
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        spare.take()
+    spare.release()  # while the traceback is there
+    assert interrupted.tb

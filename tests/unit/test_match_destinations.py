@@ -11,6 +11,7 @@ from streamload._native import match_destinations
 
 NAME = b"dlpack_exchange_api"
 FLOAT = (2, 32)
+KEPT = []
 
 
 class Tensor:
@@ -56,6 +57,7 @@ def capsule(table, name=NAME):
     make = ctypes.pythonapi.PyCapsule_New
     make.restype = ctypes.py_object
     make.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    KEPT.append(table)  # a capsule keeps nothing alive
     return make(ctypes.addressof(table), name, None)
 
 
@@ -173,14 +175,22 @@ def test_names_that_are_not_there_and_other_kinds_are_left():
 
 
 def test_a_tensor_that_cannot_be_described_is_left_without_an_error():
-    def describe(_, __):
-        set_error(ctypes.py_object(BufferError), b"not today")
-        return -1
-
-    set_error = ctypes.pythonapi.PyErr_SetString
-    set_error.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    set_error.restype = None
     assert match(describe=describing(status=-1)) == ([], [0])
+
+
+def test_lists_that_become_shorter_are_noticed():
+    tensors = [Tensor(), Tensor()]
+    with pytest.raises(ValueError, match="shorter"):
+        match_destinations(
+            capsule(table(describing())),
+            ["a", "a"],
+            tensors,
+            {"a": TensorInfo("a", "F32", (2, 3), 100, 124)},
+            TensorInfo,
+            {"F32": FLOAT},
+            (Tensor,),
+            lambda _: tensors.clear(),
+        )
 
 
 def test_an_older_table_is_taken_where_the_newest_is_of_another_version():

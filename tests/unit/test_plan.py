@@ -197,5 +197,15 @@ def test_what_copies_write_to_is_numbered_after_the_blocks():
     assert find_overlap([(0, 8, 1, 0)], whole) == (105, 1, 2)
     assert find_overlap([(0, 8, 1, 0)], whole[:7]) is None
     assert find_overlap([(108, 8, 1, 0)], whole[:7]) == (108, 1, 0)
-    with pytest.raises(ValueError, match="64 bits"):
-        find_overlap([], flat([Copy(0, 0, 10, (1 << 64) - 5)]))
+    for wrong in (Copy(0, 0, 10, (1 << 64) - 5), Copy(0, 10, 5, 0), Copy(0, 0, 4, 0, 2, 8, 8)):
+        with pytest.raises(ValueError, match="64 bits"):
+            find_overlap([], flat([wrong]))
+
+
+@pytest.mark.parametrize("wrong", [bytes(56), array("q", [0] * 7), memoryview(bytes(64))[1:57].cast("Q"), [(0,) * 7]])
+def test_what_is_no_array_of_numbers_is_no_copies(wrong):
+    with pytest.raises(TypeError, match="array"):
+        find_overlap([], wrong)
+    if not isinstance(wrong, list):
+        with pytest.raises(TypeError, match="array"):
+            make_plan([wrong], chunk_bytes=CHUNK)

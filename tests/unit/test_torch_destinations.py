@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 
@@ -145,6 +147,40 @@ def test_whole_tensors_and_parts_are_one_group_and_may_not_meet(checkpoint):
     with pytest.raises(ValueError, match="'a' and 'a'"):
         fill(checkpoint, [*wanted, Destination("a", both[1:5])])
     assert not both.any()
+
+
+class Turning(Mapping):
+    """Gives its names in another order each time."""
+
+    def __init__(self, tensors):
+        self.tensors = tensors
+        self.turned = False
+
+    def __iter__(self):
+        self.turned = not self.turned
+        return iter(sorted(self.tensors, reverse=self.turned))
+
+    def __len__(self):
+        return len(self.tensors)
+
+    def __getitem__(self, name):
+        return self.tensors[name]
+
+
+class Hiding(dict):
+    """Says less than it holds."""
+
+    def items(self):
+        return [(name, tensor) for name, tensor in super().items() if name != "bytes"]
+
+
+@pytest.mark.parametrize("kind", [Turning, Hiding])
+def test_a_mapping_is_asked_once(kind, checkpoint):
+    tensors = {"a": torch.zeros(SHAPE), "bytes": torch.zeros(24, dtype=torch.uint8), "scalar": torch.zeros(())}
+    fill(checkpoint, kind(tensors))
+    assert tensors["a"].equal(torch.arange(24.0).reshape(SHAPE))
+    assert tensors["scalar"] == 1
+    assert bool(tensors["bytes"].any()) == (kind is Turning)
 
 
 def test_a_checkpoint_that_is_closed_is_told_at_once(checkpoint):

@@ -107,8 +107,10 @@ class SpareMemory:
         self._held = memory = mmap.mmap(-1, self._nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
         window = (ctypes.c_char * 1).from_buffer(memory)
-        _write_zeros(ctypes.addressof(window), self._nbytes)
-        del window  # a view left over would keep the mapping from closing
+        try:
+            _write_zeros(ctypes.addressof(window), self._nbytes)
+        finally:
+            del window  # a view left over would keep the mapping from closing
 
     def release(self) -> None:
         """Give it back to the system; nothing when it is not held."""
@@ -128,7 +130,11 @@ def _write_zeros(address: int, nbytes: int) -> None:
     each = -(-nbytes // usable_cpus())
     parts = [(start, min(each, nbytes - start)) for start in range(0, nbytes, each)]
     threads = [threading.Thread(target=ctypes.memset, args=(address + start, 0, size)) for start, size in parts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    started = []
+    try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+    finally:  # also when interrupted: they write to what is unmapped next
+        for thread in started:
+            thread.join()

@@ -41,6 +41,7 @@ class Surroundings:
         headroom = memory_headroom_bytes()
         wanted = _COPIES * nbytes if device == "cpu" else 0
         self._device = device
+        self._froze = False
         self._spare = SpareMemory(wanted if headroom is None else min(wanted, headroom // _PART_OF_HEADROOM))
 
     def __enter__(self) -> Surroundings:
@@ -51,7 +52,8 @@ class Surroundings:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._spare.release()
-        gc.unfreeze()
+        if self._froze:
+            gc.unfreeze()
 
     def in_state(
         self, everyone: Iterable[Contestant], course: Course, *, cold: bool, cached: list[float | None]
@@ -94,7 +96,10 @@ class Surroundings:
 
     def _begin(self) -> None:
         """Leave out of later collections what is there to stay: all that was imported is some 0.15 s of each."""
-        gc.freeze()
+        give_back_memory()  # first: what is garbage now is not to stay
+        if gc.get_freeze_count() == 0:  # else somebody does so already, and would find all of it thawed afterwards
+            gc.freeze()
+            self._froze = True
         self._spare.take()
 
     def _clear(self) -> None:

@@ -175,7 +175,8 @@ def _take_apart(
 ) -> tuple[list[str], list[torch.Tensor], list[tuple[str, torch.Tensor, tuple[int | slice, ...]]]]:
     """Return names and tensors for whole ones of the checkpoint; and what takes a part, with its index."""
     if isinstance(destinations, Mapping):
-        return list(destinations), list(destinations.values()), []
+        items = list(destinations.items())  # at once: somebody else may be changing it
+        return [name for name, _ in items], [tensor for _, tensor in items], []
     names, tensors, parts = [], [], []
     for destination in destinations:
         if not isinstance(destination, Destination):

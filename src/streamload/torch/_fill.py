@@ -149,7 +149,7 @@ def run_fill(
             return ticket
 
         for device, found in devices.items():
-            if found.tensors:
+            if found.whole or found.copies:
                 memory = [tensor.untyped_storage() for tensor in found.tensors]
                 start(device, found.group(), memory, known)
                 increment_version(found.tensors)
