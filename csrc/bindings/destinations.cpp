@@ -179,22 +179,25 @@ class Matcher {
   std::vector<Found> found_;
 };
 
-// The lists are the caller's own, which nobody else changes meanwhile.
-nb::tuple match_destinations(nb::handle exchange, const nb::list& names, const nb::list& tensors, const nb::dict& infos,
+nb::tuple match_destinations(nb::handle exchange, const nb::list& destinations, const nb::dict& infos,
                              nb::handle info_type, nb::dict dtypes, const nb::tuple& kinds, nb::handle is_neg) {
-  if (names.size() != tensors.size()) throw nb::value_error("expected as many names as tensors");
   const void* const held = PyCapsule_GetPointer(exchange.ptr(), kDlpackExchangeName);
   if (held == nullptr) throw nb::python_error();
   const DlpackExchange* const table = find_exchange(static_cast<const DlpackExchangeHeader*>(held));
   nb::list rest;
   std::optional<Matcher> matcher;
   if (table != nullptr) matcher.emplace(*table, info_type, std::move(dtypes), kinds, is_neg);
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    if (i >= tensors.size()) throw nb::value_error("the list of tensors became shorter");
-    const nb::object name = names[i];
+  // Its length is asked for each time: is_neg may be Python, which may do anything.
+  for (std::size_t i = 0; i < destinations.size(); ++i) {
+    const nb::object pair = destinations[i];
+    if (!PyTuple_Check(pair.ptr()) || PyTuple_GET_SIZE(pair.ptr()) != 2) {
+      throw nb::type_error("expected pairs of a name and a tensor");
+    }
+    const nb::object name = nb::borrow(PyTuple_GET_ITEM(pair.ptr(), 0));
     PyObject* const info = PyDict_GetItemWithError(infos.ptr(), name.ptr());
     if (info == nullptr && PyErr_Occurred() != nullptr) throw nb::python_error();
-    if (!matcher || info == nullptr || !matcher->add(name, tensors[i], nb::borrow(info))) rest.append(i);
+    const nb::object tensor = nb::borrow(PyTuple_GET_ITEM(pair.ptr(), 1));
+    if (!matcher || info == nullptr || !matcher->add(name, tensor, nb::borrow(info))) append(rest, pair);
   }
   return nb::make_tuple(matcher ? matcher->found() : nb::list(), rest);
 }
@@ -202,10 +205,10 @@ nb::tuple match_destinations(nb::handle exchange, const nb::list& names, const n
 }  // namespace
 
 void bind_destinations(nb::module_& m) {
-  m.def("match_destinations", &match_destinations, "exchange"_a, "names"_a, "tensors"_a, "infos"_a, "info_type"_a,
-        "dtypes"_a, "kinds"_a, "is_neg"_a,
+  m.def("match_destinations", &match_destinations, "exchange"_a, "destinations"_a, "infos"_a, "info_type"_a, "dtypes"_a,
+        "kinds"_a, "is_neg"_a,
         "What goes to each device, kind and number as in dlpack.h, of destinations that are contiguous tensors for "
-        "whole ones: seven unsigned 64-bit numbers to a copy, names, tensors; and the positions of all others.");
+        "whole ones: seven unsigned 64-bit numbers to a copy, names, tensors; and all others.");
 }
 
 }  // namespace streamload

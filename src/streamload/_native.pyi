@@ -224,12 +224,11 @@ def find_overlap(
 ) -> tuple[int, int, int] | None: ...
 def match_destinations(
     exchange: object,
-    names: list[str],
-    tensors: list[T],
+    destinations: list[tuple[str, T]],
     infos: Mapping[str, R],
     info_type: type[R],
     dtypes: dict[str, tuple[int, int]],
     kinds: tuple[type[T], ...],
     is_neg: Callable[[T], bool],
-) -> tuple[list[tuple[int, int, bytes, list[str], list[T]]], list[int]]: ...
+) -> tuple[list[tuple[int, int, bytes, list[str], list[T]]], list[tuple[str, T]]]: ...
 def crc32c_combine(first: int, second: int, second_nbytes: int) -> int: ...

@@ -85,16 +85,17 @@ def describing(shape=(2, 3), strides=None, *, address=4096, device=(1, 0), dtype
 def match(*, exchange=None, describe=None, info=None, infos=None, names=("a",), kinds=(Tensor,), is_neg=None):
     made = table(describe or describing())
     info = info or TensorInfo("a", "F32", (2, 3), 100, 124, 5)
-    return match_destinations(
+    destinations = [(name, Tensor()) for name in names]
+    found, rest = match_destinations(
         exchange or capsule(made),
-        list(names),
-        [Tensor() for _ in names],
+        destinations,
         {"a": info} if infos is None else infos,
         TensorInfo,
         {"F32": FLOAT},
         kinds,
         is_neg or (lambda _: False),
     )
+    return found, [destinations.index(pair) for pair in rest]
 
 
 def numbers(flat):
@@ -178,19 +179,19 @@ def test_a_tensor_that_cannot_be_described_is_left_without_an_error():
     assert match(describe=describing(status=-1)) == ([], [0])
 
 
-def test_lists_that_become_shorter_are_noticed():
-    tensors = [Tensor(), Tensor()]
-    with pytest.raises(ValueError, match="shorter"):
-        match_destinations(
-            capsule(table(describing())),
-            ["a", "a"],
-            tensors,
-            {"a": TensorInfo("a", "F32", (2, 3), 100, 124)},
-            TensorInfo,
-            {"F32": FLOAT},
-            (Tensor,),
-            lambda _: tensors.clear(),
-        )
+def test_a_list_may_become_shorter_meanwhile():
+    destinations = [("a", Tensor()), ("a", Tensor())]
+    info = {"a": TensorInfo("a", "F32", (2, 3), 100, 124)}
+    found, rest = match_destinations(
+        capsule(table(describing())),
+        destinations,
+        info,
+        TensorInfo,
+        {"F32": FLOAT},
+        (Tensor,),
+        lambda _: bool(destinations.clear()),
+    )
+    assert (len(found[0][3]), rest, destinations) == (1, [], [])
 
 
 def test_an_older_table_is_taken_where_the_newest_is_of_another_version():
@@ -220,5 +221,5 @@ def test_errors_of_the_given_calls_are_raised():
         match(names=([],))
     with pytest.raises(OverflowError):
         match(info=TensorInfo("a", "F32", (2, 3), 100, 1 << 64))
-    with pytest.raises(ValueError, match="as many names"):
-        match_destinations(capsule(table(describing())), ["a"], [], {}, TensorInfo, {}, (), bool)
+    with pytest.raises(TypeError, match="pairs"):
+        match_destinations(capsule(table(describing())), ["a"], {}, TensorInfo, {}, (), bool)

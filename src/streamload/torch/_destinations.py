@@ -114,17 +114,17 @@ def sort_by_device(
     devices: dict[torch.device, DeviceFill] = {}
     known_casts: set[tuple[str, torch.dtype, torch.device]] = set()
     infos = infos_of(checkpoint)
-    names, tensors, parts = _take_apart(destinations)
-    rest: Iterable[int] = range(len(names))
+    items, parts = _take_apart(destinations)
+    rest = items
     exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     if exchange is not None:
         found, rest = match_destinations(
-            exchange, names, tensors, infos, TensorInfo, DLPACK_REALS, _PLAIN_KINDS, torch.Tensor.is_neg
+            exchange, items, infos, TensorInfo, DLPACK_REALS, _PLAIN_KINDS, torch.Tensor.is_neg
         )
         for kind, ordinal, copies, whole_names, whole in found:
             device = torch.device("cuda", ordinal) if kind == DLPACK_CUDA else _CPU
             devices[device] = DeviceFill(array("Q", copies), whole_names, tensors=whole)
-    for name, tensor, index in [*((names[at], tensors[at], ()) for at in rest), *parts]:
+    for name, tensor, index in [*((name, tensor, ()) for name, tensor in rest), *parts]:
         info = infos.get(name) or checkpoint[name]
         _add(devices, known_casts, info, torch_dtype(info), tensor, index)
     return devices
@@ -172,21 +172,20 @@ def _add(
 
 def _take_apart(
     destinations: Mapping[str, torch.Tensor] | Iterable[Destination],
-) -> tuple[list[str], list[torch.Tensor], list[tuple[str, torch.Tensor, tuple[int | slice, ...]]]]:
-    """Return names and tensors for whole ones of the checkpoint; and what takes a part, with its index."""
+) -> tuple[list[tuple[str, torch.Tensor]], list[tuple[str, torch.Tensor, tuple[int | slice, ...]]]]:
+    """Return what is for whole tensors of the checkpoint, and what for parts, with their indices."""
     if isinstance(destinations, Mapping):
-        items = list(destinations.items())  # at once: somebody else may be changing it
-        return [name for name, _ in items], [tensor for _, tensor in items], []
-    names, tensors, parts = [], [], []
+        return list(destinations.items()), []  # at once: somebody else may be changing it
+    whole: list[tuple[str, torch.Tensor]] = []
+    parts: list[tuple[str, torch.Tensor, tuple[int | slice, ...]]] = []
     for destination in destinations:
         if not isinstance(destination, Destination):
             raise TypeError(f"expected a mapping of names to tensors, or Destinations, got {destination!r:.80}")
         if destination.index == ():
-            names.append(destination.name)
-            tensors.append(destination.tensor)
+            whole.append((destination.name, destination.tensor))
         else:
             parts.append((destination.name, destination.tensor, destination.index))
-    return names, tensors, parts
+    return whole, parts
 
 
 def _find_memory(name: str, tensor: object) -> int:
