@@ -18,11 +18,6 @@ namespace {
 
 using nb::dlpack::dltensor;
 
-nb::object checked(PyObject* made) {
-  if (made == nullptr) throw nb::python_error();
-  return nb::steal(made);
-}
-
 void append(const nb::list& list, const nb::object& item) {
   if (PyList_Append(list.ptr(), item.ptr()) != 0) throw nb::python_error();
 }

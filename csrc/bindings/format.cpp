@@ -27,11 +27,6 @@ class BufferView {
   Py_buffer view_{};
 };
 
-nb::object checked(PyObject* made) {
-  if (made == nullptr) throw nb::python_error();
-  return nb::steal(made);
-}
-
 // The memory may be a mapping that somebody else writes to: looked at once more, it may not be ASCII any longer.
 nb::object text_of(std::string_view text) {
   return checked(PyUnicode_DecodeASCII(text.data(), static_cast<Py_ssize_t>(text.size()), "strict"));

@@ -26,6 +26,12 @@ inline bool finalizing() noexcept {
 #endif
 }
 
+// A new object of a C call, or the error that it set.
+inline nb::object checked(PyObject* made) {
+  if (made == nullptr) throw nb::python_error();
+  return nb::steal(made);
+}
+
 // Releases the GIL while it lives.
 class GilRelease {
  public:

@@ -54,14 +54,20 @@ def runs(course, contestants, *, cold, repeat=2):
     return cached
 
 
-def contestant(run, target="new"):
-    return Contestant("a", "ceiling", target, lambda: run)
+def contestant(run, target="new", role="ceiling"):
+    return Contestant("a", role, target, lambda: run)
 
 
 @pytest.mark.parametrize(
-    ("target", "cold", "free"), [("new", False, True), ("existing", False, False), ("existing", True, True)]
+    ("role", "target", "cold", "free"),
+    [
+        ("streamload", "new", False, True),
+        ("streamload", "existing", False, False),
+        ("ceiling", "existing", True, True),
+        ("peer", "existing", False, True),  # it may stage
+    ],
 )
-def test_memory_is_free_for_runs_that_take_some_and_held_between(course, monkeypatch, target, cold, free):
+def test_memory_is_free_for_runs_that_take_some_and_held_between(course, monkeypatch, role, target, cold, free):
     made, held = [], []
     monkeypatch.setattr(_surroundings, "SpareMemory", lambda nbytes: made.append(Spare(nbytes)) or made[0])
 
@@ -69,7 +75,7 @@ def test_memory_is_free_for_runs_that_take_some_and_held_between(course, monkeyp
         held.append(made[0].held)
         return Outcome()
 
-    runs(course, [contestant(run, target)], cold=cold)
+    runs(course, [contestant(run, target, role)], cold=cold)
     assert held[1:] == [not free] * 2
     assert not made[0].held
 

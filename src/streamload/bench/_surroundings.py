@@ -42,7 +42,8 @@ class Surroundings:
         wanted = _COPIES * nbytes if device == "cpu" else 0
         self._device = device
         self._froze = False
-        self._spare = SpareMemory(wanted if headroom is None else min(wanted, headroom // _PART_OF_HEADROOM))
+        affordable = wanted if headroom is None else max(0, headroom) // _PART_OF_HEADROOM
+        self._spare = SpareMemory(min(wanted, affordable))
 
     def __enter__(self) -> Surroundings:
         map_large_blocks()
@@ -68,16 +69,14 @@ class Surroundings:
         """
         bring = course.drop_from_cache if cold else course.bring_into_cache
 
-        def prepare(*, takes_memory: bool) -> None:
+        def prepare(one: Contestant) -> None:
             bring()
             cached.append(course.cached())
-            if takes_memory:
+            # A cold file's pages are new to the page cache, and a peer may stage what it puts into existing memory.
+            if cold or one.target == "new" or one.role == "peer":
                 self._spare.release()
 
-        return [
-            replace(one, judge=course, prepare=partial(prepare, takes_memory=one.target == "new" or cold))
-            for one in everyone
-        ]
+        return [replace(one, judge=course, prepare=partial(prepare, one)) for one in everyone]
 
     def conditions(self, progress: Callable[[], object]) -> Conditions:
         """Return what surrounds every run.
