@@ -97,11 +97,12 @@ def test_what_a_loader_made_for_itself_is_as_warm_or_cold_as_the_shards(course):
     course.drop_from_cache()
     if cached_fraction(converted) != 0.0:
         pytest.skip("this file system keeps what it is asked to forget")
-    assert set(runs(course, [contestant(run)], cold=False)) == {1.0}
-    assert set(seen) == {1.0}
+    # Not to the page: the system gives up some for what else goes on.
+    assert min(runs(course, [contestant(run)], cold=False)) > 0.9
+    assert min(seen) > 0.9
     seen.clear()
-    assert set(runs(course, [contestant(run)], cold=True)) == {0.0}
-    assert set(seen) == {0.0}
+    assert max(runs(course, [contestant(run)], cold=True)) < 0.1
+    assert max(seen) < 0.1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is asked")

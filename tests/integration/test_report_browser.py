@@ -182,7 +182,8 @@ def test_beside_the_pointer_stands_what_a_layer_did(chromium, several, width):
 def test_beside_the_pointer_stand_the_other_charts_figures(chromium, several):
     engine, overlap = committed("engine-warm").content, committed("host-overlap").content
     with opened(chromium, several, **sized(1440)) as page:
-        bars = [each for place in range(3) for each in beside_the_pointer(page, f"chart-1-{place}")]
+        # Before the bars stands what was done when.
+        bars = [each for place in range(1, 4) for each in beside_the_pointer(page, f"chart-1-{place}")]
         cold, layers = beside_the_pointer(page, "chart-2-0"), beside_the_pointer(page, "chart-2-1", every=9)
         first_tokens = beside_the_pointer(page, "chart-3-1")
         phases = beside_the_pointer(page, "chart-4-0")
