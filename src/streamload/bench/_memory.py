@@ -80,7 +80,7 @@ class SpareMemory:
     """Hold memory that was written to between runs, and leave it free for each of them; a context manager.
 
     A virtual machine's host takes back what its guest has left free for some two seconds, and new pages then cost a
-    guest ten times as much. Who pays would be a matter of chance: what is let go of just before a run is still the
+    guest several times as much. Who pays would be a matter of chance: what is let go of just before a run is still the
     guest's, and taken again just after it costs little.
 
     Args:
