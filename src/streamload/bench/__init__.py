@@ -99,7 +99,7 @@ def run_engine_bench(
     path: str | os.PathLike[str] | None = None,
     *,
     device: str = "cpu",
-    repeat: int = 5,
+    repeat: int = 8,
     cold: bool = False,
     tensors: int | None = None,
     peer_settings: PeerSettings | None = None,
@@ -142,7 +142,7 @@ def run_engine_bench(
 def run_many_tensors_bench(
     *,
     device: str = "cpu",
-    repeat: int = 5,
+    repeat: int = 8,
     counts: tuple[int, int] = (300, 20_000),
     planned: int = 90_000,
     nbytes: int | None = None,

@@ -41,7 +41,7 @@ def bench() -> None:
 @bench.command()
 @click.argument("path", required=False)
 @device_option()
-@repeat_option(5)
+@repeat_option(8)
 @json_option
 @trace_option
 @report_option
