@@ -1,6 +1,5 @@
 #include "device/cuda_device.hpp"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,10 +11,10 @@
 #include <fstream>
 #include <sstream>
 
+#include "core/touched_memory.hpp"
+
 namespace streamload {
 namespace {
-
-constexpr std::size_t kHugePageBytes = 2 << 20;
 
 template <class Action>
 class OnExit {
@@ -28,21 +27,6 @@ class OnExit {
  private:
   Action action_;
 };
-
-struct Free {
-  void operator()(std::byte* memory) const noexcept { std::free(memory); }  // NOLINT(cppcoreguidelines-no-malloc)
-};
-
-// Huge pages where the system gives them, every page touched, so that pinning does not have to fault them in.
-std::unique_ptr<std::byte, Free> touched_memory(std::size_t nbytes) {
-  const std::size_t rounded = (nbytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  std::unique_ptr<std::byte, Free> memory(static_cast<std::byte*>(std::aligned_alloc(kHugePageBytes, rounded)));
-  if (memory == nullptr) return memory;
-  // Only advice: where it is refused, small pages do.
-  static_cast<void>(madvise(memory.get(), rounded, MADV_HUGEPAGE));
-  std::memset(memory.get(), 1, rounded);
-  return memory;
-}
 
 }  // namespace
 
@@ -328,7 +312,7 @@ Status CudaDevice::measure_link(std::size_t nbytes, int repeats, std::vector<dou
   if (nbytes == 0 || repeats <= 0) {
     return Status::failure(Code::kInvalid, "measuring the link takes at least one byte and one repeat");
   }
-  const std::unique_ptr<std::byte, Free> memory = touched_memory(nbytes);
+  const TouchedMemory memory = touched_memory(nbytes, std::byte{1});
   if (memory == nullptr) {
     return Status::failure(Code::kOutOfPinnedMemory, "no " + std::to_string(nbytes) + " bytes of host memory", ENOMEM);
   }

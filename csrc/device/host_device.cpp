@@ -34,6 +34,10 @@ Status refused(const char* step, Code code = Code::kDeviceFailed) {
   return Status::failure(code, std::string("host device: ") + step + " failed on request");
 }
 
+Status no_room(std::size_t nbytes) {
+  return Status::failure(Code::kOutOfDeviceMemory, "host device: no memory for " + std::to_string(nbytes) + " bytes");
+}
+
 Status unknown(const char* what) {
   return Status::failure(Code::kInvalid, std::string("host device: no such ") + what);
 }
@@ -188,13 +192,14 @@ void HostDevice::scrub(HostSpan memory) noexcept {
 
 Status HostDevice::allocate(std::size_t nbytes, DeviceSpan& out) noexcept {
   if (fails("allocate")) return refused("allocate", Code::kOutOfDeviceMemory);
+  TouchedMemory memory = touched_memory(nbytes, std::byte{0});
+  if (memory == nullptr) return no_room(nbytes);
   try {
-    auto memory = std::make_unique<std::byte[]>(nbytes);
     out = DeviceSpan{reinterpret_cast<std::uintptr_t>(memory.get()), nbytes};
     const std::lock_guard lock(mutex_);
     allocations_.emplace(out.address, std::move(memory));
   } catch (const std::bad_alloc&) {
-    return Status::failure(Code::kOutOfDeviceMemory, "host device: no memory for " + std::to_string(nbytes) + " bytes");
+    return no_room(nbytes);
   }
   return {};
 }
@@ -212,9 +217,10 @@ Status HostDevice::read_back(HostSpan target, DeviceSpan source) noexcept {
 }
 
 Status HostDevice::measure_link(std::size_t nbytes, int repeats, std::vector<double>& seconds) {
-  const std::vector<std::byte> source(nbytes, std::byte{1});
-  std::vector<std::byte> target(nbytes, std::byte{0});
-  const CopyBlock all{reinterpret_cast<std::uintptr_t>(target.data()), 0, source.data(), 0, nbytes, 1};
+  const TouchedMemory source = touched_memory(nbytes, std::byte{1});
+  const TouchedMemory target = touched_memory(nbytes, std::byte{0});
+  if (source == nullptr || target == nullptr) return no_room(nbytes);
+  const CopyBlock all{reinterpret_cast<std::uintptr_t>(target.get()), 0, source.get(), 0, nbytes, 1};
   Status status = time_copies({&all, 1}, 0, repeats + 1, seconds);
   if (status.ok()) seconds.erase(seconds.begin());  // the first one is for warmth
   return status;

@@ -11,6 +11,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "core/touched_memory.hpp"
 #include "device/device.hpp"
 #include "device/host_queue.hpp"
 
@@ -83,7 +84,7 @@ class HostDevice final : public Device {
   std::uintptr_t next_handle_ = 1;
   std::unordered_map<std::uintptr_t, std::shared_ptr<HostQueue>> queues_;
   std::unordered_map<std::uintptr_t, std::shared_ptr<HostMark>> marks_;
-  std::unordered_map<std::uintptr_t, std::unique_ptr<std::byte[]>> allocations_;
+  std::unordered_map<std::uintptr_t, TouchedMemory> allocations_;
   std::size_t pinned_ranges_ = 0;
 };
 

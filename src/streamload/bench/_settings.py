@@ -123,7 +123,7 @@ class LinkSettings:
     """
 
     device: str = "cpu"
-    repeat: int = 8
+    repeat: int = 20
     nbytes: int = 256 << 20
     sizes: tuple[int, ...] = (64 << 10, 1 << 20, 4 << 20, 32 << 20)
     command: str = ""
@@ -144,7 +144,7 @@ class StorageSettings:
 
     where: str | os.PathLike[str] | None = None
     storage_options: Mapping[str, object] = field(default_factory=dict)
-    repeat: int = 8
+    repeat: int = 14
     cold: bool = False
     nbytes: int = 512 << 20
     command: str = ""

@@ -23,7 +23,7 @@ __all__ = ["link", "storage"]
 
 @click.command()
 @device_option('"cuda:0", or "cpu", where host memory stands for a device.')
-@repeat_option(8)
+@repeat_option(20)
 @json_option
 @report_option
 def link(*, device: str, repeat: int, json_path: str | None, report_path: str | None) -> None:
@@ -43,7 +43,7 @@ def link(*, device: str, repeat: int, json_path: str | None, report_path: str | 
 @click.command()
 @click.argument("where", metavar="[PATH|URL]", required=False)
 @storage_option
-@repeat_option(8, "Rounds; each runs every way to read.")
+@repeat_option(14, "Rounds; each runs every way to read.")
 @cold_option("Of a drive, only what does not come from the page cache.")
 @json_option
 @report_option

@@ -147,13 +147,15 @@ def _queued(course: LinkCourse, size: int) -> Callable[[], Outcome]:
 
 
 def _torch_copies(course: LinkCourse, size: int, *, pinned: bool) -> Callable[[], Outcome]:
-    """Copy everything slice by slice with torch; on the host pinned memory is memory."""
+    """Copy everything slice by slice with torch; on the host pinned memory is memory, on pages as the others' are."""
     import torch
 
-    source = torch.ones(course.nbytes, dtype=torch.uint8)
-    if pinned and not course.on_host:
-        source = source.pin_memory()
-    target = torch.zeros(course.nbytes, dtype=torch.uint8, device=course.torch_device)
+    if course.on_host:
+        source, target = (torch.frombuffer(Buffer(course.nbytes).memory, dtype=torch.uint8) for _ in range(2))
+    else:
+        source = torch.ones(course.nbytes, dtype=torch.uint8)
+        source = source.pin_memory() if pinned else source
+        target = torch.zeros(course.nbytes, dtype=torch.uint8, device=course.torch_device)
     pairs = list(zip(source.view(-1, size).unbind(), target.view(-1, size).unbind(), strict=True))
     return partial(_copy_each, pairs, non_blocking=pinned)
 
