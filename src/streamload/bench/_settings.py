@@ -165,7 +165,7 @@ class CompareSettings:
 
     path: str | os.PathLike[str] | None = None
     device: str = "cpu"
-    repeat: int = 6
+    repeat: int = 5
     cold: bool = False
     peer_settings: PeerSettings = field(default_factory=PeerSettings)
     command: str = ""

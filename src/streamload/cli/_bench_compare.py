@@ -27,7 +27,7 @@ __all__ = ["compare", "schema"]
 @click.command()
 @click.argument("model", required=False)
 @device_option()
-@repeat_option(6, "Rounds; each runs every loader.")
+@repeat_option(5, "Rounds; each runs every loader.")
 @cold_option("Only with the files out of the page cache.")
 @json_option
 @trace_option
