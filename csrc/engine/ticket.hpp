@@ -12,6 +12,7 @@
 // later stages drain, every waiter wakes with the same Status.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -105,14 +106,21 @@ class Ticket final : private Reading {
     Event copied;
     std::size_t read = 0;
   };
+  struct Edges {            // of a read, in bytes
+    std::size_t lead = 0;   // from the block it begins in to its beginning
+    std::size_t first = 0;  // of it, in that block; 0 where it begins with one
+    std::size_t last = 0;   // of it, in the block it ends in; 0 where it ends with one
+  };
+  struct alignas(kDirectAlignment) DirectBlock {
+    std::array<std::byte, kDirectAlignment> bytes;
+  };
   struct Flight {  // a direct read that is under way
     std::size_t read = 0;
     Choice choice;
     DirectRange range;
-    StagingRing::Buffer buffer;  // empty where the read goes straight into place
-    HostSpan in_place;           // the whole of the place
-    std::uint64_t begin = 0;     // of the part that is read directly, in the source
-    std::size_t nbytes = 0;
+    StagingRing::Buffer buffer;               // empty where the read needs none
+    std::vector<HostSpan> places;             // where the bytes go then, in order
+    std::unique_ptr<DirectBlock[]> beside{};  // takes what is not read straight into its place
     RangeUnderWay range_shown{};
   };
   struct Fetched {  // a read that its source fetches
@@ -141,12 +149,15 @@ class Ticket final : private Reading {
   [[nodiscard]] Status start_read(std::size_t read, StagingRing::Buffer buffer, Outcome& outcome) noexcept;
   [[nodiscard]] Status choose(std::size_t read, Choice& choice) noexcept;
   [[nodiscard]] Status start_in_place(std::size_t read, Choice choice, Outcome& outcome) noexcept;
-  [[nodiscard]] Status start_direct_in_place(std::size_t read, Choice choice, HostSpan place,
+  [[nodiscard]] Status start_direct_in_place(std::size_t read, Choice choice, std::vector<HostSpan> places,
                                              Outcome& outcome) noexcept;
-  [[nodiscard]] Status read_edges(const Flight& flight) noexcept;
+  [[nodiscard]] static Edges edges_of(const ReadStep& step) noexcept;
+  [[nodiscard]] bool prepare_beside(Flight& flight) const noexcept;
+  [[nodiscard]] bool prepare_in_place(Flight& flight) const noexcept;
+  [[nodiscard]] std::vector<ConstHostSpan> put_beside(const Flight& flight, ConstHostSpan bytes) const noexcept;
   void take_off(const std::shared_ptr<DirectReader>& reader, Flight flight) noexcept;
   void touch_down(std::unique_ptr<Flight> flight, std::int64_t result) noexcept;
-  [[nodiscard]] Status take_direct(Flight& flight, std::int64_t result, Outcome& outcome) noexcept;
+  [[nodiscard]] Status take_direct(Flight& flight, std::int64_t result, bool uring, Outcome& outcome) noexcept;
   [[nodiscard]] std::vector<HostSpan> places_of(std::size_t read) const;
   [[nodiscard]] Status finish_in_place(std::size_t read) noexcept;
   void return_read(std::size_t read) noexcept;

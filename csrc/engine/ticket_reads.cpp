@@ -12,7 +12,7 @@
 namespace streamload {
 namespace {
 
-// Below this a direct read of the middle is not worth the reads of its edges.
+// A direct read below this is read into memory beside its place, and copied from there.
 constexpr std::size_t kLeastDirectInPlace = 64 << 10;
 
 }  // namespace
@@ -158,7 +158,7 @@ Status Ticket::start_read(std::size_t read, StagingRing::Buffer buffer, Outcome&
       DirectRange range;
       if (source.prepare_direct(step.offset, step.nbytes, buffer.bytes(), range)) {
         buffer.register_with(reader);
-        take_off(reader, Flight{read, choice, std::move(range), std::move(buffer), {}, step.offset, step.nbytes});
+        take_off(reader, Flight{read, choice, std::move(range), std::move(buffer), {}});
         outcome = Outcome::kUnderWay;
         return {};
       }
@@ -190,13 +190,10 @@ Status Ticket::choose(std::size_t read, Choice& choice) noexcept {
 Status Ticket::start_in_place(std::size_t read, Choice choice, Outcome& outcome) noexcept {
   const ReadStep& step = plan_.reads[read];
   Source& source = *sources_[step.source];
-  const std::vector<HostSpan> places = places_of(read);
+  std::vector<HostSpan> places = places_of(read);
   if (places.empty()) return {};
   expect(false, choice);  // taken back where it turns out otherwise
-  if (choice.route == Route::kDirect && places.size() == 1) {
-    Status status = start_direct_in_place(read, choice, places.front(), outcome);
-    if (!status.ok() || outcome != Outcome::kReturned) return status;
-  }
+  if (choice.route == Route::kDirect) return start_direct_in_place(read, choice, std::move(places), outcome);
   if (choice.route != Route::kBuffered || !source.can_scatter()) return {};
   {
     const Range range(RangeKind::kRead, shown(step), step.nbytes);
@@ -209,61 +206,84 @@ Status Ticket::start_in_place(std::size_t read, Choice choice, Outcome& outcome)
   return finish_in_place(read);
 }
 
-// Where address and offset agree on the drive's grid, all but the edges of the read needs no staging: this is how a
-// cold file reaches host memory without a copy by the processor.
-Status Ticket::start_direct_in_place(std::size_t read, Choice choice, HostSpan place, Outcome& outcome) noexcept {
+// Reads around the page cache, and what is not read straight into place into a few blocks beside it: no buffer of the
+// ring is made or waited for. This is how a cold file reaches host memory without a copy by the processor.
+Status Ticket::start_direct_in_place(std::size_t read, Choice choice, std::vector<HostSpan> places,
+                                     Outcome& outcome) noexcept {
   const ReadStep& step = plan_.reads[read];
   Source& source = *sources_[step.source];
-  const std::size_t grid = source.direct_grid();
-  const auto address = reinterpret_cast<std::uintptr_t>(place.data());
-  if (grid == 0 || (address - step.offset) % grid != 0 || step.nbytes < kLeastDirectInPlace) return {};
-  Flight flight{read, choice, {}, {}, place, 0, 0};
-  flight.begin = (step.offset + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
-  flight.nbytes = (step.offset + step.nbytes) / kDirectAlignment * kDirectAlignment - flight.begin;
-  const HostSpan middle = place.subspan(flight.begin - step.offset, flight.nbytes);
-  if (!source.prepare_direct(flight.begin, flight.nbytes, middle, flight.range)) return {};
-  if (Status status = read_edges(flight); !status.ok()) return status;
+  Flight flight{read, choice, {}, {}, std::move(places)};
+  const bool prepared = step.nbytes < kLeastDirectInPlace ? prepare_beside(flight) : prepare_in_place(flight);
+  if (!prepared) return {};
   if (const auto reader = pool_->direct_reader()) {
     take_off(reader, std::move(flight));
     outcome = Outcome::kUnderWay;
     return {};
   }
-  ConstHostSpan bytes;
+  std::int64_t result = 0;
   {
-    const Range range(RangeKind::kRead, shown(step), flight.nbytes);
-    if (Status status = source.read(flight.begin, flight.nbytes, middle, bytes, choice); !status.ok()) return status;
+    const Range range(RangeKind::kRead, shown(step), step.nbytes);
+    result = source.read_prepared(flight.range);
   }
-  if (bytes.data() != middle.data()) return {};  // cannot be, since the middle is on the grid
   outcome = Outcome::kDone;
-  count(read, choice, true, 0);
-  take_sums(step, std::array{ConstHostSpan(place)});
-  return finish_in_place(read);
+  return take_direct(flight, result, false, outcome);
 }
 
-// Reads what lies before and behind the part of a place that is on the grid: less than a block each.
-Status Ticket::read_edges(const Flight& flight) noexcept {
+// A short read: all of it.
+bool Ticket::prepare_beside(Flight& flight) const noexcept {
   const ReadStep& step = plan_.reads[flight.read];
-  const std::uint64_t end = step.offset + step.nbytes;
-  const Range range(RangeKind::kRead, shown(step), step.nbytes - flight.nbytes);
-  const auto read_edge = [&](std::uint64_t from, std::uint64_t to) {
-    if (from == to) return Status{};
-    alignas(kDirectAlignment) std::array<std::byte, 2 * kDirectAlignment> block{};
-    ConstHostSpan bytes;
-    Choice choice = flight.choice;
-    Status status = sources_[step.source]->read(from, to - from, block, bytes, choice);
-    if (status.ok()) std::memcpy(flight.in_place.data() + (from - step.offset), bytes.data(), bytes.size());
-    return status;
-  };
-  Status status = read_edge(step.offset, flight.begin);
-  return status.ok() ? read_edge(flight.begin + flight.nbytes, end) : status;
+  const std::size_t blocks = (edges_of(step).lead + step.nbytes + kDirectAlignment - 1) / kDirectAlignment;
+  flight.beside = std::make_unique_for_overwrite<DirectBlock[]>(blocks);
+  const HostSpan room(flight.beside[0].bytes.data(), blocks * kDirectAlignment);
+  return sources_[step.source]->prepare_direct(step.offset, step.nbytes, room, flight.range);
+}
+
+// Where address and offset agree on the drive's grid: the two blocks that the place has a part of. One read brings all.
+bool Ticket::prepare_in_place(Flight& flight) const noexcept {
+  const ReadStep& step = plan_.reads[flight.read];
+  Source& source = *sources_[step.source];
+  const std::size_t grid = source.direct_grid();
+  const HostSpan place = flight.places.front();
+  const auto address = reinterpret_cast<std::uintptr_t>(place.data());
+  if (flight.places.size() != 1 || grid == 0 || (address - step.offset) % grid != 0) return false;
+  const auto [lead, first, last] = edges_of(step);
+  flight.beside = std::make_unique_for_overwrite<DirectBlock[]>(2);
+  std::vector<iovec> parts;
+  if (first != 0) parts.push_back({flight.beside[0].bytes.data(), kDirectAlignment});
+  parts.push_back({place.data() + first, place.size() - first - last});
+  if (last != 0) parts.push_back({flight.beside[1].bytes.data(), kDirectAlignment});
+  return source.prepare_scattered(step.offset - lead, lead, std::move(parts), flight.range);
+}
+
+Ticket::Edges Ticket::edges_of(const ReadStep& step) noexcept {
+  const std::size_t lead = step.offset % kDirectAlignment;
+  return {lead, lead == 0 ? 0 : kDirectAlignment - lead, (step.offset + step.nbytes) % kDirectAlignment};
+}
+
+// Puts what was read beside its place, `bytes` of it or the edges, into it. Returns all of the read's bytes, in order.
+std::vector<ConstHostSpan> Ticket::put_beside(const Flight& flight, ConstHostSpan bytes) const noexcept {
+  if (flight.range.parts.empty()) {
+    for (const HostSpan& place : flight.places) {
+      std::memcpy(place.data(), bytes.data(), place.size());
+      bytes = bytes.subspan(place.size());
+    }
+  } else {
+    const auto [lead, first, last] = edges_of(plan_.reads[flight.read]);
+    const HostSpan place = flight.places.front();
+    std::memcpy(place.data(), flight.beside[0].bytes.data() + lead, first);
+    std::memcpy(place.data() + place.size() - last, flight.beside[1].bytes.data(), last);
+  }
+  return {flight.places.begin(), flight.places.end()};
 }
 
 void Ticket::take_off(const std::shared_ptr<DirectReader>& reader, Flight flight) noexcept {
   auto* under_way = std::make_unique<Flight>(std::move(flight)).release();  // touch_down has it from here on
-  under_way->range_shown = RangeUnderWay(RangeKind::kRead, shown(plan_.reads[under_way->read]), under_way->nbytes);
+  const ReadStep& step = plan_.reads[under_way->read];
+  under_way->range_shown = RangeUnderWay(RangeKind::kRead, shown(step), step.nbytes);
   const DirectRange& range = under_way->range;
   reader->submit({range.fd, range.offset, range.target,
-                  [this, under_way](std::int64_t result) { touch_down(std::unique_ptr<Flight>(under_way), result); }});
+                  [this, under_way](std::int64_t result) { touch_down(std::unique_ptr<Flight>(under_way), result); },
+                  range.parts});
 }
 
 void Ticket::touch_down(std::unique_ptr<Flight> flight, std::int64_t result) noexcept {
@@ -272,7 +292,7 @@ void Ticket::touch_down(std::unique_ptr<Flight> flight, std::int64_t result) noe
   const std::size_t read = flight->read;
   Outcome outcome = Outcome::kDone;
   Status status = device_->enter_thread();
-  if (status.ok()) status = take_direct(*flight, result, outcome);
+  if (status.ok()) status = take_direct(*flight, result, true, outcome);
   if (!status.ok()) fail(std::move(status));
   flight.reset();  // the buffer is back, or on its way to the device
   if (outcome == Outcome::kReturned) return_read(read);
@@ -280,12 +300,12 @@ void Ticket::touch_down(std::unique_ptr<Flight> flight, std::int64_t result) noe
   settle(thread_cpu_seconds() - began);
 }
 
-Status Ticket::take_direct(Flight& flight, std::int64_t result, Outcome& outcome) noexcept {
+Status Ticket::take_direct(Flight& flight, std::int64_t result, bool uring, Outcome& outcome) noexcept {
   const ReadStep& step = plan_.reads[flight.read];
   ConstHostSpan bytes;
   bool again = false;
   Source& source = *sources_[step.source];
-  Status status = source.finish_direct(flight.range, flight.begin, flight.nbytes, result, bytes, again);
+  Status status = source.finish_direct(flight.range, step.offset, step.nbytes, result, bytes, again);
   if (!status.ok()) return status;
   if (again) {
     // What a ring that broke gives back is read directly all the same, by the reading threads.
@@ -294,9 +314,9 @@ Status Ticket::take_direct(Flight& flight, std::int64_t result, Outcome& outcome
     outcome = Outcome::kReturned;
     return {};
   }
-  count(flight.read, flight.choice, !flight.buffer, flight.nbytes);
+  count(flight.read, flight.choice, !flight.range.parts.empty(), uring ? step.nbytes : 0);
   if (flight.buffer) return enqueue(flight.read, bytes, std::move(flight.buffer));
-  take_sums(step, std::array{ConstHostSpan(flight.in_place)});
+  take_sums(step, put_beside(flight, bytes));
   return finish_in_place(flight.read);
 }
 

@@ -149,7 +149,11 @@ bool DirectReader::start_waiting() noexcept {
     Request& request = waiting_.front();
     const std::uint32_t tag = free_tags_.back();
     free_tags_.pop_back();
-    ring_->push_read(request.fd, request.offset, request.target, slot_of(request.target), tag);
+    if (request.parts.empty()) {
+      ring_->push_read(request.fd, request.offset, request.target, slot_of(request.target), tag);
+    } else {
+      ring_->push_scattered(request.fd, request.offset, request.parts, tag);
+    }
     in_flight_[tag] = std::move(request.done);
     waiting_.pop_front();
   }

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -33,6 +34,7 @@ class DirectReader {
     std::uint64_t offset = 0;
     HostSpan target;
     Done done;
+    std::span<const iovec> parts{};  // in place of `target`, where there are any; the caller's until done
   };
 
   // Fails with kReadFailed, and says why, where the kernel, a seccomp filter, a sysctl or a limit refuses io_uring.

@@ -40,6 +40,18 @@ std::size_t grid_of(int fd) noexcept {
   return aligns[1] == 0 ? 0 : std::max(aligns[0], aligns[1]);
 }
 
+// What is left of parts to fill once their first `nbytes` are.
+std::span<iovec> skip(std::span<iovec> parts, std::size_t nbytes) noexcept {
+  while (!parts.empty() && nbytes >= parts.front().iov_len) {
+    nbytes -= parts.front().iov_len;
+    parts = parts.subspan(1);
+  }
+  if (!parts.empty()) {
+    parts.front() = {static_cast<std::byte*>(parts.front().iov_base) + nbytes, parts.front().iov_len - nbytes};
+  }
+  return parts;
+}
+
 }  // namespace
 
 Status FileSource::open(std::string path, const FileStamp& expected, std::optional<bool> direct,
@@ -132,16 +144,23 @@ Status FileSource::read_direct(std::uint64_t offset, std::size_t nbytes, HostSpa
   DirectRange range;
   again = !prepare_direct(offset, nbytes, buffer, range);
   if (again) return {};
+  return finish_direct(range, offset, nbytes, read_prepared(range), out, again);
+}
+
+std::int64_t FileSource::read_prepared(const DirectRange& range) noexcept {
+  std::vector<iovec> parts = range.parts;
+  if (parts.empty()) parts.push_back({range.target.data(), range.target.size()});
   std::size_t got = 0;
-  while (got < range.lead + nbytes) {
-    const HostSpan rest = range.target.subspan(got);
+  for (std::span<iovec> left(parts); !left.empty();) {
     const auto place = static_cast<off_t>(range.offset + got);
-    const ssize_t n = retry_interrupted([&] { return ::pread(range.fd, rest.data(), rest.size(), place); });
-    if (n < 0) return finish_direct(range, offset, nbytes, -errno, out, again);
+    const ssize_t n =
+        retry_interrupted([&] { return ::preadv(range.fd, left.data(), static_cast<int>(left.size()), place); });
+    if (n < 0) return -errno;
     got += static_cast<std::size_t>(n);
-    if (n == 0 || got % grid_ != 0) break;  // asking on from off the grid would be refused
+    if (n == 0 || got % grid_ != 0) break;  // the end; asking on from off the grid would be refused
+    left = skip(left, static_cast<std::size_t>(n));
   }
-  return finish_direct(range, offset, nbytes, static_cast<std::int64_t>(got), out, again);
+  return static_cast<std::int64_t>(got);
 }
 
 bool FileSource::prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, DirectRange& out) noexcept {
@@ -156,7 +175,16 @@ bool FileSource::prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSp
   const std::size_t blocks = (lead + nbytes + unit - 1) / unit * unit;
   if (address % unit != 0 || blocks > buffer.size()) return false;
   const int fd = files->direct.get();
-  out = DirectRange{std::move(files), fd, offset - lead, buffer.first(blocks), lead};
+  out = DirectRange{std::move(files), fd, offset - lead, buffer.first(blocks), {}, lead};
+  return true;
+}
+
+bool FileSource::prepare_scattered(std::uint64_t offset, std::size_t lead, std::vector<iovec> parts,
+                                   DirectRange& out) noexcept {
+  std::shared_ptr<const Files> files;
+  if (!acquire(files).ok() || !files->direct || direct_refused_ || grid_ > kDirectAlignment) return false;
+  const int fd = files->direct.get();
+  out = DirectRange{std::move(files), fd, offset, {}, std::move(parts), lead};
   return true;
 }
 
@@ -170,7 +198,7 @@ Status FileSource::finish_direct(const DirectRange& range, std::uint64_t offset,
   again = refused || unlucky || ended_short;
   if (again) return {};
   if (result < 0) return failed(static_cast<int>(-result), offset, nbytes);
-  out = range.target.subspan(range.lead, nbytes);
+  if (range.parts.empty()) out = range.target.subspan(range.lead, nbytes);
   return {};
 }
 

@@ -38,6 +38,9 @@ class FileSource final : public Source {
   [[nodiscard]] Status read_scattered(std::uint64_t offset, std::span<const HostSpan> targets) noexcept override;
   [[nodiscard]] bool prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer,
                                     DirectRange& out) noexcept override;
+  [[nodiscard]] bool prepare_scattered(std::uint64_t offset, std::size_t lead, std::vector<iovec> parts,
+                                       DirectRange& out) noexcept override;
+  [[nodiscard]] std::int64_t read_prepared(const DirectRange& range) noexcept override;
   [[nodiscard]] Status finish_direct(const DirectRange& range, std::uint64_t offset, std::size_t nbytes,
                                      std::int64_t result, ConstHostSpan& out, bool& again) noexcept override;
   [[nodiscard]] std::size_t direct_grid() const noexcept override { return direct_refused_ ? 0 : grid_.load(); }

@@ -2,7 +2,6 @@
 
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -103,7 +102,6 @@ Status IoUring::set_up(std::uint32_t entries) noexcept {
 
 void IoUring::push_read(int fd, std::uint64_t offset, HostSpan target, std::optional<FixedSlot> slot,
                         Tag tag) noexcept {
-  const std::uint32_t tail = *submission_tail_;  // written by this thread only
   io_uring_sqe entry{};
   entry.opcode = slot ? IORING_OP_READ_FIXED : IORING_OP_READ;
   entry.fd = fd;
@@ -112,6 +110,22 @@ void IoUring::push_read(int fd, std::uint64_t offset, HostSpan target, std::opti
   entry.len = static_cast<std::uint32_t>(std::min(target.size(), kMostBytes));
   entry.buf_index = slot.value_or(0);
   entry.user_data = tag;
+  push(entry);
+}
+
+void IoUring::push_scattered(int fd, std::uint64_t offset, std::span<const iovec> parts, Tag tag) noexcept {
+  io_uring_sqe entry{};
+  entry.opcode = IORING_OP_READV;
+  entry.fd = fd;
+  entry.off = offset;
+  entry.addr = address_of(parts.data());
+  entry.len = static_cast<std::uint32_t>(parts.size());
+  entry.user_data = tag;
+  push(entry);
+}
+
+void IoUring::push(const io_uring_sqe& entry) noexcept {
+  const std::uint32_t tail = *submission_tail_;  // written by this thread only
   submissions_[tail & submission_mask_] = entry;
   store(submission_tail_, tail + 1);
 }

@@ -5,10 +5,12 @@
 #pragma once
 
 #include <linux/io_uring.h>
+#include <sys/uio.h>
 
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "core/spans.hpp"
 #include "core/status.hpp"
@@ -38,6 +40,8 @@ class IoUring {
 
   // Puts a read into the submission queue. With `slot`, the target lies inside that fixed buffer.
   void push_read(int fd, std::uint64_t offset, HostSpan target, std::optional<FixedSlot> slot, Tag tag) noexcept;
+  // The same into several parts, in order, which are there until it has completed.
+  void push_scattered(int fd, std::uint64_t offset, std::span<const iovec> parts, Tag tag) noexcept;
 
   // Hands what was pushed to the kernel and waits until something has completed. 0, or the errno of the call; then
   // what the kernel has not taken is still pending.
@@ -71,6 +75,7 @@ class IoUring {
   };
 
   [[nodiscard]] Status set_up(std::uint32_t entries) noexcept;
+  void push(const io_uring_sqe& entry) noexcept;
   [[nodiscard]] std::uint32_t pending() const noexcept;
 
   Mapping rings_;

@@ -5,6 +5,9 @@
 // reader between prepare_direct and finish_direct, or asynchronously by the source itself (fetch).
 #pragma once
 
+#include <sys/uio.h>
+
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -40,7 +43,8 @@ struct DirectRange {
   int fd = -1;
   std::uint64_t offset = 0;  // of the first byte read
   HostSpan target;           // where all the bytes read go
-  std::size_t lead = 0;      // bytes of `target` before the wanted ones
+  std::vector<iovec> parts;  // in place of `target`, where they go to several, in order
+  std::size_t lead = 0;      // bytes read before the wanted ones
 };
 
 // What one fetch took, for statistics.
@@ -97,8 +101,19 @@ class Source {
     return false;
   }
 
-  // Judges what came of it: `result` is the bytes read, or -errno. On success either `out` holds the wanted bytes, or
-  // `again` is set and they are to be read with read(), buffered.
+  // The same for a read that is scattered over `parts`, in order: `lead` bytes before the wanted ones and what follows
+  // them to the end of their blocks included. Offset and parts lie on kDirectAlignment, but for the parts' addresses,
+  // which may lie on direct_grid() only.
+  [[nodiscard]] virtual bool prepare_scattered(std::uint64_t /*offset*/, std::size_t /*lead*/,
+                                               std::vector<iovec> /*parts*/, DirectRange& /*out*/) noexcept {
+    return false;
+  }
+
+  // Does a read that was prepared, for who has no asynchronous reader. Returns the bytes read, or -errno. Blocks.
+  [[nodiscard]] virtual std::int64_t read_prepared(const DirectRange& /*range*/) noexcept { return -EOPNOTSUPP; }
+
+  // Judges what came of it: `result` is the bytes read, or -errno. On success either the wanted bytes are where they
+  // were to go (in `out`, if that was one target), or `again` is set and they are to be read with read(), buffered.
   [[nodiscard]] virtual Status finish_direct(const DirectRange& /*range*/, std::uint64_t /*offset*/,
                                              std::size_t /*nbytes*/, std::int64_t /*result*/, ConstHostSpan& /*out*/,
                                              bool& again) noexcept {

@@ -107,15 +107,20 @@ def usable_cpus() -> int:
         return os.cpu_count() or 1
 
 
-def cached_fraction(path: Path) -> float | None:
+def cached_fraction(path: Path, most: int | None = None) -> float | None:
     """Return which part of a file the page cache holds, from 0 to 1; None where the kernel will not say.
 
     Asks `cachestat(2)` (Linux 6.5 and newer; some sandboxes refuse it). Not `mincore`, which answers
     "resident" to anyone who does not own the file.
+
+    Args:
+        path: The file.
+        most: Ask about its first so many bytes only.
     """
     if sys.platform != "linux":
         return None
-    nbytes = path.stat().st_size
+    size = path.stat().st_size
+    nbytes = size if most is None else min(size, most)
     if nbytes == 0:
         return 1.0
     wanted = (ctypes.c_uint64 * 2)(0, nbytes)

@@ -85,6 +85,9 @@ def test_cold_leaves_out_the_page_cache(folder):
 def test_more_than_may_be_read_is_read_in_part(folder):
     part = run_storage_bench(SMALL(where=folder / "b.safetensors", repeat=1, nbytes=16 * MIB))
     assert part.nbytes == 16 * MIB
+    if cached_fraction(folder / "b.safetensors") is not None:
+        assert part.cache["cold"] in ("cold", "mixed")
+        assert part.cache["warm"] == "warm"
     assert [each.score.wrong for each in part.figures if each.score.wrong] == []
 
 

@@ -142,7 +142,7 @@ def test_without_io_uring_the_reading_threads_read_directly(io_uring, on_grid, c
     elif stats.uring_bytes == 0:
         pytest.skip("the kernel, or what confines this process, refuses io_uring")
     else:
-        assert stats.bytes_read - 20 * PAGE <= stats.uring_bytes <= stats.bytes_read  # edges are read on the side
+        assert stats.uring_bytes == stats.bytes_read
 
 
 def test_a_file_in_memory_is_never_read_directly():

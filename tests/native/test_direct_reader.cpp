@@ -74,6 +74,32 @@ std::int64_t read_one(DirectReader& reader, int fd, std::uint64_t offset, HostSp
 
 }  // namespace
 
+TEST(a_scattered_read_fills_its_parts_in_order) {
+  const auto reader = reader_of(4);
+  if (!reader) return;
+  const ScratchFile file(kFileBytes);
+  const UniqueFd fd = open_direct(file);
+  const Memory memory(kMostRead);
+  std::byte* first = memory.bytes.data();
+  // The last is behind the file's end by a block, as the block that a file ends in may be.
+  const std::array<iovec, 3> parts = {{{first + 8192, 4096}, {first + 12288, 40960}, {first, 8192}}};
+  constexpr std::uint64_t kOffset = kFileBytes - 4096 - 40960 - 4096;
+  std::int64_t got = 0;
+  std::latch done(1);
+  reader->submit({fd.get(),
+                  kOffset,
+                  {},
+                  [&](std::int64_t result) {
+                    got = result;
+                    done.count_down();
+                  },
+                  parts});
+  done.wait();
+  CHECK_EQ(got, 4096 + 40960 + 4096);
+  CHECK(same(memory.bytes.subspan(8192, 4096 + 40960), kOffset));
+  CHECK(same(memory.bytes.first(4096), kFileBytes - 4096));
+}
+
 TEST(thousands_of_random_reads_from_several_threads_bring_the_right_bytes) {
   const auto reader = reader_of(32);
   if (!reader) return;

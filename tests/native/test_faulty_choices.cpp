@@ -222,7 +222,7 @@ TEST(a_file_system_without_direct_reads_is_buffered) {
     Choice choice;
     std::size_t reads = 0;
     const Faults refused(
-        [&](const Call& call) { return Verdict{call.name == "pread" && reads++ == 0 ? EINVAL : 0, {}, {}}; });
+        [&](const Call& call) { return Verdict{call.name == "preadv" && reads++ == 0 ? EINVAL : 0, {}, {}}; });
     CHECK(choose_and_read(*source, 4096, kBytes, room.span(), out, choice).ok());
     CHECK(same(out, 4096));
     CHECK_EQ(choice.route, Route::kBuffered);

@@ -41,11 +41,11 @@ def contestants(course: Course, *, cold: bool) -> list[Contestant]:
 
 def ceiling_contestants(course: Course, *, cold: bool) -> list[Contestant]:
     """List what streamload is held against: the memory, the link and, for cold files, the drive."""
-    found = _host_ceilings(course) if course.on_host else [_link_ceiling(course)]
+    found = _host_ceilings(course, cold=cold) if course.on_host else [_link_ceiling(course)]
     return [*found, *(_drive_ceilings(course) if cold else [])]
 
 
-def _host_ceilings(course: Course) -> list[Contestant]:
+def _host_ceilings(course: Course, *, cold: bool) -> list[Contestant]:
     """Fill existing memory by plain system calls, with as many threads as there are processors."""
     with open_checkpoint(course.path) as checkpoint:
         ranges = [(t.shard, t.start, t.end, course.existing[t.name].data_ptr()) for t in checkpoint.values()]
@@ -59,11 +59,10 @@ def _host_ceilings(course: Course) -> list[Contestant]:
         partial(move, course.files, ring_pieces, [Buffer(_RING_PIECE_BYTES) for _ in range(count)])
         for move, count in ((copy_by_each, threads), (copy_by_another, 2 * threads))
     )
-    return [
+    mapped = partial(copy_from_mappings, course.files, pieces, threads)
+    return [  # a mapping waits for each fault of a cold file in turn, at half of preadv's rate
         ceiling(f"preadv, {threads} threads", "existing", partial(read_pieces, course.files, pieces, threads)),
-        ceiling(
-            f"mapped copy, {threads} threads", "existing", partial(copy_from_mappings, course.files, pieces, threads)
-        ),
+        *([] if cold else [ceiling(f"mapped copy, {threads} threads", "existing", mapped)]),
         ceiling(f"pread, memcpy in {threads} threads", "ring", each),
         ceiling(f"pread in {threads} threads, memcpy in 1", "ring", another),
     ]

@@ -87,10 +87,8 @@ class DriveCourse:
             drop_from_cache(file)
 
     def cached(self) -> float | None:
-        """Return the part of the files that the page cache holds; None where that is unknown, or not all is read."""
-        if any(file.stat().st_size != length for file, length in zip(self.files, self.lengths, strict=True)):
-            return None
-        parts = [cached_fraction(file) for file in self.files]
+        """Return the part of what is read that the page cache holds; None where that is unknown."""
+        parts = [cached_fraction(file, length) for file, length in zip(self.files, self.lengths, strict=True)]
         known = [part for part in parts if part is not None]
         return sum(known) / len(known) if len(known) == len(parts) else None
 
