@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/join_reads.hpp"
+
 namespace streamload {
 namespace {
 
@@ -21,6 +23,10 @@ Status CopyEngine::submit(Plan plan, std::vector<std::shared_ptr<Source>> source
                           std::shared_ptr<Ticket>& out) {
   std::shared_ptr<ReadPool> pool = this->pool();
   if (!pool) return closed();
+  if (device_->fills_in_place()) {
+    join_reads(plan, longest_in_place(plan, pool->options().read_threads),
+               [&](std::uint32_t source) { return sources[source]->can_scatter() && !sources[source]->fetches(); });
+  }
   std::shared_ptr<Ticket> ticket;
   auto shared = std::make_shared<const Plan>(std::move(plan));
   Status status = Ticket::start(device_, std::move(pool), std::move(shared), std::move(sources), after, ticket);

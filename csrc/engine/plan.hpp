@@ -47,6 +47,7 @@ struct ReadStep {
   std::size_t last_copy = 0;
   std::size_t first_sum = 0;  // [first_sum, last_sum) in Plan::sums_by_read
   std::size_t last_sum = 0;
+  bool joined = false;  // of several (join_reads.hpp): it may be longer than a staging buffer
 };
 
 struct Plan {

@@ -153,6 +153,7 @@ Status Ticket::start_read(std::size_t read, StagingRing::Buffer buffer, Outcome&
   expect(true, choice);
   outcome = buffer ? Outcome::kDone : Outcome::kReturned;
   if (!buffer) return {};
+  if (step.nbytes > buffer.bytes().size()) return Status::failure(Code::kInvalid, "a read is longer than a buffer");
   if (choice.route == Route::kDirect) {
     if (const auto reader = pool_->direct_reader()) {
       DirectRange range;
@@ -193,7 +194,11 @@ Status Ticket::start_in_place(std::size_t read, Choice choice, Outcome& outcome)
   std::vector<HostSpan> places = places_of(read);
   if (places.empty()) return {};
   expect(false, choice);  // taken back where it turns out otherwise
-  if (choice.route == Route::kDirect) return start_direct_in_place(read, choice, std::move(places), outcome);
+  if (choice.route == Route::kDirect) {
+    Status status = start_direct_in_place(read, choice, places, outcome);
+    if (!status.ok() || outcome != Outcome::kReturned || !step.joined) return status;
+    choice.route = Route::kBuffered;  // a direct route that has ended meanwhile; no buffer would hold the read
+  }
   if (choice.route != Route::kBuffered || !source.can_scatter()) return {};
   {
     const Range range(RangeKind::kRead, shown(step), step.nbytes);

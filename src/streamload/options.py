@@ -28,7 +28,8 @@ class StreamOptions:
 
     Attributes:
         chunk_bytes: Largest single read, in bytes; also the size of one staging buffer. A power of two from
-            64 KiB to 64 MiB. The default stays inside L3 while it is read and copied.
+            64 KiB to 64 MiB. The default stays inside L3 while it is read and copied. What goes from a local file
+            straight into host memory is staged nowhere: there a read may be up to 16 MiB long.
         staging_bytes: Most staging memory that the loads of a process share, in bytes; at least two chunks. Grown
             lazily, only as far as bandwidth and latency ask for, and kept below a quarter of what a container's
             limit leaves.

@@ -150,8 +150,10 @@ def run_fill(
 
         for device, found in devices.items():
             if found.whole or found.copies:
-                memory = [tensor.untyped_storage() for tensor in found.tensors]
-                start(device, found.group(), memory, known)
+                memory: list[object] = []
+                start(device, found.group(), [memory], known)
+                # Beside the reads: for a tensor each, this takes as long as to plan them.
+                memory += [tensor.untyped_storage() for tensor in found.tensors]
                 increment_version(found.tensors)
         converting = {device: found.conversions for device, found in devices.items() if found.conversions}
         room = TRANSIENT_BYTES // max(1, len(converting))
