@@ -253,11 +253,12 @@ bool Ticket::prepare_in_place(Flight& flight) const noexcept {
   if (flight.places.size() != 1 || grid == 0 || (address - step.offset) % grid != 0) return false;
   const auto [lead, first, last] = edges_of(step);
   flight.beside = std::make_unique_for_overwrite<DirectBlock[]>(2);
-  std::vector<iovec> parts;
-  if (first != 0) parts.push_back({flight.beside[0].bytes.data(), kDirectAlignment});
-  parts.push_back({place.data() + first, place.size() - first - last});
-  if (last != 0) parts.push_back({flight.beside[1].bytes.data(), kDirectAlignment});
-  return source.prepare_scattered(step.offset - lead, lead, std::move(parts), flight.range);
+  std::array<iovec, 3> parts{};
+  std::size_t count = 0;
+  if (first != 0) parts[count++] = {flight.beside[0].bytes.data(), kDirectAlignment};
+  parts[count++] = {place.data() + first, place.size() - first - last};
+  if (last != 0) parts[count++] = {flight.beside[1].bytes.data(), kDirectAlignment};
+  return source.prepare_scattered(step.offset - lead, lead, std::span(parts).first(count), flight.range);
 }
 
 Ticket::Edges Ticket::edges_of(const ReadStep& step) noexcept {

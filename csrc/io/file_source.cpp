@@ -179,12 +179,12 @@ bool FileSource::prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSp
   return true;
 }
 
-bool FileSource::prepare_scattered(std::uint64_t offset, std::size_t lead, std::vector<iovec> parts,
+bool FileSource::prepare_scattered(std::uint64_t offset, std::size_t lead, std::span<const iovec> parts,
                                    DirectRange& out) noexcept {
   std::shared_ptr<const Files> files;
   if (!acquire(files).ok() || !files->direct || direct_refused_ || grid_ > kDirectAlignment) return false;
   const int fd = files->direct.get();
-  out = DirectRange{std::move(files), fd, offset, {}, std::move(parts), lead};
+  out = DirectRange{std::move(files), fd, offset, {}, {parts.begin(), parts.end()}, lead};
   return true;
 }
 

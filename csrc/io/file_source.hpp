@@ -38,7 +38,7 @@ class FileSource final : public Source {
   [[nodiscard]] Status read_scattered(std::uint64_t offset, std::span<const HostSpan> targets) noexcept override;
   [[nodiscard]] bool prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer,
                                     DirectRange& out) noexcept override;
-  [[nodiscard]] bool prepare_scattered(std::uint64_t offset, std::size_t lead, std::vector<iovec> parts,
+  [[nodiscard]] bool prepare_scattered(std::uint64_t offset, std::size_t lead, std::span<const iovec> parts,
                                        DirectRange& out) noexcept override;
   [[nodiscard]] std::int64_t read_prepared(const DirectRange& range) noexcept override;
   [[nodiscard]] Status finish_direct(const DirectRange& range, std::uint64_t offset, std::size_t nbytes,

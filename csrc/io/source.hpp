@@ -105,7 +105,7 @@ class Source {
   // them to the end of their blocks included. Offset and parts lie on kDirectAlignment, but for the parts' addresses,
   // which may lie on direct_grid() only.
   [[nodiscard]] virtual bool prepare_scattered(std::uint64_t /*offset*/, std::size_t /*lead*/,
-                                               std::vector<iovec> /*parts*/, DirectRange& /*out*/) noexcept {
+                                               std::span<const iovec> /*parts*/, DirectRange& /*out*/) noexcept {
     return false;
   }
 
