@@ -6,7 +6,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
+
+#include "engine/join_reads.hpp"
 
 using namespace nanobind::literals;
 
@@ -99,6 +102,13 @@ void bind_pool(nb::module_& m) {
           nb::kw_only(), "chunk_bytes"_a, "staging_bytes"_a, "read_threads"_a, "use_io_uring"_a = true,
           "debug_seed"_a = 0)
       .def_prop_ro("staging_bytes", [](const PyPool& self) { return self.pool.get().ring().bytes(); })
+      .def(
+          "longest_in_place",
+          [](const PyPool& self, std::uint64_t nbytes) {
+            const ReadPoolOptions& options = self.pool.get().options();
+            return std::max(options.chunk_bytes, longest_in_place(nbytes, options.read_threads));
+          },
+          "nbytes"_a, "Longest read of a load of so many bytes that go straight from a file into host memory.")
       .def_prop_ro("pinned_bytes", [](const PyPool& self) { return self.pool.get().ring().pinned_bytes(); })
       .def_prop_ro("leased", [](const PyPool& self) { return self.pool.get().ring().leased(); })
       .def_prop_ro("refusal", [](const PyPool& self) { return self.pool.get().ring().refusal(); })

@@ -24,7 +24,7 @@ Status CopyEngine::submit(Plan plan, std::vector<std::shared_ptr<Source>> source
   std::shared_ptr<ReadPool> pool = this->pool();
   if (!pool) return closed();
   if (device_->fills_in_place()) {
-    join_reads(plan, longest_in_place(plan, pool->options().read_threads),
+    join_reads(plan, longest_in_place(plan.nbytes, pool->options().read_threads),
                [&](std::uint32_t source) { return sources[source]->can_scatter() && !sources[source]->fetches(); });
   }
   std::shared_ptr<Ticket> ticket;

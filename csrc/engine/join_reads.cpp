@@ -56,8 +56,8 @@ void join_reads(Plan& plan, std::size_t most, const std::function<bool(std::uint
   plan.copies = std::move(copies);
 }
 
-std::size_t longest_in_place(const Plan& plan, std::size_t threads) noexcept {
-  return std::min<std::size_t>(kMostInPlace, plan.nbytes / (kReadsPerThread * std::max<std::size_t>(threads, 1)));
+std::size_t longest_in_place(std::uint64_t nbytes, std::size_t threads) noexcept {
+  return std::min<std::uint64_t>(kMostInPlace, nbytes / (kReadsPerThread * std::max<std::size_t>(threads, 1)));
 }
 
 }  // namespace streamload

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 
 #include "engine/plan.hpp"
@@ -14,7 +15,7 @@ namespace streamload {
 // each; and none where sums are taken, which are counted by the reads that were planned.
 void join_reads(Plan& plan, std::size_t most, const std::function<bool(std::uint32_t source)>& may_join);
 
-// The `most` that leaves each of so many reading threads several reads of the plan.
-[[nodiscard]] std::size_t longest_in_place(const Plan& plan, std::size_t threads) noexcept;
+// The `most` that leaves each of so many reading threads several reads of so many bytes.
+[[nodiscard]] std::size_t longest_in_place(std::uint64_t nbytes, std::size_t threads) noexcept;
 
 }  // namespace streamload

@@ -196,8 +196,11 @@ Status Ticket::start_in_place(std::size_t read, Choice choice, Outcome& outcome)
   expect(false, choice);  // taken back where it turns out otherwise
   if (choice.route == Route::kDirect) {
     Status status = start_direct_in_place(read, choice, places, outcome);
-    if (!status.ok() || outcome != Outcome::kReturned || !step.joined) return status;
-    choice.route = Route::kBuffered;  // a direct route that has ended meanwhile; no buffer would hold the read
+    if (!status.ok() || outcome != Outcome::kReturned) return status;
+    // The direct route ended, now or meanwhile, or its blocks are not where the place's are: no buffer holds a long
+    // read.
+    if (step.joined) choices_[read]->route = Route::kBuffered;
+    choice = *choices_[read];
   }
   if (choice.route != Route::kBuffered || !source.can_scatter()) return {};
   {
@@ -315,7 +318,7 @@ Status Ticket::take_direct(Flight& flight, std::int64_t result, bool uring, Outc
   if (!status.ok()) return status;
   if (again) {
     // What a ring that broke gives back is read directly all the same, by the reading threads.
-    if (result != -ECANCELED || pool_->direct_reader() != nullptr) flight.choice.route = Route::kBuffered;
+    if (!uring || result != -ECANCELED || pool_->direct_reader() != nullptr) flight.choice.route = Route::kBuffered;
     choices_[flight.read] = flight.choice;
     outcome = Outcome::kReturned;
     return {};

@@ -150,6 +150,7 @@ Status FileSource::read_direct(std::uint64_t offset, std::size_t nbytes, HostSpa
 std::int64_t FileSource::read_prepared(const DirectRange& range) noexcept {
   std::vector<iovec> parts = range.parts;
   if (parts.empty()) parts.push_back({range.target.data(), range.target.size()});
+  const std::size_t grid = std::max<std::size_t>(grid_, 1);
   std::size_t got = 0;
   for (std::span<iovec> left(parts); !left.empty();) {
     const auto place = static_cast<off_t>(range.offset + got);
@@ -157,7 +158,7 @@ std::int64_t FileSource::read_prepared(const DirectRange& range) noexcept {
         retry_interrupted([&] { return ::preadv(range.fd, left.data(), static_cast<int>(left.size()), place); });
     if (n < 0) return -errno;
     got += static_cast<std::size_t>(n);
-    if (n == 0 || got % grid_ != 0) break;  // the end; asking on from off the grid would be refused
+    if (n == 0 || got % grid != 0) break;  // the end; asking on from off the grid would be refused
     left = skip(left, static_cast<std::size_t>(n));
   }
   return static_cast<std::int64_t>(got);

@@ -94,8 +94,8 @@ def test_more_than_may_be_read_is_read_in_part(folder):
 def test_wrong_bytes_end_the_benchmark(folder, monkeypatch):
     load = _drive._load
 
-    def off_by_one(course, engine):
-        outcome = load(course, engine)
+    def off_by_one(course, engine, groups):
+        outcome = load(course, engine, groups)
         course.target.memory[5] ^= 1
         return outcome
 

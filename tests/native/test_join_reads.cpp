@@ -98,10 +98,7 @@ TEST(reads_of_several_copies_or_rows_or_with_sums_are_left_as_they_are) {
 }
 
 TEST(every_thread_is_left_several_reads) {
-  Plan plan;
-  plan.nbytes = std::uint64_t{1} << 30;
-  CHECK_EQ(longest_in_place(plan, 2), std::size_t{16} << 20);
-  CHECK_EQ(longest_in_place(plan, 16), std::size_t{8} << 20);
-  plan.nbytes = 1000;
-  CHECK_EQ(longest_in_place(plan, 0), 125U);
+  CHECK_EQ(longest_in_place(std::uint64_t{1} << 30, 2), std::size_t{16} << 20);
+  CHECK_EQ(longest_in_place(std::uint64_t{1} << 30, 16), std::size_t{8} << 20);
+  CHECK_EQ(longest_in_place(1000, 0), 125U);
 }

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ... import _native
-from ..._engine import CopyEngine
+from ..._engine import CopyEngine, ReadPool
 from ..._machine import cached_fraction, drop_from_cache, usable_cpus
 from ..._plan import Copy, make_plan
 from ..._sources import FileSource
@@ -160,8 +160,8 @@ def cold_ways(course: DriveCourse) -> Iterator[Way]:
         ready = partial(_direct_ready, course, threads, size)
         yield Way(Contestant(name, "ceiling", "direct", ready), course.nbytes, size, threads)
     for size in _CHUNKS:
-        yield _ours(course, "io_uring", "direct", StreamOptions(direct_io=True, chunk_bytes=size))
-    yield _ours(course, "as it chooses", "direct", StreamOptions())
+        yield _ours_by_chunks(course, "io_uring", "direct", StreamOptions(direct_io=True, chunk_bytes=size))
+    yield _ours_as_it_chooses(course, "direct")
     yield from _through_the_cache(course, "buffered", StreamOptions(direct_io=False))
 
 
@@ -179,7 +179,10 @@ def _through_the_cache(course: DriveCourse, target: str, options: StreamOptions)
     for name, move in plain.items():
         contestant = Contestant(f"{name}, {target}", "ceiling", target, partial(_moves, move), course.judge)
         yield Way(contestant, course.nbytes, _PLAIN_BYTES, threads)
-    yield _ours(course, "buffered" if options.direct_io is False else "as it chooses", target, options)
+    if options.direct_io is False:
+        yield _ours_by_chunks(course, "buffered", target, options)
+    else:
+        yield _ours_as_it_chooses(course, target)
     alone = partial(_moves, partial(_read_alone, course))
     yield Way(Contestant(f"readinto, {target}", "peer", target, alone, course.judge), course.nbytes, _PLAIN_BYTES, 1)
 
@@ -214,23 +217,41 @@ def _read_alone(course: DriveCourse) -> None:
                     at += count
 
 
-def _ours(course: DriveCourse, name: str, target: str, options: StreamOptions) -> Way:
+def _ours_by_chunks(course: DriveCourse, name: str, target: str, options: StreamOptions) -> Way:
+    """Read by chunks, whatever lies beside them: each in a group of its own, since reads of one group are joined."""
+    chunk = options.chunk_bytes
+    groups = [
+        [Copy(file, at, min(at + chunk, end), address + at - start)]
+        for file, start, end, address in course.ranges()
+        for at in range(start, end, chunk)
+    ]
+    return _ours(course, f"{name}, {target}, chunks of {say_bytes(chunk)}", target, options, groups, chunk)
+
+
+def _ours_as_it_chooses(course: DriveCourse, target: str) -> Way:
+    options = StreamOptions()
+    longest = ReadPool(options).native.longest_in_place(course.nbytes)
+    groups = [[Copy(*where) for where in course.ranges()]]
+    return _ours(course, f"as it chooses, {target}, up to {say_bytes(longest)}", target, options, groups, longest)
+
+
+def _ours(
+    course: DriveCourse, title: str, target: str, options: StreamOptions, groups: list[list[Copy]], request: int
+) -> Way:
     def ready() -> Callable[[], Outcome]:
         if options.direct_io and not reads_directly(course.files):
             raise CannotRun("the file system has no direct reads")
         engine = CopyEngine(_native.HostDevice(), options)
-        return partial(_load, course, engine)
+        return partial(_load, course, engine, groups)
 
-    title = f"{name}, {target}, chunks of {say_bytes(options.chunk_bytes)}"
-    return Way(Contestant(title, "streamload", target, ready, course.judge), course.nbytes, options.chunk_bytes, 0)
+    return Way(Contestant(title, "streamload", target, ready, course.judge), course.nbytes, request, 0)
 
 
-def _load(course: DriveCourse, engine: CopyEngine) -> Outcome:
+def _load(course: DriveCourse, engine: CopyEngine, groups: list[list[Copy]]) -> Outcome:
     """Let the engine read everything into the target; it chooses how many reads are in flight."""
-    copies = [Copy(*where) for where in course.ranges()]
     sources = [FileSource(file) for file in course.files]
     try:
-        plan = make_plan([copies], chunk_bytes=engine.options.chunk_bytes)
+        plan = make_plan(groups, chunk_bytes=engine.options.chunk_bytes)
         with engine.submit(plan, sources, keep_alive=[course.target]) as ticket:
             ticket.wait()
             return Outcome(stats=ticket.stats())
