@@ -199,8 +199,8 @@ Status Ticket::start_in_place(std::size_t read, Choice choice, Outcome& outcome)
     if (!status.ok() || outcome != Outcome::kReturned) return status;
     // The direct route ended, now or meanwhile, or its blocks are not where the place's are: no buffer holds a long
     // read.
-    if (step.joined) choices_[read]->route = Route::kBuffered;
-    choice = *choices_[read];
+    if (step.joined) choices_[read].emplace(choice).route = Route::kBuffered;
+    choice = choices_[read].value_or(choice);
   }
   if (choice.route != Route::kBuffered || !source.can_scatter()) return {};
   {
