@@ -128,7 +128,7 @@ def table() -> str:
         demo_row("2026-11-20-host-demo.json"),
         *overlap_rows("2026-11-27-host-overlap.json"),
         *(engine_row("2026-11-28-host-engine-warm.json", "page cache", memory) for memory in ("existing", "new")),
-        *(engine_row("2026-11-20-host-engine-cold.json", "cold file", memory) for memory in ("existing", "new")),
+        *(engine_row("2026-11-28-host-engine-cold.json", "cold file", memory) for memory in ("existing", "new")),
         compare_row("2026-11-28-host-compare.json"),
         slow_link_row("2026-11-28-host-slow-link.json"),
         source_row("2026-11-28-host-source-own.json"),
