@@ -43,8 +43,8 @@ class Interrupting:
 def interrupted_pull(server, index, directory, after):
     """A pull whose server breaks off for good."""
     server.before_piece = Interrupting(server, after)
-    # Never stalled: what a busy machine is slow to take, was sent and has not arrived.
-    options = streamload.StreamOptions(chunk_bytes=64 << 10, retry_seconds=0.2, stall_seconds=30)
+    # Time enough for what was sent to arrive, on a busy machine, before the pull ends.
+    options = streamload.StreamOptions(chunk_bytes=64 << 10, retry_seconds=1.0, stall_seconds=30)
     with pytest.raises(OSError, match="llama"):
         streamload.pull(index, directory, options=options)
     server.before_piece = lambda path, sent: None
