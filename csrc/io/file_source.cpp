@@ -52,6 +52,23 @@ std::span<iovec> skip(std::span<iovec> parts, std::size_t nbytes) noexcept {
   return parts;
 }
 
+// Fills parts of memory, however many, from a place in a file; returns the bytes read, or -errno. Ends short at the
+// file's end, and behind a read that ended off `grid`: asking on from there would be refused.
+std::int64_t fill_parts(int fd, std::uint64_t offset, std::span<iovec> parts, std::size_t grid) noexcept {
+  constexpr std::size_t kMost = 512;  // half of Linux's IOV_MAX
+  std::size_t got = 0;
+  while (!parts.empty()) {
+    const auto now = parts.first(std::min(parts.size(), kMost));
+    const auto place = static_cast<off_t>(offset + got);
+    const ssize_t n = retry_interrupted([&] { return ::preadv(fd, now.data(), static_cast<int>(now.size()), place); });
+    if (n < 0) return -errno;
+    got += static_cast<std::size_t>(n);
+    if (n == 0 || got % grid != 0) break;
+    parts = skip(parts, static_cast<std::size_t>(n));
+  }
+  return static_cast<std::int64_t>(got);
+}
+
 }  // namespace
 
 Status FileSource::open(std::string path, const FileStamp& expected, std::optional<bool> direct,
@@ -150,18 +167,7 @@ Status FileSource::read_direct(std::uint64_t offset, std::size_t nbytes, HostSpa
 std::int64_t FileSource::read_prepared(const DirectRange& range) noexcept {
   std::vector<iovec> parts = range.parts;
   if (parts.empty()) parts.push_back({range.target.data(), range.target.size()});
-  const std::size_t grid = std::max<std::size_t>(grid_, 1);
-  std::size_t got = 0;
-  for (std::span<iovec> left(parts); !left.empty();) {
-    const auto place = static_cast<off_t>(range.offset + got);
-    const ssize_t n =
-        retry_interrupted([&] { return ::preadv(range.fd, left.data(), static_cast<int>(left.size()), place); });
-    if (n < 0) return -errno;
-    got += static_cast<std::size_t>(n);
-    if (n == 0 || got % grid != 0) break;  // the end; asking on from off the grid would be refused
-    left = skip(left, static_cast<std::size_t>(n));
-  }
-  return static_cast<std::int64_t>(got);
+  return fill_parts(range.fd, range.offset, parts, std::max<std::size_t>(grid_, 1));
 }
 
 bool FileSource::prepare_direct(std::uint64_t offset, std::size_t nbytes, HostSpan buffer, DirectRange& out) noexcept {
@@ -208,26 +214,12 @@ Status FileSource::read_scattered(std::uint64_t offset, std::span<const HostSpan
   for (const HostSpan& target : targets) nbytes += target.size();
   std::shared_ptr<const Files> files;
   if (Status status = acquire(files); !status.ok()) return status;
-  constexpr std::size_t kMost = 512;  // half of Linux's IOV_MAX; the plan keeps reads below it
-  std::array<iovec, kMost> parts{};
-  std::size_t got = 0;
-  std::size_t next = 0;    // first target that is not full
-  std::size_t inside = 0;  // bytes it already holds
-  while (next < targets.size()) {
-    std::size_t count = 0;
-    for (std::size_t i = next; i < targets.size() && count < kMost; ++i, ++count) {
-      const std::size_t skip = i == next ? inside : 0;
-      parts[count] = iovec{targets[i].data() + skip, targets[i].size() - skip};
-    }
-    const auto place = static_cast<off_t>(offset + got);
-    const ssize_t n = retry_interrupted(
-        [&] { return ::preadv(files->buffered.get(), parts.data(), static_cast<int>(count), place); });
-    if (n < 0) return failed(errno, offset, nbytes);
-    if (n == 0) return ended(offset, nbytes, got);
-    got += static_cast<std::size_t>(n);
-    inside += static_cast<std::size_t>(n);
-    while (next < targets.size() && inside >= targets[next].size()) inside -= targets[next++].size();
-  }
+  std::vector<iovec> parts;
+  parts.reserve(targets.size());
+  for (const HostSpan& target : targets) parts.push_back({target.data(), target.size()});
+  const std::int64_t got = fill_parts(files->buffered.get(), offset, parts, 1);
+  if (got < 0) return failed(static_cast<int>(-got), offset, nbytes);
+  if (static_cast<std::size_t>(got) < nbytes) return ended(offset, nbytes, static_cast<std::size_t>(got));
   return {};
 }
 

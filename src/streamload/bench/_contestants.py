@@ -60,7 +60,7 @@ def _host_ceilings(course: Course, *, cold: bool) -> list[Contestant]:
         for move, count in ((copy_by_each, threads), (copy_by_another, 2 * threads))
     )
     mapped = partial(copy_from_mappings, course.files, pieces, threads)
-    return [  # a mapping waits for each fault of a cold file in turn, at half of preadv's rate
+    return [  # of a cold file a mapping waits for each fault in turn: `bench storage` shows what that costs
         ceiling(f"preadv, {threads} threads", "existing", partial(read_pieces, course.files, pieces, threads)),
         *([] if cold else [ceiling(f"mapped copy, {threads} threads", "existing", mapped)]),
         ceiling(f"pread, memcpy in {threads} threads", "ring", each),

@@ -89,8 +89,8 @@ class DriveCourse:
     def cached(self) -> float | None:
         """Return the part of what is read that the page cache holds; None where that is unknown."""
         parts = [cached_fraction(file, length) for file, length in zip(self.files, self.lengths, strict=True)]
-        known = [part for part in parts if part is not None]
-        return sum(known) / len(known) if len(known) == len(parts) else None
+        known = [part * length for part, length in zip(parts, self.lengths, strict=True) if part is not None]
+        return sum(known) / self.nbytes if len(known) == len(parts) else None
 
 
 def files_below(path: Path) -> tuple[Path, ...]:
