@@ -1,11 +1,13 @@
-// Tensors over memory, checksums, and the failures of everything native.
+// Memory and tensors over it, checksums, and the failures of everything native.
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <vector>
 
 #include "bindings/python.hpp"
 #include "core/crc32c.hpp"
+#include "core/host_block.hpp"
 
 using namespace nanobind::literals;
 
@@ -21,6 +23,20 @@ nb::ndarray<> export_tensor(std::uintptr_t address, const nb::tuple& shape, int 
   // NOLINTNEXTLINE(performance-no-int-to-ptr): an address that torch or a mapping handed out, wrapped at once
   auto* const data = reinterpret_cast<std::uint8_t*>(address);
   return {data, extents.size(), extents.data(), owner, nullptr, dtype, device_type, device_id};
+}
+
+std::vector<HostBlock> make_host_blocks(const std::vector<std::size_t>& sizes) {
+  std::vector<HostBlock> blocks;
+  if (Status status = HostBlock::make_all(sizes, blocks); !status.ok()) {
+    PyErr_SetString(PyExc_MemoryError, status.text.c_str());
+    throw nb::python_error();
+  }
+  return blocks;
+}
+
+int lend_buffer(PyObject* block, Py_buffer* view, int flags) {
+  const HostSpan bytes = nb::cast<const HostBlock&>(nb::handle(block)).bytes();
+  return PyBuffer_FillInfo(view, block, bytes.data(), static_cast<Py_ssize_t>(bytes.size()), 0, flags);
 }
 
 // Paths may hold any bytes; Python spells those that are not text with surrogates, as os.fsdecode does.
@@ -60,6 +76,14 @@ void bind_errors(nb::module_& m) {
 }
 
 void bind_memory(nb::module_& m) {
+  static PyType_Slot slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(&lend_buffer)}, {0, nullptr}};
+  nb::class_<HostBlock>(m, "HostBlock", nb::type_slots(slots), nb::is_weak_referenceable(),
+                        "New host memory, freed with the last reference; a buffer of its bytes.")
+      .def_prop_ro("address",
+                   [](const HostBlock& block) { return reinterpret_cast<std::uintptr_t>(block.bytes().data()); })
+      .def_prop_ro("nbytes", [](const HostBlock& block) { return block.bytes().size(); });
+  m.def("make_host_blocks", &make_host_blocks, "sizes"_a,
+        "Blocks of so many bytes, of zeros, each freed by itself; on huge pages from 2 MiB on. Raises MemoryError.");
   m.def("export_tensor", &export_tensor, "address"_a, "shape"_a, "type_code"_a, "bits"_a, "device_type"_a,
         "device_id"_a, "owner"_a,
         "DLPack capsule of a contiguous tensor over memory that `owner` keeps alive; code and bits as in dlpack.h.");

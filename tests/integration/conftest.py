@@ -30,12 +30,14 @@ def nan_memory(monkeypatch):
 
     from streamload.torch import _memory
 
-    class FilledBlock(_memory.HostBlock):
-        def __init__(self, nbytes):
-            super().__init__(nbytes)
-            ctypes.memset(self.address, 0xFF, nbytes)
+    def filled_blocks(sizes):
+        blocks = make_host_blocks(sizes)
+        for block in blocks:
+            ctypes.memset(block.address, 0xFF, block.nbytes)
+        return blocks
 
-    monkeypatch.setattr(_memory, "HostBlock", FilledBlock)
+    make_host_blocks = _memory.make_host_blocks
+    monkeypatch.setattr(_memory, "make_host_blocks", filled_blocks)
 
     torch.backends.mha.set_fastpath_enabled(False)
 

@@ -54,20 +54,21 @@ def runs(course, contestants, *, cold, repeat=2):
     return cached
 
 
-def contestant(run, target="new", role="ceiling"):
-    return Contestant("a", role, target, lambda: run)
+def contestant(run, target="new", role="ceiling", *, takes=True):
+    return Contestant("a", role, target, lambda: run, takes_memory=takes)
 
 
 @pytest.mark.parametrize(
-    ("role", "target", "cold", "free"),
+    ("role", "target", "takes", "cold", "free"),
     [
-        ("streamload", "new", False, True),
-        ("streamload", "existing", False, False),
-        ("ceiling", "existing", True, True),
-        ("peer", "existing", False, True),  # it may stage
+        ("streamload", "new", True, False, True),
+        ("streamload", "existing", True, False, False),
+        ("ceiling", "existing", True, True, True),
+        ("ceiling", "drive", False, True, False),  # around the page cache
+        ("peer", "existing", True, False, True),  # it may stage
     ],
 )
-def test_memory_is_free_for_runs_that_take_some_and_held_between(course, monkeypatch, role, target, cold, free):
+def test_memory_is_free_for_runs_that_take_some_and_held_between(course, monkeypatch, role, target, takes, cold, free):
     made, held = [], []
     monkeypatch.setattr(_surroundings, "SpareMemory", lambda nbytes: made.append(Spare(nbytes)) or made[0])
 
@@ -75,7 +76,7 @@ def test_memory_is_free_for_runs_that_take_some_and_held_between(course, monkeyp
         held.append(made[0].held)
         return Outcome()
 
-    runs(course, [contestant(run, target, role)], cold=cold)
+    runs(course, [contestant(run, target, role, takes=takes)], cold=cold)
     assert held[1:] == [not free] * 2
     assert not made[0].held
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import threading
+import weakref
 from contextlib import ExitStack
 
 import pytest
@@ -210,18 +210,15 @@ def test_a_checkpoint_closed_under_the_feed_is_told(path):
 def test_memory_is_the_consumers_and_goes_when_it_lets_go(path, monkeypatch):
     made, freed = [], []
 
-    class Memory(bytearray):  # dies with the last tensor over it
-        def __del__(self):
-            freed.append(1)
-
-    class Block:
-        def __init__(self, nbytes):
-            self.buffer = Memory(nbytes)
-            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
-            self.lead = 0
+    def watched_blocks(sizes):
+        blocks = make_host_blocks(sizes)
+        for block in blocks:
             made.append(1)
+            weakref.finalize(block, freed.append, 1)
+        return blocks
 
-    monkeypatch.setattr(_memory, "HostBlock", Block)
+    make_host_blocks = _memory.make_host_blocks
+    monkeypatch.setattr(_memory, "make_host_blocks", watched_blocks)
     most_alive = 0
     for _name, tensor in iter_tensors(path):
         del tensor

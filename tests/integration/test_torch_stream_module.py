@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import gc
 import io
 import pickle
@@ -185,17 +184,13 @@ def test_nothing_is_left_when_all_is_resident(build, reference, model_path, slow
 def test_a_kept_handle_keeps_neither_engine_nor_memory(build, model_path, monkeypatch):
     blocks = []
 
-    class Memory(bytearray):  # can be watched
-        pass
+    def watched_blocks(sizes):
+        made = make_host_blocks(sizes)
+        blocks.extend(map(weakref.ref, made))
+        return made
 
-    class Block:
-        def __init__(self, nbytes):
-            self.buffer = Memory(nbytes)
-            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
-            self.lead = 0
-            blocks.append(weakref.ref(self.buffer))
-
-    monkeypatch.setattr(_memory, "HostBlock", Block)
+    make_host_blocks = _memory.make_host_blocks
+    monkeypatch.setattr(_memory, "make_host_blocks", watched_blocks)
     engine = shared_engine("cpu", streamload.StreamOptions())
     module = build("meta")
     with streamload.open(model_path) as checkpoint:

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamload._format import TensorInfo
+from streamload._native import make_host_blocks
 from streamload.torch import _memory
-from streamload.torch._host_block import HUGE_PAGE_BYTES, HostBlock
 from streamload.torch._memory import ALIGNMENT, DIRECT_GRID, GRIDDED_BYTES, lay_out, place
 
 CPU = torch.device("cpu")
 MIB = 1 << 20
+HUGE_PAGE_BYTES = 2 * MIB
 DTYPES = {1: "U8", 2: "BF16", 4: "F32", 8: "I64"}
 
 
@@ -104,40 +105,51 @@ def test_placed_tensors_have_their_shape_dtype_and_a_storage_each(infos, as_in_f
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 5000, HUGE_PAGE_BYTES, 3 * HUGE_PAGE_BYTES + 5, 9 * HUGE_PAGE_BYTES - 9])
-def test_a_block_is_zeros_and_all_of_it_may_be_written(nbytes):
-    block = HostBlock(nbytes)
+@pytest.mark.parametrize("beside", [(), (5000, 3 * HUGE_PAGE_BYTES + 5, 9 * HUGE_PAGE_BYTES)])
+def test_a_block_is_zeros_and_all_of_it_may_be_written(nbytes, beside):
+    blocks = make_host_blocks([*beside, nbytes, *beside])
+    block = blocks.pop(len(beside))
+    for other in blocks:
+        assert ctypes.string_at(other.address, other.nbytes) == bytes(other.nbytes)
+        ctypes.memset(other.address, 1, other.nbytes)
     assert block.nbytes == nbytes
     assert nbytes < HUGE_PAGE_BYTES or block.address % HUGE_PAGE_BYTES == 0
+    assert bytes(block) == bytes(nbytes)
     if nbytes:
-        assert ctypes.string_at(block.address, nbytes) == bytes(nbytes)
-        ctypes.memset(block.address, 1, nbytes)
-        assert bytes(memoryview(block.buffer)[block.lead : block.lead + nbytes]) == b"\1" * nbytes
+        ctypes.memset(block.address, 2, nbytes)
+    assert bytes(block) == b"\2" * nbytes
+    assert all(bytes(other) == b"\1" * other.nbytes for other in blocks)
 
 
 @pytest.mark.parametrize("nbytes", [1, 3 * MIB, 15 * MIB, 16 * MIB + 1, 18 * MIB + 1, 33 * MIB])
 def test_little_more_than_was_asked_for_becomes_resident(nbytes):
     before = resident_bytes()
-    block = HostBlock(nbytes)
+    block, other = make_host_blocks([nbytes, nbytes])
     assert resident_bytes() - before < MIB, "nothing is touched before it is read into"
     ctypes.memset(block.address, 1, nbytes)
     assert resident_bytes() - before <= nbytes * 9 // 8 + MIB  # and what the test itself takes
+    ctypes.memset(other.address, 1, nbytes)
+    del block
+    assert resident_bytes() - before <= nbytes * 9 // 8 + MIB, "each is freed by itself"
+    assert bytes(other) == b"\1" * nbytes
 
 
 def test_more_memory_than_there_is_is_refused():
-    with pytest.raises(MemoryError, match=f"refuses {1 << 60} bytes"):
-        HostBlock(1 << 60)
+    for sizes in ([1 << 60], [3 * MIB, 1 << 60], [1 << 62, 1 << 62], [(1 << 64) - 1] * 2):
+        with pytest.raises(MemoryError, match=r"refuses [0-9]+ bytes"):
+            make_host_blocks(sizes)
     with pytest.raises(MemoryError):
         place([TensorInfo("a", "U8", (1 << 60,), 0, 1 << 60)], CPU)
 
 
 def test_a_block_lives_as_long_as_a_tensor_over_it(monkeypatch):
-    class Block(HostBlock):
-        def __init__(self, nbytes):
-            super().__init__(nbytes)
-            watched.append(weakref.ref(self.buffer))
+    def watched_blocks(sizes):
+        blocks = make_host_blocks(sizes)
+        watched.extend(map(weakref.ref, blocks))
+        return blocks
 
     watched: list[weakref.ref] = []
-    monkeypatch.setattr(_memory, "HostBlock", Block)
+    monkeypatch.setattr(_memory, "make_host_blocks", watched_blocks)
     one, other = place(infos_of(3 * MIB, 3 * MIB), CPU).tensors
     gc.collect()
     (memory,) = watched

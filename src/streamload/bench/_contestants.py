@@ -78,7 +78,7 @@ def _drive_ceilings(course: Course) -> list[Contestant]:
         return partial(_moved, partial(read_around_the_cache, course.files, buffers), None)
 
     return [
-        Contestant(f"O_DIRECT, {threads} threads", "ceiling", "drive", partial(get_ready, threads))
+        Contestant(f"O_DIRECT, {threads} threads", "ceiling", "drive", partial(get_ready, threads), takes_memory=False)
         for threads in _DRIVE_THREADS
     ]
 

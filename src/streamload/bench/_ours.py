@@ -31,7 +31,7 @@ def ours(course: Course) -> list[Contestant]:
         Contestant("iter_tensors", "streamload", "new", lambda: lambda: _iter_tensors(course)),
     ]
     if course.on_host:
-        found.append(Contestant(REFILL, "streamload", "existing", lambda: _refill(course)))
+        found.append(Contestant(REFILL, "streamload", "existing", lambda: _refill(course), takes_memory=False))
         found.append(Contestant("fill through the ring", "streamload", "ring", lambda: _staged(course)))
     else:
         found.append(Contestant("load_file", "streamload", "new", lambda: lambda: _load_file(course)))

@@ -63,6 +63,8 @@ class Contestant:
         judge: Who compares the bytes; None: nobody.
         prepare: Called before each of its runs, outside the clock, and before what surrounds every run: what brings a
             file into the page cache takes memory.
+        takes_memory: Whether a run takes memory of the system, be it for the page cache. False for what reads a drive
+            straight into memory that is there.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Contestant:
     get_ready: Callable[[], Callable[[], Outcome]]
     judge: Judge | None = None
     prepare: Callable[[], object] = lambda: None
+    takes_memory: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ class Surroundings:
             bring()
             cached.append(course.cached())
             # A cold file's pages are new to the page cache, and a peer may stage what it puts into existing memory.
-            if cold or one.target == "new" or one.role == "peer":
+            # For nobody else: what becomes free costs the host work, and whoever runs meanwhile some of its processors.
+            if one.takes_memory and (cold or one.target == "new" or one.role == "peer"):
                 self._spare.release()
 
         return [replace(one, judge=course, prepare=partial(prepare, one)) for one in everyone]

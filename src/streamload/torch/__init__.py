@@ -3,7 +3,6 @@
 Floor 4. The map:
 
     _dtypes          safetensors' names for torch's dtypes
-    _host_block      new host memory on huge pages
     _memory          blocks of memory, tensors over them, who owns them
     _layout          an index and a view, taken apart into rows of bytes
     _failure         one failure, raised to every waiter
