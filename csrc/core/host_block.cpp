@@ -75,7 +75,7 @@ Status HostBlock::make_all(std::span<const std::size_t> sizes, std::vector<HostB
   made.reserve(sizes.size());
   for (const std::size_t nbytes : sizes) {
     if (nbytes < kHugePageBytes) {
-      auto* const memory = static_cast<std::byte*>(std::calloc(nbytes, 1));  // NOLINT(cppcoreguidelines-no-malloc)
+      auto* const memory = static_cast<std::byte*>(std::calloc(nbytes, 1));  // NOLINT(*-no-malloc, *-owning-memory)
       if (memory == nullptr && nbytes > 0) {
         if (!left.empty()) ::munmap(left.data(), left.size());
         return refused(nbytes, ENOMEM);
@@ -117,7 +117,7 @@ HostBlock::~HostBlock() {
   if (mapped_ != 0) {
     ::munmap(bytes_.data(), mapped_);
   } else {
-    std::free(bytes_.data());  // NOLINT(cppcoreguidelines-no-malloc)
+    std::free(bytes_.data());  // NOLINT(*-no-malloc, *-owning-memory)
   }
 }
 

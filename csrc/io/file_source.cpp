@@ -25,19 +25,25 @@ FileSystemKind kind_of(int fd) noexcept {
   return file_system_kind(static_cast<std::int64_t>(facts.f_type));
 }
 
-// The grid that direct reads of this file keep, 0 where it takes none (the open flag is ignored then, and reads go
-// through the page cache after all).
-std::size_t grid_of(int fd) noexcept {
+// What direct reads keep: `memory` of the addresses that they write to, `all` of file offsets, lengths and addresses. 0
+// where the file takes none (the open flag is ignored then, and reads go through the page cache after all).
+struct Grids {
+  std::size_t memory = 0;
+  std::size_t all = 0;
+};
+
+Grids grids_of(int fd) noexcept {
   // From include/uapi/linux/stat.h, Linux 6.1; the headers of older systems do not have it.
   constexpr unsigned kStatxDioAlign = 0x2000;
   constexpr std::size_t kMemoryAlignAt = 0x98;
   struct statx facts{};
   const int failed =
       retry_interrupted([&] { return ::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, kStatxDioAlign, &facts); });
-  if (failed != 0 || (facts.stx_mask & kStatxDioAlign) == 0) return kDirectAlignment;
+  if (failed != 0 || (facts.stx_mask & kStatxDioAlign) == 0) return {kDirectAlignment, kDirectAlignment};
   std::array<std::uint32_t, 2> aligns{};  // of memory, of file offsets
   std::memcpy(aligns.data(), reinterpret_cast<const std::byte*>(&facts) + kMemoryAlignAt, sizeof aligns);
-  return aligns[1] == 0 ? 0 : std::max(aligns[0], aligns[1]);
+  if (aligns[1] == 0) return {};
+  return {std::max<std::size_t>(aligns[0], 1), std::max(aligns[0], aligns[1])};
 }
 
 // What is left of parts to fill once their first `nbytes` are.
@@ -98,7 +104,11 @@ void FileSource::open_direct(Files& files) noexcept {
   if (!open_stamped(path_, expected_, files.direct, O_DIRECT).ok()) return;
   // Where O_NONBLOCK stays, io_uring of older kernels gives EAGAIN in place of waiting.
   if (::fcntl(files.direct.get(), F_SETFL, O_DIRECT) != 0) files.direct = UniqueFd();
-  if (files.direct) grid_ = grid_of(files.direct.get());
+  if (files.direct) {
+    const Grids grids = grids_of(files.direct.get());
+    grid_ = grids.all;
+    memory_grid_ = grids.memory;
+  }
   if (grid_ == 0) files.direct = UniqueFd();
   if (!files.direct || direct_.has_value()) return;
   if (counted(files, 0, 1) != CacheState::kUnknown) return;

@@ -43,7 +43,7 @@ class FileSource final : public Source {
   [[nodiscard]] std::int64_t read_prepared(const DirectRange& range) noexcept override;
   [[nodiscard]] Status finish_direct(const DirectRange& range, std::uint64_t offset, std::size_t nbytes,
                                      std::int64_t result, ConstHostSpan& out, bool& again) noexcept override;
-  [[nodiscard]] std::size_t direct_grid() const noexcept override { return direct_refused_ ? 0 : grid_.load(); }
+  [[nodiscard]] std::size_t direct_grid() const noexcept override { return direct_refused_ ? 0 : memory_grid_.load(); }
   [[nodiscard]] Status check_unchanged() noexcept override;
   void retire() noexcept override;
 
@@ -68,6 +68,7 @@ class FileSource final : public Source {
   const std::optional<bool> direct_;
   std::atomic<bool> direct_refused_{false};
   std::atomic<std::size_t> grid_{0};
+  std::atomic<std::size_t> memory_grid_{0};
 
   std::mutex mutex_;  // guards files_, and makes sure that it is opened once
   std::shared_ptr<const Files> files_;

@@ -13,7 +13,10 @@
 #include <cstdarg>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <span>
+
+extern "C" ssize_t __real_preadv(int fd, const iovec* parts, int count, off_t offset);
 
 namespace streamload::faulty {
 namespace {
@@ -57,6 +60,29 @@ std::string_view name_of(long number) {
   }
 }
 
+// Reads as a drive would that writes to memory on that grid; the one below may want a wider one.
+ssize_t read_onto(std::uint32_t grid, int fd, std::span<const iovec> parts, off_t offset) {
+  std::size_t nbytes = 0;
+  for (const iovec& part : parts) {
+    nbytes += part.iov_len;
+    if (reinterpret_cast<std::uintptr_t>(part.iov_base) % grid != 0) return errno = EINVAL, -1;
+  }
+  constexpr std::align_val_t kPage{4096};
+  auto* const room = static_cast<std::byte*>(::operator new(nbytes, kPage));
+  const iovec all{room, nbytes};
+  const ssize_t n = __real_preadv(fd, &all, 1, offset);
+  std::size_t left = n > 0 ? static_cast<std::size_t>(n) : 0;
+  const std::byte* from = room;
+  for (const iovec& part : parts) {
+    const std::size_t now = std::min(left, part.iov_len);
+    std::memcpy(part.iov_base, from, now);
+    from += now;
+    left -= now;
+  }
+  ::operator delete(room, kPage);
+  return n;
+}
+
 }  // namespace
 
 Faults::Faults(Judge new_judge) {
@@ -78,6 +104,7 @@ std::size_t Faults::calls() const {
 }  // namespace streamload::faulty
 
 using streamload::faulty::ask;
+using streamload::faulty::read_onto;
 using streamload::faulty::shorten;
 using streamload::faulty::unless_failed;
 
@@ -90,7 +117,6 @@ int __real_stat(const char* path, struct stat* out);
 int __real_statx(int fd, const char* path, int flags, unsigned mask, struct statx* out);
 int __real_fstatfs(int fd, struct statfs* out);
 ssize_t __real_pread(int fd, void* buffer, std::size_t nbytes, off_t offset);
-ssize_t __real_preadv(int fd, const iovec* parts, int count, off_t offset);
 ssize_t __real_preadv2(int fd, const iovec* parts, int count, off_t offset, int flags);
 void* __real_mmap(void* address, std::size_t nbytes, int protection, int flags, int fd, off_t offset);
 int __real_madvise(void* address, std::size_t nbytes, int advice);
@@ -114,7 +140,13 @@ int __wrap_stat(const char* path, struct stat* out) {
   return unless_failed(ask("stat"), [&] { return __real_stat(path, out); });
 }
 int __wrap_statx(int fd, const char* path, int flags, unsigned mask, struct statx* out) {
-  return unless_failed(ask("statx"), [&] { return __real_statx(fd, path, flags, mask, out); });
+  const auto verdict = ask("statx");
+  const int result = unless_failed(verdict, [&] { return __real_statx(fd, path, flags, mask, out); });
+  constexpr std::size_t kMemoryAlignAt = 0x98;  // as in file_source.cpp
+  if (result == 0 && verdict.memory_grid) {
+    std::memcpy(reinterpret_cast<std::byte*>(out) + kMemoryAlignAt, &*verdict.memory_grid, sizeof *verdict.memory_grid);
+  }
+  return result;
 }
 int __wrap_fstatfs(int fd, struct statfs* out) {
   const auto verdict = ask("fstatfs");
@@ -129,7 +161,11 @@ ssize_t __wrap_pread(int fd, void* buffer, std::size_t nbytes, off_t offset) {
 }
 ssize_t __wrap_preadv(int fd, const iovec* parts, int count, off_t offset) {
   const auto verdict = ask("preadv");
-  const ssize_t n = unless_failed(verdict, [&] { return __real_preadv(fd, parts, count, offset); });
+  const ssize_t n = unless_failed(verdict, [&] {
+    if (verdict.memory_grid)
+      return read_onto(*verdict.memory_grid, fd, {parts, static_cast<std::size_t>(count)}, offset);
+    return __real_preadv(fd, parts, count, offset);
+  });
   return shorten(verdict, {parts, static_cast<std::size_t>(count)}, n);
 }
 ssize_t __wrap_preadv2(int fd, const iovec* parts, int count, off_t offset, int flags) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string_view>
@@ -18,11 +19,13 @@ struct Call {
 };
 
 // What becomes of a call: it fails with `error`; or a read gives only its first `most` bytes and spoils the others; or
-// fstatfs tells of another file system. As given, it goes through.
+// fstatfs tells of another file system; or statx and preadv are those of a drive that direct reads write to any memory
+// on a grid of `memory_grid` bytes for. As given, it goes through.
 struct Verdict {
   int error = 0;
   std::optional<std::size_t> most;
   std::optional<long> file_system;
+  std::optional<std::uint32_t> memory_grid = {};
 };
 
 using Judge = std::function<Verdict(const Call&)>;
