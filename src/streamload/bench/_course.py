@@ -20,10 +20,11 @@ from ._result import BenchError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from ._rounds import Outcome
 
-__all__ = ["Course", "open_course"]
+__all__ = ["Course", "open_course", "overwrite"]
 
 _SCRAMBLED = 0xA5
 _PIECE_BYTES = 1 << 20  # of one read whose bytes nobody wants
@@ -56,11 +57,7 @@ class Course:
 
     def scramble(self) -> None:
         """Overwrite the existing memory, so that bytes left by one contestant cannot pass for another's."""
-        for tensor in self.existing.values():
-            if tensor.device.type == "cpu":
-                ctypes.memset(tensor.data_ptr(), _SCRAMBLED, tensor.nbytes)
-            else:
-                _raw(tensor).fill_(_SCRAMBLED)
+        overwrite(self.existing)
 
     def find_wrong(self, outcome: Outcome) -> str:
         """Compare what a contestant left with safetensors' own reading, bit for bit; say what differs, or nothing.
@@ -121,6 +118,15 @@ def open_course(path: str | os.PathLike[str], device: str, scratch: Path) -> Cou
     for file in files:
         existing |= {name: torch.zeros_like(t, device=device) for name, t in safetensors_load_file(file).items()}
     return Course(path, files, nbytes, device, existing, scratch)
+
+
+def overwrite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write to all memory of tensors."""
+    for tensor in tensors.values():
+        if tensor.device.type == "cpu":
+            ctypes.memset(tensor.data_ptr(), _SCRAMBLED, tensor.nbytes)
+        else:
+            _raw(tensor).fill_(_SCRAMBLED)
 
 
 def _same_bytes(found: torch.Tensor, expected: torch.Tensor) -> bool:

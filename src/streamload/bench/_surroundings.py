@@ -70,6 +70,7 @@ class Surroundings:
         bring = course.drop_from_cache if cold else course.bring_into_cache
 
         def prepare(one: Contestant) -> None:
+            one.prepare()
             bring()
             cached.append(course.cached())
             # A cold file's pages are new to the page cache, and a peer may stage what it puts into existing memory.
