@@ -55,6 +55,16 @@ Status map(std::size_t nbytes, bool huge, HostSpan& out) noexcept {
 
 }  // namespace
 
+void touch_new_pages(HostSpan memory) noexcept {
+#ifdef MADV_POPULATE_WRITE
+  const auto page_of = [](std::byte* at) { return at - reinterpret_cast<std::uintptr_t>(at) % page_bytes(); };
+  std::byte* const first = page_of(memory.data());
+  unsigned char resident = 0;
+  if (::mincore(page_of(memory.data() + memory.size() / 2), 1, &resident) == 0 && (resident & 1U) != 0) return;
+  ::madvise(first, memory.size() + static_cast<std::size_t>(memory.data() - first), MADV_POPULATE_WRITE);
+#endif
+}
+
 Status HostBlock::make(std::size_t nbytes, int numa_node, HostBlock& out) noexcept {
   HostSpan mapping;
   if (Status status = map(nbytes, nbytes >= kHugePageBytes, mapping); !status.ok()) return status;
@@ -97,12 +107,6 @@ Status HostBlock::make_all(std::span<const std::size_t> sizes, std::vector<HostB
 }
 
 void HostBlock::keep_from_children() const noexcept { ::madvise(bytes_.data(), bytes_.size(), MADV_DONTFORK); }
-
-void HostBlock::populate() const noexcept {
-#ifdef MADV_POPULATE_WRITE
-  ::madvise(bytes_.data(), bytes_.size(), MADV_POPULATE_WRITE);
-#endif
-}
 
 HostBlock::HostBlock(HostBlock&& other) noexcept
     : bytes_(std::exchange(other.bytes_, {})), mapped_(std::exchange(other.mapped_, 0)) {}

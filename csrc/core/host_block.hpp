@@ -15,6 +15,10 @@
 
 namespace streamload {
 
+// Touches every page that memory lies on, as a write would, unless the one in its middle was touched before. Changes no
+// byte. Advice: an old kernel ignores it, and what it refuses will fail where it is used.
+void touch_new_pages(HostSpan memory) noexcept;
+
 // Owner of one block: move-only; 2 MiB-aligned from 2 MiB on, and page-aligned below where `make` made it.
 class HostBlock {
  public:
@@ -34,8 +38,8 @@ class HostBlock {
   [[nodiscard]] HostSpan bytes() const noexcept { return bytes_; }
   // Leaves the memory out of forked children: pinned pages would be copied at once, at the price of a slow fork.
   void keep_from_children() const noexcept;
-  // Touches every page now, so that nothing after it can run out of memory. Advice: an old kernel ignores it.
-  void populate() const noexcept;
+  // Touches every page now, so that nothing after it can run out of memory.
+  void populate() const noexcept { touch_new_pages(bytes_); }
 
  private:
   HostBlock(HostSpan bytes, std::size_t mapped) noexcept : bytes_(bytes), mapped_(mapped) {}

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/host_block.hpp"
 #include "core/thread_cpu.hpp"
 #include "engine/ticket.hpp"
 
@@ -224,6 +225,8 @@ Status Ticket::start_direct_in_place(std::size_t read, Choice choice, std::vecto
   const bool prepared = step.nbytes < kLeastDirectInPlace ? prepare_beside(flight) : prepare_in_place(flight);
   if (!prepared) return {};
   if (const auto reader = pool_->direct_reader()) {
+    // New memory is zeroed here, beside others that do so, and not by the one thread that all direct reads pass.
+    if (!flight.range.parts.empty()) touch_new_pages(flight.places.front());
     take_off(reader, std::move(flight));
     outcome = Outcome::kUnderWay;
     return {};
