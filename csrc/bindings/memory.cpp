@@ -35,6 +35,11 @@ std::vector<HostBlock> make_host_blocks(const std::vector<std::size_t>& sizes) {
 }
 
 int lend_buffer(PyObject* block, Py_buffer* view, int flags) {
+  if (!nb::inst_ready(block)) {  // by __new__ alone: no exception may pass here
+    view->obj = nullptr;
+    PyErr_SetString(PyExc_BufferError, "a block that was never made");
+    return -1;
+  }
   const HostSpan bytes = nb::cast<const HostBlock&>(nb::handle(block)).bytes();
   return PyBuffer_FillInfo(view, block, bytes.data(), static_cast<Py_ssize_t>(bytes.size()), 0, flags);
 }

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <system_error>
@@ -46,7 +47,7 @@ Status map(std::size_t nbytes, bool huge, HostSpan& out) noexcept {
     const std::size_t before = -reinterpret_cast<std::uintptr_t>(first) % kHugePageBytes;
     if (before > 0) ::munmap(first, before);
     first += before;
-    if (const std::size_t behind = kHugePageBytes - before; behind > 0) ::munmap(first + wanted, behind);
+    ::munmap(first + wanted, kHugePageBytes - before);
     ::madvise(first, wanted, MADV_HUGEPAGE);
   }
   out = HostSpan(first, wanted);
@@ -56,13 +57,17 @@ Status map(std::size_t nbytes, bool huge, HostSpan& out) noexcept {
 }  // namespace
 
 void touch_new_pages(HostSpan memory) noexcept {
-#ifdef MADV_POPULATE_WRITE
+  constexpr int kPopulateWrite = 23;  // Linux 5.14; the headers of older systems do not have it
   const auto page_of = [](std::byte* at) { return at - reinterpret_cast<std::uintptr_t>(at) % page_bytes(); };
-  std::byte* const first = page_of(memory.data());
   unsigned char resident = 0;
   if (::mincore(page_of(memory.data() + memory.size() / 2), 1, &resident) == 0 && (resident & 1U) != 0) return;
-  ::madvise(first, memory.size() + static_cast<std::size_t>(memory.data() - first), MADV_POPULATE_WRITE);
-#endif
+  std::byte* const end = memory.data() + memory.size();
+  // A huge page at a time: whoever maps memory meanwhile waits for one call.
+  for (std::byte* at = page_of(memory.data()); at < end;) {
+    const std::size_t nbytes = std::min<std::size_t>(static_cast<std::size_t>(end - at), kHugePageBytes);
+    if (::madvise(at, nbytes, kPopulateWrite) != 0) return;
+    at += nbytes;
+  }
 }
 
 Status HostBlock::make(std::size_t nbytes, int numa_node, HostBlock& out) noexcept {

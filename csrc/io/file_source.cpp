@@ -12,6 +12,7 @@
 #include <cstring>
 #include <system_error>
 
+#include "core/kernel_version.hpp"
 #include "io/cache_probe.hpp"
 #include "io/interrupted.hpp"
 #include "io/page_cache.hpp"
@@ -43,7 +44,11 @@ Grids grids_of(int fd) noexcept {
   std::array<std::uint32_t, 2> aligns{};  // of memory, of file offsets
   std::memcpy(aligns.data(), reinterpret_cast<const std::byte*>(&facts) + kMemoryAlignAt, sizeof aligns);
   if (aligns[1] == 0) return {};
-  return {std::max<std::size_t>(aligns[0], 1), std::max(aligns[0], aligns[1])};
+  // Until Linux 6.5 a direct read only refers to its pages: where this process forks and then writes beside the bytes
+  // that are on their way, it gets another page, and they do not arrive. So they share a page with nothing else there.
+  static const bool pins_pages = kernel_at_least(6, 5);
+  const std::size_t memory = pins_pages ? std::max<std::size_t>(aligns[0], 1) : kDirectAlignment;
+  return {std::max<std::size_t>(memory, aligns[0]), std::max(aligns[0], aligns[1])};
 }
 
 // What is left of parts to fill once their first `nbytes` are.

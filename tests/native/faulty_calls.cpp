@@ -9,6 +9,7 @@
 #include <sys/vfs.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdarg>
 #include <cstring>
@@ -142,9 +143,12 @@ int __wrap_stat(const char* path, struct stat* out) {
 int __wrap_statx(int fd, const char* path, int flags, unsigned mask, struct statx* out) {
   const auto verdict = ask("statx");
   const int result = unless_failed(verdict, [&] { return __real_statx(fd, path, flags, mask, out); });
-  constexpr std::size_t kMemoryAlignAt = 0x98;  // as in file_source.cpp
   if (result == 0 && verdict.memory_grid) {
-    std::memcpy(reinterpret_cast<std::byte*>(out) + kMemoryAlignAt, &*verdict.memory_grid, sizeof *verdict.memory_grid);
+    constexpr unsigned kStatxDioAlign = 0x2000;  // as in file_source.cpp
+    constexpr std::size_t kMemoryAlignAt = 0x98;
+    const std::array<std::uint32_t, 2> aligns{*verdict.memory_grid, 4096};
+    out->stx_mask |= kStatxDioAlign;
+    std::memcpy(reinterpret_cast<std::byte*>(out) + kMemoryAlignAt, aligns.data(), sizeof aligns);
   }
   return result;
 }
@@ -162,9 +166,9 @@ ssize_t __wrap_pread(int fd, void* buffer, std::size_t nbytes, off_t offset) {
 ssize_t __wrap_preadv(int fd, const iovec* parts, int count, off_t offset) {
   const auto verdict = ask("preadv");
   const ssize_t n = unless_failed(verdict, [&] {
-    if (verdict.memory_grid)
-      return read_onto(*verdict.memory_grid, fd, {parts, static_cast<std::size_t>(count)}, offset);
-    return __real_preadv(fd, parts, count, offset);
+    const bool onto = verdict.memory_grid && (__real_fcntl(fd, F_GETFL, 0) & O_DIRECT) != 0;
+    if (!onto) return __real_preadv(fd, parts, count, offset);
+    return read_onto(*verdict.memory_grid, fd, {parts, static_cast<std::size_t>(count)}, offset);
   });
   return shorten(verdict, {parts, static_cast<std::size_t>(count)}, n);
 }

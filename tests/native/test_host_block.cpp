@@ -43,7 +43,7 @@ TEST(blocks_of_one_mapping_are_zeros_apart_and_freed_one_by_one) {
   }
 }
 
-TEST(more_than_there_is_is_refused_and_nothing_is_left) {
+TEST(more_than_there_is_is_refused) {
   constexpr std::size_t kTooMuch = ~std::size_t{0} - 4096;
   for (const std::array<std::size_t, 2> sizes : {std::array{kHuge, kTooMuch}, std::array{kTooMuch / 4, kTooMuch / 4}}) {
     std::vector<HostBlock> blocks;
@@ -56,11 +56,13 @@ TEST(new_pages_are_touched_and_no_byte_changes) {
   HostBlock block;
   REQUIRE(HostBlock::make(8 * kHuge, -1, block).ok());
   const HostSpan bytes = block.bytes();
-  touch_new_pages(bytes.subspan(100, 3 * kHuge));
-  if (!resident(bytes.data())) {
+  constexpr int kPopulateWrite = 23;
+  if (::madvise(bytes.data(), 1, kPopulateWrite) != 0) {
     std::printf("skipped: this kernel touches no page ahead\n");
     return;
   }
+  touch_new_pages(bytes.subspan(100, 3 * kHuge));
+  CHECK(resident(bytes.data()));
   CHECK(resident(bytes.data() + 3 * kHuge));
   CHECK(!resident(bytes.data() + 5 * kHuge));
   bytes[7 * kHuge] = std::byte{7};

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["REFILL", "fixed_cost_of", "ours"]
 
 REFILL = "fill, memory of iter_tensors"
-"""Memory that lies as the file does: where a cold file lands without passing through staging memory."""
+"""Memory that lies as the file does: where a cold file lands without staging memory, whatever the drive."""
 
 
 def ours(course: Course) -> list[Contestant]:

@@ -38,7 +38,7 @@ GRIDDED_BYTES = 64 << 10
 """Shortest run of a file that is laid onto the grid of direct I/O; for less, a copy out of staging memory is cheap."""
 
 DIRECT_GRID = 4096
-"""Direct I/O writes to memory whose address agrees with the file offset by this: a page, and no drive asks for more."""
+"""Direct I/O writes to memory whose address agrees with the file offset by this, on any drive; many ask for less."""
 
 _Row = tuple[int, int, int, int, int]  # of a layout: shard, start, end, which tensor, bytes of an element
 
