@@ -38,8 +38,6 @@ class HostBlock {
   [[nodiscard]] HostSpan bytes() const noexcept { return bytes_; }
   // Leaves the memory out of forked children: pinned pages would be copied at once, at the price of a slow fork.
   void keep_from_children() const noexcept;
-  // Touches every page now, so that nothing after it can run out of memory.
-  void populate() const noexcept { touch_new_pages(bytes_); }
 
  private:
   HostBlock(HostSpan bytes, std::size_t mapped) noexcept : bytes_(bytes), mapped_(mapped) {}

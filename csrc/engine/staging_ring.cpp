@@ -108,7 +108,7 @@ Status StagingRing::grow(int numa_node, Buffer& out) noexcept {
   Status status = HostBlock::make(buffer_bytes_, numa_node, slot->block);
   if (status.ok()) {
     slot->block.keep_from_children();
-    slot->block.populate();
+    touch_new_pages(slot->block.bytes());  // so that nothing after it can run out of memory
   }
   const std::lock_guard lock(mutex_);
   --making_;

@@ -46,9 +46,8 @@ Grids grids_of(int fd) noexcept {
   if (aligns[1] == 0) return {};
   // Until Linux 6.5 a direct read only refers to its pages: where this process forks and then writes beside the bytes
   // that are on their way, it gets another page, and they do not arrive. So they share a page with nothing else there.
-  static const bool pins_pages = kernel_at_least(6, 5);
-  const std::size_t memory = pins_pages ? std::max<std::size_t>(aligns[0], 1) : kDirectAlignment;
-  return {std::max<std::size_t>(memory, aligns[0]), std::max(aligns[0], aligns[1])};
+  static const std::size_t least = kernel_at_least(6, 5) ? 1 : kDirectAlignment;
+  return {std::max<std::size_t>(aligns[0], least), std::max(aligns[0], aligns[1])};
 }
 
 // What is left of parts to fill once their first `nbytes` are.
